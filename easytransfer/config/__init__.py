@@ -1,0 +1,1 @@
+"""Typed configuration: schema, files, overrides and the original flags."""

@@ -1,0 +1,197 @@
+"""The job configuration shared by every application: what the command line, YAML files and Python all fill.
+
+An application subclasses `JobConfig` and replaces the type of `model` by its own section.
+Field names are the snake_case of the original EasyTransfer flags; the flag is the camelCase of the field.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator, model_validator
+
+from easytransfer.config.schema import ConfigModel, setting
+
+
+class DataConfig(ConfigModel):
+    """Tables and their columns."""
+
+    train_table: str | None = setting(None, "Training table: file, glob or directory.", modes="T", required="T")
+    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T")
+    input_table: str | None = setting(
+        None, "Input table; in train the pair `train,eval`.", modes="TEPS", required="EPS"
+    )
+    output_table: str | None = setting(None, "Where predicted or preprocessed rows are written.", modes="PS", required="PS")
+    input_schema: str | None = setting(
+        None, "Column declaration `name:type:length,...` with types int, float, str, base64.", modes="TEPS", required="T"
+    )
+    first_sequence: str | None = setting(None, "Column with the text.", modes="TEPS", required="T")
+    second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
+    label_name: str | None = setting(None, "Label column.", modes="TEPS", required="T")
+    label_enumerate_values: str | None = setting(
+        None, "Class names: comma list, a file with one per line, or `auto`; absent means regression.", modes="TEPS"
+    )
+    sequence_length: int = setting(128, "Total tokens after packing.", modes="TPS", ge=3)
+    append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
+    output_schema: str | None = setting(
+        None, "Comma list of columns to write; default predictions,probabilities,logits.", modes="PS"
+    )
+    delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
+    header: Literal["none", "skip", "names"] = setting(
+        "none", "First line: `none` = data, `skip` = ignored, `names` = column names (default for .csv without schema)."
+    )
+    escape: bool = setting(False, "Decode \\t, \\n and \\\\ inside text cells.")
+    bad_rows: Literal["fail", "skip", "quarantine"] = setting(
+        "fail", "What a bad row does: stop, be skipped and counted, or be copied aside with its reason."
+    )
+    max_bad_rows: int = setting(0, "Stop after this many bad rows; 0 means no limit.", ge=0)
+    no_truncate: bool = setting(False, "Treat a text longer than sequenceLength as a bad row instead of cutting it.")
+    unordered: bool = setting(False, "Preprocess without keeping row order.", modes="S")
+    merge: bool = setting(False, "Join the part files of several workers into one table.", modes="PS")
+    shuffle_buffer_size: int | None = setting(
+        None, "Accepted for compatibility: every epoch is a full permutation of the table.", advanced=True, modes="T", ge=1
+    )
+
+
+class TrainConfig(ConfigModel):
+    """Optimization, evaluation during training, and checkpoints."""
+
+    num_epochs: float = setting(1.0, "Passes over the training table; fractions are allowed.", modes="T", gt=0)
+    batch_size: int = setting(32, "Rows per step and replica; in other modes rows per model call.", modes="TEPS", ge=1)
+    eval_batch_size: int = setting(32, "Rows per evaluation step in training.", advanced=True, modes="T", ge=1)
+    optimizer_type: Literal["adam", "adamw", "lamb", "adagrad", "adadelta"] = setting(
+        "adam", "Optimizer; adam with weight_decay_ratio > 0 is AdamW.", modes="T"
+    )
+    learning_rate: float = setting(2e-5, "Peak learning rate.", modes="T", gt=0)
+    weight_decay_ratio: float = setting(0.0, "Decoupled weight decay.", advanced=True, modes="T", ge=0)
+    adam_beta1: float = setting(0.9, "Decay of the first moment.", advanced=True, modes="T", ge=0, lt=1)
+    adam_beta2: float = setting(0.999, "Decay of the second moment.", advanced=True, modes="T", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-6, "Added to the root of the second moment.", advanced=True, modes="T", gt=0)
+    compat_v1: bool = setting(
+        False, "Use the original's hidden beta2 of 0.98 for adam without weight decay.", advanced=True, modes="T"
+    )
+    lr_decay: str = setting(
+        "polynomial",
+        "Schedule: polynomial, linear_after_warmup, cosine, constant, inverse_sqrt, step; other words mean constant.",
+        advanced=True,
+        modes="T",
+    )
+    warmup_ratio: float = setting(0.1, "Share of steps with linear warm-up.", advanced=True, modes="T", ge=0, le=1)
+    gradient_clip: bool = setting(True, "Clip gradients by their global norm.", advanced=True, modes="T")
+    clip_norm_value: float = setting(
+        1.0, "Global norm gradients are clipped to.", advanced=True, aliases=("max_grad_norm",), modes="T", gt=0
+    )
+    num_accumulated_batches: int = setting(
+        1, "Batches summed before one update.", aliases=("num_accumulated_batches",), modes="T", ge=1
+    )
+    num_freezed_layers: int = setting(0, "Encoder layers 0..n-1 that are not trained.", advanced=True, modes="T", ge=0)
+    freeze_embeddings: bool | None = setting(
+        None, "Do not train the embeddings; default: true when num_freezed_layers > 0.", advanced=True, modes="T"
+    )
+    layerwise_lr_decay: float = setting(
+        1.0, "Learning rate factor from each layer to the one below it.", advanced=True, modes="T", gt=0, le=1
+    )
+    ema_decay: float = setting(
+        0.0, "Decay of the averaged weights used for evaluation and export; 0 = off.", advanced=True, modes="T", ge=0, lt=1
+    )
+    label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", advanced=True, modes="T", ge=0, lt=1)
+    class_weights: str | None = setting(
+        None, "Loss weight per class: `balanced` or a comma list in label order.", advanced=True, modes="T"
+    )
+    early_stopping_patience: int = setting(
+        0, "Stop after this many evaluations without improvement; 0 = never.", advanced=True, modes="T", ge=0
+    )
+    metric_for_best: str | None = setting(
+        None,
+        "Metric that picks the best checkpoint; default per task.",
+        advanced=True,
+        aliases=("export_best_checkpoint_metric",),
+        modes="T",
+    )
+    eval_every_steps: int | None = setting(None, "Steps between evaluations; default once per epoch.", advanced=True, modes="T", ge=1)
+    num_eval_steps: int | None = setting(None, "Batches per evaluation; default all.", advanced=True, modes="T", ge=1)
+    throttle_secs: int = setting(0, "Minimum seconds between evaluations.", advanced=True, modes="T", ge=0)
+    save_checkpoint_steps: int | None = setting(
+        None, "Steps between checkpoints; default once per epoch.", aliases=("save_steps",), modes="T", ge=1
+    )
+    keep_checkpoint_max: int = setting(2, "Recent checkpoints kept beside the best one.", advanced=True, modes="T", ge=1)
+    log_step_count_steps: int = setting(20, "Steps between log lines.", advanced=True, modes="T", ge=1)
+    init_checkpoint_path: str | None = setting(
+        None, "Start from the weights of another run's checkpoint, without its optimizer.", advanced=True, modes="T"
+    )
+    export_best_checkpoint: bool = setting(
+        True, "Export the best checkpoint after training instead of the last.", advanced=True, modes="T"
+    )
+
+
+class RuntimeConfig(ConfigModel):
+    """How the process runs: seeds, precision, resume, logging."""
+
+    seed: int = setting(123123, "Seed of shuffling, initial weights and dropout.", modes="T")
+    deterministic: bool = setting(False, "Bit-identical repeats at some cost of speed.", modes="T")
+    mixed_precision: Literal["none", "float16", "bfloat16"] = setting("none", "Compute precision; weights stay float32.")
+    enable_xla: bool = setting(False, "Compile forward and backward pass with XLA.", aliases=("enable_xla",))
+    resume: Literal["auto", "never", "must"] = setting(
+        "auto", "Continue a stopped run: auto = when its configuration is the same.", modes="T"
+    )
+    overwrite: bool = setting(False, "Allow replacing an existing run folder, output table or export.")
+    log_format: Literal["text", "json"] = setting("text", "Form of the log on stderr.")
+    dry_run: bool = setting(False, "Check flags, files, the first 100 rows and model shapes, then exit.")
+    offline: bool = setting(True, "Never touch the network.")
+    model_zoo_base_path: str | None = setting(None, "Root of the ModelZoo; default $HOME/.eztransfer_modelzoo.")
+
+
+class DistributionConfig(ConfigModel):
+    """Where the job runs."""
+
+    distribution_strategy: str | None = setting(None, "none, mirrored or horovod; the original's names are understood.", modes="T")
+    worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
+    worker_gpu: int = setting(1, "GPUs per worker.", flag="workerGPU", modes="TEPS", ge=0)
+    worker_cpu: int = setting(1, "CPUs per worker.", flag="workerCPU", modes="TEPS", ge=0)
+    worker_hosts: str = setting("localhost:5001", "host:port of every worker.", flag="worker_hosts", modes="TEPS")
+    task_index: int = setting(0, "Index of this worker.", flag="task_index", modes="TEPS", ge=0)
+    job_name: str = setting("worker", "Role of this process.", flag="job_name", modes="TEPS")
+    pull_evaluation_in_multiworkers_training: bool = setting(False, "One worker only evaluates.", advanced=True, modes="T")
+
+
+class ExportConfig(ConfigModel):
+    """SavedModel export."""
+
+    export_type: str = setting(
+        "app_model",
+        "app_model, ez_bert_feat, convert_bert_to_google or convert_google_bert_to_ez_transfer.",
+        modes="X",
+    )
+    export_dir_base: str | None = setting(None, "Target directory of the export.", modes="X", required="X")
+    max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
+
+
+class ModelConfig(ConfigModel):
+    """Parameters of the network; applications add their own."""
+
+
+class JobConfig(ConfigModel):
+    """Everything one job needs."""
+
+    schema_version: Literal[2] = setting(2, "Version of this configuration form.", advanced=True)
+    model_name: str | None = setting(None, "Application, such as text_classify_bert.", required="T")
+    checkpoint_dir: str | None = setting(None, "Run folder written by training.", modes="T", required="T")
+    checkpoint_path: str | None = setting(
+        None, "Run folder, one of its checkpoints, or an exported SavedModel.", modes="EPX", required="EPX"
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    distribution: DistributionConfig = DistributionConfig()
+    export: ExportConfig = ExportConfig()
+
+    @field_validator("model_name")
+    @classmethod
+    def _no_empty_name(cls, value: str | None) -> str | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _split_train_tables(self) -> JobConfig:
+        """Lets `input_table=train,eval` stand for `train_table` and `eval_table`."""
+        return self

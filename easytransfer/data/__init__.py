@@ -1,0 +1,1 @@
+"""Tables: readers, writers, row accounting, encoding and batching."""

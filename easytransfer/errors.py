@@ -1,0 +1,85 @@
+"""Errors a user can act on: one line that says what is wrong, what is accepted and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EasyTransferError(Exception):
+    """Base of every expected failure; the command line prints it and exits with `exit_code`.
+
+    Args:
+        what: What is wrong, with the place (file, flag, column) it was found in.
+        received: The offending value, shown as given.
+        accepted: The accepted values or form.
+        fix: What to type or change.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        received: object = None,
+        accepted: Iterable[str] | str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        parts = [what]
+        if received is not None:
+            parts.append(f"got {received!r}")
+        if accepted is not None:
+            text = accepted if isinstance(accepted, str) else ", ".join(accepted)
+            parts.append(f"accepted: {text}")
+        if fix is not None:
+            parts.append(fix)
+        super().__init__("; ".join(parts))
+
+
+class ConfigError(EasyTransferError):
+    """Bad flag, key, value or combination of them."""
+
+    exit_code = 2
+
+
+class DataError(EasyTransferError):
+    """A table that cannot be used, or a bad row under `badRows=fail`."""
+
+    exit_code = 3
+
+
+class ModelError(EasyTransferError):
+    """A model, checkpoint or export that is missing or does not fit."""
+
+    exit_code = 4
+
+
+class ResourceError(EasyTransferError):
+    """Disk, memory or device is not sufficient."""
+
+    exit_code = 5
+
+
+class Interrupted(EasyTransferError):
+    """The run was stopped by a signal after saving; it can be resumed."""
+
+    exit_code = 6
+
+
+def closest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """Returns up to `count` of `choices` that look like `name`, nearest first."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
+    return [by_lower[key] for key in found]
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """Returns the sentence that names the closest choices, or lists all of a short list."""
+    choices = list(choices)
+    near = closest(name, choices)
+    if near:
+        return "did you mean " + " or ".join(near) + "?"
+    if len(choices) <= 12:
+        return "choose one of: " + ", ".join(choices)
+    return ""

@@ -1,0 +1,72 @@
+"""Dropout whose masks depend only on (seed, step, call order), so a resumed run repeats them exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from easytransfer import keras
+
+
+class _SeedScope:
+    def __init__(self, seed: tf.Tensor) -> None:
+        self.seed = seed
+        self.calls = 0
+
+
+_scopes: list[_SeedScope] = []
+
+
+@contextmanager
+def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
+    """Gives every `Dropout` called inside a seed of its own, derived from `seed` and the order of the calls.
+
+    Args:
+        seed: int32 tensor of shape [2], usually (run seed + replica, micro-step).
+    """
+    _scopes.append(_SeedScope(seed))
+    try:
+        yield
+    finally:
+        _scopes.pop()
+
+
+@keras.utils.register_keras_serializable(package="easytransfer")
+class Dropout(keras.layers.Layer):
+    """Sets inputs to zero with probability `rate` in training and scales the rest by 1 / (1 - rate).
+
+    Inside `dropout_seed` the mask is a pure function of the seed; outside it is drawn from TensorFlow's
+    global generator. Input and output have the same shape and dtype.
+
+    Args:
+        rate: Probability of zeroing an element, in [0, 1).
+
+    Raises:
+        ValueError: `rate` is outside [0, 1).
+
+    Example:
+        >>> Dropout(0.1)(tf.ones([2, 3]), training=False)
+    """
+
+    def __init__(self, rate: float, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"rate must be in [0, 1), got {rate}")
+        self.rate = float(rate)
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if not training or self.rate == 0:
+            return inputs
+        if _scopes:
+            scope = _scopes[-1]
+            scope.calls += 1
+            seed = tf.random.experimental.stateless_fold_in(scope.seed, scope.calls)
+        else:
+            seed = tf.random.get_global_generator().make_seeds(1)[:, 0]
+        keep = tf.random.stateless_uniform(tf.shape(inputs), seed=seed, alg="philox") >= self.rate
+        return inputs * (tf.cast(keep, inputs.dtype) * tf.cast(1 / (1 - self.rate), inputs.dtype))
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "rate": self.rate}

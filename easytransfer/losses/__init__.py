@@ -1,0 +1,1 @@
+"""Losses, summed per batch so that any split of the global batch agrees."""

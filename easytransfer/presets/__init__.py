@@ -1,0 +1,1 @@
+"""Presets: names to folders, weights files, checksums."""

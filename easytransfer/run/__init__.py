@@ -1,0 +1,1 @@
+"""Run folders: logging, progress, environment, model card."""

@@ -1,0 +1,1 @@
+"""Tokenizers: a fast batched path and the same one inside the graph."""

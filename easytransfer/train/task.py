@@ -1,0 +1,93 @@
+"""What the training engine needs from an application; everything else is the engine's business."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer import keras
+
+if TYPE_CHECKING:
+    from easytransfer.train.engine import Engine
+
+# A batch maps names to arrays whose first axis is the example. Every batch carries `example_weight` [batch] float32,
+# 0 for rows that only pad the batch.
+Batch = dict[str, tf.Tensor]
+Outputs = dict[str, tf.Tensor]
+
+
+class Evaluator(Protocol):
+    """Collects outputs over a whole table and returns exact metrics, whatever the batch size."""
+
+    main_metric: str
+    higher_is_better: bool
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        """Adds one batch of real rows (padding rows are already removed)."""
+
+    def result(self) -> dict[str, float]:
+        """Returns plain floats by metric name, `main_metric` among them."""
+
+
+class Task(abc.ABC):
+    """A model with its loss and metrics, as the engine trains it."""
+
+    model: keras.Model
+
+    @abc.abstractmethod
+    def build_model(self) -> keras.Model:
+        """Returns the built model; `model(batch, training=...)` gives a dict of outputs."""
+
+    @abc.abstractmethod
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns named scalar losses, each SUMMED over the batch with `example_weight` applied, never averaged.
+
+        The engine divides the total by `loss_weight` summed over accumulated batches and workers, so that any split
+        of the global batch gives the same gradient.
+        """
+
+    def loss_weight(self, batch: Batch) -> tf.Tensor:
+        """Returns the scalar that summed losses are divided by: the number of real examples by default."""
+        return tf.reduce_sum(batch["example_weight"])
+
+    @abc.abstractmethod
+    def evaluator(self) -> Evaluator:
+        """Returns a fresh evaluator."""
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns trainable variables from input to output, one list per depth, for freezing and layer-wise decay.
+
+        Group 0 holds embeddings, 1..n the encoder layers, the last the head. The default is one group.
+        """
+        return [list(self.model.trainable_variables)]
+
+    def optimizers(self) -> dict[str, list[tf.Variable]] | None:
+        """Returns variables by optimizer name for methods with several optimizers; None = one for all."""
+        return None
+
+    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
+        """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.
+
+        Accumulation, reduction over workers, unscaling, clipping, skipping of non-finite steps and the update itself
+        happen inside `engine.update`.
+
+        Returns:
+            Summed losses by name, for the log.
+        """
+        with tf.GradientTape() as tape:
+            outputs = self.model(batch, training=True)
+            losses = self.losses(batch, outputs)
+            objective = engine.scale(tf.add_n(list(losses.values())))
+        variables = engine.variables()
+        engine.update(tape.gradient(objective, variables), self.loss_weight(batch))
+        return losses
+
+    def state(self) -> dict[str, Any]:
+        """Returns extra JSON-able state of the method that belongs into the checkpoint."""
+        return {}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Takes back what `state` returned."""

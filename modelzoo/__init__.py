@@ -1,0 +1,1 @@
+"""Pre-trained models and their weights. Imports easytransfer only."""

