@@ -26,7 +26,16 @@ EXTRAS = {
     "serving": ["tensorflow-serving-api==2.20.*"],
     "plot": ["matplotlib>=3.8"],
     "parquet": ["pyarrow>=14"],
-    "test": ["pytest>=8", "hypothesis>=6", "matplotlib>=3.8", "pyarrow>=14", "torch==2.13.0", "transformers>=5", "ruff"],
+    "test": [
+        "pytest>=8",
+        "hypothesis>=6",
+        "matplotlib>=3.8",
+        "pyarrow>=14",
+        "torch==2.13.0",
+        "transformers>=5",
+        "accelerate>=1.1",
+        "ruff",
+    ],
 }
 
 setup(
@@ -41,5 +50,9 @@ setup(
     package_data={"modelzoo": ["*/presets.json", "*/README.md"], "appzoo": ["*/README.md", "*/configs/*.yaml"]},
     install_requires=CORE,
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["easy_transfer_app = appzoo.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["easy_transfer_app = appzoo.cli.main:main"],
+        # How the core's Python API finds the models without importing modelzoo by name.
+        "easytransfer.modelzoo": ["modelzoo = modelzoo.loading"],
+    },
 )

@@ -1,6 +1,9 @@
 """Core of EasyTransfer: configuration, data, training, presets and export. Knows no model and no application."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 __version__ = "2.0.0.dev0"
 
@@ -8,4 +11,14 @@ __version__ = "2.0.0.dev0"
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 # Off by default on some x86 CPUs; measured 1.4 times faster on a BERT training step there.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's failures reach Python as exceptions; what else it logs is about GPUs and CPU features that are not there.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def __getattr__(name: str) -> Any:
+    # `from easytransfer import base_model` loads TensorFlow, so it is imported only when asked for.
+    if name == "base_model":
+        from easytransfer.user_model import base_model
+
+        return base_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

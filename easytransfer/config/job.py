@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from easytransfer.config.schema import ConfigModel, setting
 
@@ -19,11 +19,16 @@ class DataConfig(ConfigModel):
     train_table: str | None = setting(None, "Training table: file, glob or directory.", modes="T", required="T")
     eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T")
     input_table: str | None = setting(
-        None, "Input table; in train the pair `train,eval`.", modes="TEPS", required="EPS"
+        None, "Input table; in train the pair `train,eval`.", aliases=("tables",), modes="TEPS", required="EPS"
     )
-    output_table: str | None = setting(None, "Where predicted or preprocessed rows are written.", modes="PS", required="PS")
+    output_table: str | None = setting(
+        None, "Where predicted or preprocessed rows are written.", aliases=("outputs",), modes="PS", required="PS"
+    )
     input_schema: str | None = setting(
-        None, "Column declaration `name:type:length,...` with types int, float, str, base64.", modes="TEPS", required="T"
+        None,
+        "Column declaration `name:type:length,...` with types int, float, str, base64.",
+        modes="TEPS",
+        required="T",
     )
     first_sequence: str | None = setting(None, "Column with the text.", modes="TEPS", required="T")
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
@@ -35,6 +40,9 @@ class DataConfig(ConfigModel):
     append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
     output_schema: str | None = setting(
         None, "Comma list of columns to write; default predictions,probabilities,logits.", modes="PS"
+    )
+    tokenizer_name_or_path: str | None = setting(
+        None, "Tokenizer of preprocess; default that of the pre-trained model.", advanced=True, modes="S"
     )
     delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
     header: Literal["none", "skip", "names"] = setting(
@@ -49,8 +57,20 @@ class DataConfig(ConfigModel):
     unordered: bool = setting(False, "Preprocess without keeping row order.", modes="S")
     merge: bool = setting(False, "Join the part files of several workers into one table.", modes="PS")
     shuffle_buffer_size: int | None = setting(
-        None, "Accepted for compatibility: every epoch is a full permutation of the table.", advanced=True, modes="T", ge=1
+        None,
+        "Accepted for compatibility: every epoch is a full permutation of the table.",
+        advanced=True,
+        modes="T",
+        ge=1,
     )
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, value: str) -> str:
+        value = {"\\t": "\t", "tab": "\t"}.get(value, value)
+        if len(value) != 1:
+            raise ValueError("the delimiter is one character; write \\t for a tab")
+        return value
 
 
 class TrainConfig(ConfigModel):
@@ -92,9 +112,16 @@ class TrainConfig(ConfigModel):
         1.0, "Learning rate factor from each layer to the one below it.", advanced=True, modes="T", gt=0, le=1
     )
     ema_decay: float = setting(
-        0.0, "Decay of the averaged weights used for evaluation and export; 0 = off.", advanced=True, modes="T", ge=0, lt=1
+        0.0,
+        "Decay of the averaged weights used for evaluation and export; 0 = off.",
+        advanced=True,
+        modes="T",
+        ge=0,
+        lt=1,
     )
-    label_smoothing: float = setting(0.0, "Share of the target spread over all classes.", advanced=True, modes="T", ge=0, lt=1)
+    label_smoothing: float = setting(
+        0.0, "Share of the target spread over all classes.", advanced=True, modes="T", ge=0, lt=1
+    )
     class_weights: str | None = setting(
         None, "Loss weight per class: `balanced` or a comma list in label order.", advanced=True, modes="T"
     )
@@ -108,13 +135,17 @@ class TrainConfig(ConfigModel):
         aliases=("export_best_checkpoint_metric",),
         modes="T",
     )
-    eval_every_steps: int | None = setting(None, "Steps between evaluations; default once per epoch.", advanced=True, modes="T", ge=1)
+    eval_every_steps: int | None = setting(
+        None, "Steps between evaluations; default once per epoch.", advanced=True, modes="T", ge=1
+    )
     num_eval_steps: int | None = setting(None, "Batches per evaluation; default all.", advanced=True, modes="T", ge=1)
     throttle_secs: int = setting(0, "Minimum seconds between evaluations.", advanced=True, modes="T", ge=0)
     save_checkpoint_steps: int | None = setting(
         None, "Steps between checkpoints; default once per epoch.", aliases=("save_steps",), modes="T", ge=1
     )
-    keep_checkpoint_max: int = setting(2, "Recent checkpoints kept beside the best one.", advanced=True, modes="T", ge=1)
+    keep_checkpoint_max: int = setting(
+        2, "Recent checkpoints kept beside the best one.", advanced=True, modes="T", ge=1
+    )
     log_step_count_steps: int = setting(20, "Steps between log lines.", advanced=True, modes="T", ge=1)
     init_checkpoint_path: str | None = setting(
         None, "Start from the weights of another run's checkpoint, without its optimizer.", advanced=True, modes="T"
@@ -129,7 +160,9 @@ class RuntimeConfig(ConfigModel):
 
     seed: int = setting(123123, "Seed of shuffling, initial weights and dropout.", modes="T")
     deterministic: bool = setting(False, "Bit-identical repeats at some cost of speed.", modes="T")
-    mixed_precision: Literal["none", "float16", "bfloat16"] = setting("none", "Compute precision; weights stay float32.")
+    mixed_precision: Literal["none", "float16", "bfloat16"] = setting(
+        "none", "Compute precision; weights stay float32."
+    )
     enable_xla: bool = setting(False, "Compile forward and backward pass with XLA.", aliases=("enable_xla",))
     resume: Literal["auto", "never", "must"] = setting(
         "auto", "Continue a stopped run: auto = when its configuration is the same.", modes="T"
@@ -144,14 +177,18 @@ class RuntimeConfig(ConfigModel):
 class DistributionConfig(ConfigModel):
     """Where the job runs."""
 
-    distribution_strategy: str | None = setting(None, "none, mirrored or horovod; the original's names are understood.", modes="T")
+    distribution_strategy: str | None = setting(
+        None, "none, mirrored or horovod; the original's names are understood.", modes="T"
+    )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     worker_gpu: int = setting(1, "GPUs per worker.", flag="workerGPU", modes="TEPS", ge=0)
     worker_cpu: int = setting(1, "CPUs per worker.", flag="workerCPU", modes="TEPS", ge=0)
     worker_hosts: str = setting("localhost:5001", "host:port of every worker.", flag="worker_hosts", modes="TEPS")
     task_index: int = setting(0, "Index of this worker.", flag="task_index", modes="TEPS", ge=0)
     job_name: str = setting("worker", "Role of this process.", flag="job_name", modes="TEPS")
-    pull_evaluation_in_multiworkers_training: bool = setting(False, "One worker only evaluates.", advanced=True, modes="T")
+    pull_evaluation_in_multiworkers_training: bool = setting(
+        False, "One worker only evaluates.", advanced=True, modes="T"
+    )
 
 
 class ExportConfig(ConfigModel):
@@ -174,7 +211,9 @@ class JobConfig(ConfigModel):
     """Everything one job needs."""
 
     schema_version: Literal[2] = setting(2, "Version of this configuration form.", advanced=True)
-    model_name: str | None = setting(None, "Application, such as text_classify_bert.", required="T")
+    model_name: str | None = setting(
+        None, "Application, such as text_classify_bert; `easy_transfer_app apps` lists them.", required="T"
+    )
     checkpoint_dir: str | None = setting(None, "Run folder written by training.", modes="T", required="T")
     checkpoint_path: str | None = setting(
         None, "Run folder, one of its checkpoints, or an exported SavedModel.", modes="EPX", required="EPX"
@@ -190,8 +229,3 @@ class JobConfig(ConfigModel):
     @classmethod
     def _no_empty_name(cls, value: str | None) -> str | None:
         return value or None
-
-    @model_validator(mode="after")
-    def _split_train_tables(self) -> JobConfig:
-        """Lets `input_table=train,eval` stand for `train_table` and `eval_table`."""
-        return self

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import types
+import typing
+from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 MODES = ("train", "evaluate", "predict", "export", "preprocess")
 
@@ -36,7 +40,54 @@ def setting(
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
+def union_members(annotation: Any) -> list[Any]:
+    """Returns the types an annotation allows: the members of a union, or the annotation itself."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return list(typing.get_args(annotation))
+    return [annotation]
+
+
+def is_sequence(kind: Any) -> bool:
+    """Returns whether a type is a list or tuple of values."""
+    origin = typing.get_origin(kind) or kind
+    return isinstance(origin, type) and issubclass(origin, Sequence) and not issubclass(origin, str)
+
+
+def read_value(value: Any, annotation: Any) -> Any:
+    """Prepares a value from a command line, YAML or JSON for the type check; the same rules hold for all three.
+
+    Empty text and, where text itself is not allowed, `none` and `null` mean "not set"; `a,b` becomes a list where a
+    list belongs, and a list becomes `a,b` where the comma form belongs; true and false are not numbers.
+    """
+    kinds = union_members(annotation)
+    optional, takes_text = type(None) in kinds, str in kinds
+    takes_list = any(is_sequence(kind) for kind in kinds)
+    if isinstance(value, str):
+        if optional and (not value or (not takes_text and value.lower() in ("none", "null"))):
+            return None
+        if takes_list and not takes_text:
+            is_json = value.lstrip().startswith("[")
+            return json.loads(value) if is_json else [part.strip() for part in value.split(",")]
+    elif isinstance(value, bool) and bool not in kinds:
+        if int in kinds or float in kinds:
+            raise ValueError("true and false are not numbers")
+        # YAML reads a bare `true` as a boolean where the choice is the word.
+        return str(value).lower()
+    elif isinstance(value, (list, tuple)) and takes_text and not takes_list:
+        if any(isinstance(item, (dict, list)) or "," in str(item) for item in value):
+            raise ValueError("a list given for a comma-separated text must hold plain values without commas")
+        return ",".join(str(item) for item in value)
+    return value
+
+
 class ConfigModel(BaseModel):
     """A configuration section. Unknown keys are errors; values are checked on assignment too."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read(cls, value: Any, info: ValidationInfo) -> Any:
+        return read_value(value, cls.model_fields[str(info.field_name)].annotation)

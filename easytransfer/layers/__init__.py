@@ -1,1 +1,17 @@
-"""Layers that two or more model families or applications use."""
+"""Layers that two or more model families or applications use, and the original's basic ones by name."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# Found on first use, so that importing this package does not load TensorFlow.
+_PLAIN = ("Dense", "Dropout", "Embedding", "LayerNormalization", "get_initializer")
+
+__all__ = list(_PLAIN)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLAIN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("easytransfer.layers.plain"), name)

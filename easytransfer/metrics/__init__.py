@@ -1,1 +1,1 @@
-"""Exact metrics over whole tables."""
+"""Exact metrics over whole tables: collected row by row, computed once, independent of the batch size."""

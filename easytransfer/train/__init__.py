@@ -1,1 +1,1 @@
-"""Training: engine, trainer, checkpoints."""
+"""Training: tasks, engine, trainer, checkpoints."""

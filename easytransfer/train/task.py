@@ -33,7 +33,23 @@ class Evaluator(Protocol):
 
 
 class Task(abc.ABC):
-    """A model with its loss and metrics, as the engine trains it."""
+    """A model with its loss and metrics, as the engine trains it.
+
+    `model` owns every variable of the method, also of a critic or a second network: checkpoints hold `model.weights`.
+    Random layers must be `easytransfer.layers.dropout.Dropout` or draw from seeds of their own making, so that a
+    resumed run repeats them.
+
+    Example:
+        >>> class Slope(Task):
+        ...     def build_model(self):
+        ...         x = keras.Input([1], name="x")
+        ...         return keras.Model({"x": x}, {"y": keras.layers.Dense(1)(x)})
+        ...     def losses(self, batch, outputs):
+        ...         error = tf.square(outputs["y"][:, 0] - batch["y"])
+        ...         return {"loss": tf.reduce_sum(error * batch["example_weight"])}
+        ...     def evaluator(self):
+        ...         return MeanSquaredError()
+    """
 
     model: keras.Model
 
@@ -46,7 +62,7 @@ class Task(abc.ABC):
         """Returns named scalar losses, each SUMMED over the batch with `example_weight` applied, never averaged.
 
         The engine divides the total by `loss_weight` summed over accumulated batches and workers, so that any split
-        of the global batch gives the same gradient.
+        of the global batch gives the same gradient. Evaluation on a labelled table reports the same losses.
         """
 
     def loss_weight(self, batch: Batch) -> tf.Tensor:
@@ -68,17 +84,27 @@ class Task(abc.ABC):
         """Returns variables by optimizer name for methods with several optimizers; None = one for all."""
         return None
 
+    def optimizer_settings(self, name: str) -> dict[str, Any]:
+        """Returns fields of `TrainConfig` that differ for optimizer `name`, such as its `weight_decay_ratio`."""
+        return {}
+
+    def forward(self, batch: Batch, training: bool = False) -> Outputs:
+        """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
+        return tf.nest.map_structure(_at_least_float32, self.model(batch, training=training))
+
     def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
         """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.
 
-        Accumulation, reduction over workers, unscaling, clipping, skipping of non-finite steps and the update itself
-        happen inside `engine.update`.
+        It runs inside a `tf.function`. Give `engine.scale(summed loss)` to the tape, and its gradients with respect to
+        `engine.variables(name)` to `engine.update`. Accumulation, reduction over workers, unscaling, clipping and
+        skipping of non-finite steps happen behind that call, and all updates of a step take effect together when
+        `train_step` has returned. `engine.step` is the number of updates made so far.
 
         Returns:
-            Summed losses by name, for the log.
+            Summed losses by name, for the log; each is divided by the weight of the first optimizer updated.
         """
         with tf.GradientTape() as tape:
-            outputs = self.model(batch, training=True)
+            outputs = self.forward(batch, training=True)
             losses = self.losses(batch, outputs)
             objective = engine.scale(tf.add_n(list(losses.values())))
         variables = engine.variables()
@@ -89,5 +115,10 @@ class Task(abc.ABC):
         """Returns extra JSON-able state of the method that belongs into the checkpoint."""
         return {}
 
-    def restore_state(self, state: dict[str, Any]) -> None:
+    def restore_state(self, state: dict[str, Any]) -> None:  # noqa: B027 - nothing to do is the usual case
         """Takes back what `state` returned."""
+
+
+def _at_least_float32(value: Any) -> Any:
+    low = tf.is_tensor(value) and value.dtype in (tf.float16, tf.bfloat16)
+    return tf.cast(value, tf.float32) if low else value

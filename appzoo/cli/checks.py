@@ -1,0 +1,158 @@
+"""What can be known to be wrong before TensorFlow is imported: flags, files, columns, outputs, devices."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from appzoo.cli.reader import Job
+from easytransfer.config.fields import MODE_LETTERS, settings_of
+from easytransfer.config.files import dump
+from easytransfer.config.job import JobConfig
+from easytransfer.config.stored import require_checkpoint
+from easytransfer.data.bad_rows import BadRows
+from easytransfer.data.labels import LabelMap
+from easytransfer.data.schema import parse_schema
+from easytransfer.data.table import open_table
+from easytransfer.errors import ConfigError, ResourceError, did_you_mean
+from easytransfer.presets import resolve as resolve_preset
+from easytransfer.run.folder import RunFolder, check_space
+
+# Table forms that carry their own column names, so that no schema is needed.
+NAMED_COLUMNS = (".csv", ".jsonl", ".parquet", ".tfrecord", ".list_tfrecord")
+
+ONE_DEVICE = ("", "none", "mirrored", "MirroredStrategy")
+SEVERAL_WORKERS = (
+    "horovod",
+    "MultiWorkerMirroredStrategy",
+    "CollectiveAllReduceStrategy",
+    "ExascaleStrategy",
+    "WhaleStrategy",
+)
+
+
+def check_job(job: Job) -> None:
+    """Checks all that needs no model; a job that passes fails later only for what is inside its data or weights.
+
+    Raises:
+        ConfigError: A required flag is missing, a column is not declared, an output or run is in the way.
+        DataError: An input table does not exist.
+        ModelError: The pre-trained model is not on this machine.
+        ResourceError: An output cannot be written.
+    """
+    check_required(job.mode, job.config)
+    check_distribution(job.config)
+    check_tables(job.mode, job.config)
+    check_outputs(job.mode, job.config)
+    labels = job.config.data.label_enumerate_values
+    if labels and labels != "auto" and "data.label_enumerate_values" in job.given:
+        LabelMap.parse(labels, Counter)
+    start = job.config.train.init_checkpoint_path
+    if job.mode == "train" and start:
+        require_checkpoint(start)
+    name = getattr(job.config.model, "pretrain_model_name_or_path", None)
+    if name and job.mode in ("train", "preprocess"):
+        resolve_preset(name, job.config.runtime.model_zoo_base_path)
+
+
+def check_required(mode: str, config: JobConfig) -> None:
+    """Checks that everything the mode requires is given."""
+    missing = []
+    for setting in settings_of(type(config)):
+        if MODE_LETTERS[mode] not in setting.required or _value(config, setting.path) is not None:
+            continue
+        if setting.path == "data.input_schema" and _has_column_names(config):
+            continue
+        missing.append(setting)
+    if not missing:
+        return
+    # In train both tables are one flag in the original's form.
+    shown = [setting.shown for setting in missing if setting.path not in ("data.train_table", "data.eval_table")]
+    if len(shown) < len(missing):
+        shown.insert(0, "--inputTable=train,eval")
+    raise ConfigError(f"mode {mode} needs {', '.join(shown)}", fix=f"see easy_transfer_app {mode} --help")
+
+
+def _value(config: JobConfig, path: str) -> object:
+    value: object = config
+    for name in path.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _has_column_names(config: JobConfig) -> bool:
+    """Returns whether all given tables name their columns themselves."""
+    data = config.data
+    specs = [spec for spec in (data.train_table, data.eval_table, data.input_table) if spec]
+    names = [part.strip().removesuffix(".gz") for spec in specs for part in spec.split(",")]
+    return bool(names) and (data.header == "names" or all(name.endswith(NAMED_COLUMNS) for name in names))
+
+
+def check_distribution(config: JobConfig) -> None:
+    """Checks that the job asks for nothing but one worker."""
+    name = config.distribution.distribution_strategy or "none"
+    if name == "ParameterServerStrategy":
+        raise ConfigError(
+            "ParameterServerStrategy is not supported", accepted=("none", "MirroredStrategy"), fix="use one of these"
+        )
+    later = "training with several workers is not part of this version; it comes with the `horovod` extra"
+    if name in SEVERAL_WORKERS:
+        raise ConfigError(f"--distributionStrategy={name}: {later}", accepted=("none", "MirroredStrategy"))
+    if name not in ONE_DEVICE:
+        raise ConfigError(
+            "unknown distributionStrategy",
+            received=name,
+            accepted=("none", "MirroredStrategy"),
+            fix=did_you_mean(name, (*ONE_DEVICE[1:], *SEVERAL_WORKERS)),
+        )
+    workers = max(config.distribution.worker_count, len(config.distribution.worker_hosts.split(",")))
+    if workers > 1:
+        raise ConfigError(f"{workers} workers are asked for: {later}", fix="use --workerCount=1")
+
+
+def check_tables(mode: str, config: JobConfig) -> None:
+    """Checks that input tables exist and declare every column the job names."""
+    data = config.data
+    tables = [data.train_table, data.eval_table] if mode == "train" else [data.input_table]
+    if mode == "export":
+        return
+    columns = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
+    if mode in ("train", "evaluate", "preprocess"):
+        columns["labelName"] = data.label_name
+    if mode in ("predict", "preprocess"):
+        names = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
+        columns |= {f"appendCols {name}": name for name in names}
+    schema = parse_schema(data.input_schema) if data.input_schema else None
+    if schema is not None:
+        for flag, column in columns.items():
+            if column is not None:
+                schema.require([column], where=f"the input schema (asked for by {flag})")
+    needed = [column for column in columns.values() if column is not None]
+    for spec in tables:
+        if spec is not None:
+            open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"), needed=needed)
+
+
+def check_outputs(mode: str, config: JobConfig) -> None:
+    """Checks that outputs can be written and replace nothing unasked."""
+    if mode == "train" and config.checkpoint_dir:
+        check_space(config.checkpoint_dir, 0)
+        run = config.runtime
+        RunFolder(config.checkpoint_dir).plan(dump(config), resume=run.resume, overwrite=run.overwrite)
+    if mode in ("predict", "preprocess") and config.data.output_table:
+        path = Path(config.data.output_table)
+        _check_writable(path)
+        if path.exists() and not config.runtime.overwrite:
+            raise ConfigError(f"the output table {path} exists", fix="add --overwrite, or give another --outputTable")
+    if mode == "export" and config.export.export_dir_base:
+        _check_writable(Path(config.export.export_dir_base))
+
+
+def _check_writable(path: Path) -> None:
+    """Checks the nearest existing folder above an output."""
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ResourceError(f"cannot write {path}: {parent} is not a writable folder", fix="choose another place")

@@ -1,0 +1,168 @@
+"""The command `easy_transfer_app`: picks the verb, runs it, turns every failure into one message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import easytransfer
+from appzoo.cli.text import VERBS
+from easytransfer.config.schema import MODES
+from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ResourceError, did_you_mean
+from easytransfer.run import log
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_MEMORY_FIX = (
+    "lower --batchSize and raise --numAccumulatedBatches by the same factor, or lower --sequenceLength; "
+    "--mixedPrecision=bfloat16 needs less memory"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns the exit code; results go to stdout, everything else to stderr.
+
+    Args:
+        argv: Arguments without the program name; those of the process when None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    log.setup_logging()
+    try:
+        return run(arguments)
+    except BrokenPipeError:
+        # The reader of stdout has gone, as in `easy_transfer_app apps | head -1`.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as stop:
+        # argparse leaves this way after printing the help of `zoo`, `apps` or `config`.
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return _fail(Interrupted("interrupted", fix="type the same command again to continue from the last checkpoint"))
+    except Exception as error:
+        known = expected(error)
+        if known is None:
+            return _unexpected(error, arguments)
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _fail(known)
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command line; raises what goes wrong."""
+    if not arguments:
+        from appzoo.cli.text import MORE, OVERVIEW
+
+        print(
+            "\n".join([OVERVIEW, *(f"  {verb:<12}{text}" for verb, text in VERBS.items()), "", MORE]), file=sys.stderr
+        )
+        return ConfigError.exit_code
+    verb = None if arguments[0].startswith("-") else arguments[0]
+    rest = arguments[1:] if verb else arguments
+    if verb is not None and verb not in VERBS:
+        raise ConfigError("unknown verb", received=verb, accepted=VERBS, fix=did_you_mean(verb, VERBS))
+    if verb is None and rest[0] in ("--version", "-V"):
+        log.print_result(easytransfer.__version__)
+        return 0
+    if verb is None or verb in MODES:
+        return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
+    from appzoo.cli import verbs
+
+    function = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config}[verb]
+    if {"-h", "--help"} & set(rest):
+        function(rest)  # prints its help to stdout and leaves
+    with log.results_only_stdout() as stdout:
+        log.print_result(function(rest), stdout)
+    return 0
+
+
+def run_job(verb: str | None, arguments: list[str]) -> int:
+    """Reads, checks and runs one of the five modes."""
+    from appzoo.cli.checks import check_job
+    from appzoo.cli.reader import JobReader
+    from easytransfer.config.files import dump
+
+    notes: list[str] = []
+    try:
+        reader = JobReader(verb, arguments, notes)
+        if "help" in reader.options:
+            log.print_result(reader.help())
+            return 0
+        job = reader.read()
+        if job.dump is not None:
+            return _dump(dump(job.config, job.mode), job.dump)
+        log.setup_logging(job.config.runtime.log_format)
+        check_job(job)
+    finally:
+        for note in notes:
+            log.warn(note)
+    with log.results_only_stdout() as stdout:
+        log.print_result(job_function(job.mode)(job.config), stdout)
+    return 0
+
+
+def job_function(mode: str) -> Any:
+    """Returns the function of a mode. Importing it imports TensorFlow, so it comes after all checks."""
+    from appzoo import jobs
+
+    return getattr(jobs, mode)
+
+
+def _dump(values: dict[str, Any], target: str) -> int:
+    from easytransfer.run.atomic import write_json
+
+    if target:
+        write_json(target, values)
+        log.say(f"configuration written to {target}")
+    else:
+        import json
+
+        log.print_result(json.dumps(values, indent=2, ensure_ascii=False))
+    return 0
+
+
+def expected(error: BaseException) -> EasyTransferError | None:
+    """Returns the failure as one a user can act on, or None when nobody expected it."""
+    if isinstance(error, EasyTransferError):
+        return error
+    names = {kind.__name__ for kind in type(error).__mro__}
+    # TensorFlow's error is known by name, so that nothing here imports TensorFlow.
+    if names & {"MemoryError", "ResourceExhaustedError"}:
+        first_line = (str(error).strip() or "no details").split("\n")[0][:200]
+        return ResourceError(f"out of memory: {first_line}", fix=_MEMORY_FIX)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return ResourceError(f"cannot write {error.filename or 'a file'}: {error.strerror}", fix="free some space")
+    return None
+
+
+def _fail(error: EasyTransferError) -> int:
+    print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    return error.exit_code
+
+
+def _unexpected(error: Exception, arguments: list[str]) -> int:
+    """Prints the traceback and keeps it in a report file with what is needed to look into it."""
+    trace = "".join(traceback.format_exception(error))
+    tensorflow = getattr(sys.modules.get("tensorflow"), "__version__", "not imported")
+    facts = [
+        f"time: {time.strftime('%Y-%m-%dT%H:%M:%S%z')}",
+        f"arguments: {arguments}",
+        f"easytransfer {easytransfer.__version__}, python {sys.version.split()[0]}, tensorflow {tensorflow}",
+    ]
+    print(trace, file=sys.stderr)
+    place = "no report file could be written"
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        report = folder / f"easytransfer-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+        try:
+            report.write_text("\n".join([*facts, "", trace]), encoding="utf-8")
+        except OSError:
+            continue
+        place = f"report written to {report}"
+        break
+    print(f"error: unexpected {type(error).__name__}: {error}; {place}", file=sys.stderr)
+    return EasyTransferError.exit_code

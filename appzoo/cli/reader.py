@@ -1,0 +1,272 @@
+"""From a command line to a checked job configuration: defaults, stored run, file, `--set`, flags, in this order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from appzoo import discovery
+from appzoo.cli.text import OWN_FLAGS, help_text
+from easytransfer.config.advanced import parse_advanced, resolve_advanced
+from easytransfer.config.draft import Draft
+from easytransfer.config.fields import settings_of
+from easytransfer.config.files import load_file, parse_override, take_mode
+from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
+from easytransfer.config.job import JobConfig
+from easytransfer.config.original import from_original_json, is_original
+from easytransfer.config.schema import MODES
+from easytransfer.config.stored import inherited, load_run_config
+from easytransfer.data.labels import LabelMap
+from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.presets import catalogue, default_zoo
+from easytransfer.presets import resolve as resolve_preset
+
+STORED_MODES = ("evaluate", "predict", "export")
+# What a preprocess job without an application encodes as, given a tokenizer alone; same as the original.
+PREPROCESS_APPLICATION = "text_classify_bert"
+_TABLE_FORM = "--inputTable=train,eval (two tables, one comma)"
+
+
+@dataclass
+class Job:
+    """What a command line asks for.
+
+    Attributes:
+        mode: One of the five modes.
+        config: Checked configuration of the application's own type.
+        dump: Where to write the configuration instead of running; empty for stdout, None to run.
+        given: Dotted paths the user set, each with the flag or file it came from.
+    """
+
+    mode: str
+    config: JobConfig
+    dump: str | None
+    given: dict[str, str] = field(default_factory=dict)
+
+
+def canonical_mode(name: str) -> str:
+    """Returns the mode of a verb, a `--mode` value, or a mode name of an original JSON job.
+
+    Raises:
+        ConfigError: If there is no such mode.
+    """
+    mode = name.removesuffix("_on_the_fly")
+    mode = "train" if mode == "train_and_evaluate" else mode
+    if mode not in MODES:
+        raise ConfigError("unknown mode", received=name, accepted=MODES, fix=did_you_mean(name, MODES))
+    return mode
+
+
+class JobReader:
+    """Reads one job command line.
+
+    Args:
+        verb: Mode given as a verb, or None when `--mode` gives it.
+        arguments: Everything after the verb.
+        notes: Receives warnings, one sentence each.
+    """
+
+    def __init__(self, verb: str | None, arguments: Sequence[str], notes: list[str]) -> None:
+        self.notes = notes
+        self.options: dict[str, Given] = {}
+        self.sets: list[str] = []
+        self.flags: list[Given] = []
+        for given in split_flags(arguments):
+            name = "advancedParameters" if given.name == "advanced_parameters" else given.name
+            if name == "set":
+                self.sets.append(given.text())
+            elif name not in OWN_FLAGS:
+                self.flags.append(given)
+            elif name in self.options:
+                raise ConfigError(f"--{name} is given twice")
+            else:
+                self.options[name] = given
+        modes = {canonical_mode(name) for name in (verb, self._option("mode")) if name is not None}
+        if len(modes) > 1:
+            raise ConfigError("the verb and --mode differ", received=f"{verb} and {self._option('mode')}")
+        self.mode: str | None = modes.pop() if modes else None
+        self.draft = Draft()
+        self.stored: dict[str, Any] = {}
+
+    def _option(self, name: str) -> str | None:
+        return self.options[name].text() if name in self.options else None
+
+    def read(self) -> Job:
+        """Returns the checked job.
+
+        Raises:
+            ConfigError: For the first thing that is wrong, in the words of the user's input.
+            ModelError: If the stored configuration of a checkpoint is missing or damaged.
+        """
+        self._read_file()
+        if self.mode is None:
+            raise ConfigError("no mode is given", accepted=MODES, fix="easy_transfer_app train ... or --mode train ...")
+        for text in self.sets:
+            path, value = parse_override(text)
+            self.draft.put(path, value, f"--set {path}")
+        self._split_train_tables()
+        unknown = self._put_flags(FlagTable(JobConfig, OWN_FLAGS), self.flags)
+        try:
+            self._inherit()
+            config_class = self._config_class()
+        except ConfigError:
+            # A misspelt --modelName is best reported as the unknown flag it is.
+            if unknown:
+                raise FlagTable(JobConfig, OWN_FLAGS).unknown(unknown[0].name) from None
+            raise
+        table = FlagTable(config_class, OWN_FLAGS)
+        for given in self._put_flags(table, unknown):
+            raise table.unknown(given.name)
+        self._put_advanced(config_class)
+        given = dict(self.draft.origins)
+        self._check_labels()
+        self.draft.fill(self.stored, "the stored configuration")
+        self._name_tokenizer(config_class)
+        dump = self.options.get("configDump")
+        return Job(self.mode, self.draft.build(config_class), None if dump is None else dump.value or "", given)
+
+    def help(self) -> str:
+        """Returns the help for the mode and application the command line names, or for all."""
+        name = next((given.value for given in self.flags if given.name in ("modelName", "model_name")), None)
+        return help_text(discovery.resolve(name)[0].config_class if name else JobConfig, self.mode)
+
+    def _read_file(self) -> None:
+        """Puts the values of `--config`; the file may also name the mode."""
+        path = self._option("config")
+        if path is None:
+            return
+        values = load_file(path)
+        mode = take_mode(values, path)
+        self.mode = self.mode or mode
+        if is_original(values) and self.mode is not None:
+            values = from_original_json(values, self.mode, self.notes.append)
+        self.draft.update(values, path)
+
+    def _split_train_tables(self) -> None:
+        """Lets `data.input_table: train,eval` of a file or `--set` stand for the two tables of training."""
+        if self.mode != "train":
+            return
+        origin = self.draft.origins.get("data.input_table", "")
+        value = self.draft.take("data.input_table")
+        if value is None:
+            return
+        for path in ("data.train_table", "data.eval_table"):
+            if self.draft.get(path) is not None:
+                raise ConfigError(f"data.input_table and {path} are both given", fix="give one of them")
+        self._put_tables(value, origin)
+
+    def _put_tables(self, value: Any, origin: str) -> None:
+        parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
+        if len(parts) != 2 or not all(parts):
+            raise ConfigError(
+                f"{origin} in train needs a training and an evaluation table", received=value, accepted=_TABLE_FORM
+            )
+        for path, part in zip(("data.train_table", "data.eval_table"), parts, strict=True):
+            self.draft.put(path, part, origin)
+
+    def _put_flags(self, table: FlagTable, flags: list[Given]) -> list[Given]:
+        """Puts the flags the table knows and returns the others."""
+        unknown = []
+        seen: dict[str, str] = {}
+        for given in flags:
+            setting = table.find(given.name)
+            if setting is None:
+                unknown.append(given)
+                continue
+            if setting.path in seen:
+                raise ConfigError(
+                    f"--{seen[setting.path]} is given twice"
+                    if seen[setting.path] == given.name
+                    else f"--{seen[setting.path]} and --{given.name} set the same value"
+                )
+            seen[setting.path] = given.name
+            value = flag_value(given, setting)
+            if not setting.applies(str(self.mode)):
+                self.notes.append(f"--{given.name} has no meaning in mode {self.mode} and is ignored")
+            elif setting.path == "data.input_table" and self.mode == "train":
+                self._put_tables(value, f"--{given.name}")
+            else:
+                self.draft.put(setting.path, value, f"--{given.name}")
+        return unknown
+
+    def _inherit(self) -> None:
+        """Finds the stored run configuration that evaluation, prediction and export start from."""
+        if self.mode not in STORED_MODES:
+            return
+        name = self.draft.get("model_name")
+        if name and str(name).startswith("modelhub:"):
+            zoo = Path(self.draft.get("runtime.model_zoo_base_path") or default_zoo()).expanduser()
+            self.draft.put("checkpoint_path", str(zoo / "modelhub" / str(name).partition(":")[2]), "--modelName")
+            self.draft.take("model_name")
+        path = self.draft.get("checkpoint_path")
+        # Conversions read a foreign checkpoint, which has no configuration of ours.
+        if not path or str(self.draft.get("export.export_type") or "").startswith("convert_"):
+            return
+        self.stored = inherited(load_run_config(path))
+        name, stored_name = self.draft.take("model_name"), self.stored.get("model_name")
+        if name and name != stored_name:
+            self.notes.append(f"modelName {name} is ignored: {path} was trained as {stored_name}")
+
+    def _config_class(self) -> type[JobConfig]:
+        name = self.draft.get("model_name") or self.stored.get("model_name")
+        if not name:
+            # Required flags are checked later, all with one message form.
+            return JobConfig
+        try:
+            return discovery.resolve(str(name))[0].config_class
+        except ConfigError:
+            if self.mode != "preprocess" or not _is_tokenizer(str(name), self.draft):
+                raise
+        self.draft.put("data.tokenizer_name_or_path", name, self.draft.origins["model_name"])
+        self.draft.put("model_name", PREPROCESS_APPLICATION, self.draft.origins["model_name"])
+        return discovery.resolve(PREPROCESS_APPLICATION)[0].config_class
+
+    def _put_advanced(self, config_class: type[JobConfig]) -> None:
+        """Puts the keys of `--advancedParameters`; a flag for the same field wins, as in the original."""
+        text = self._option("advancedParameters")
+        if text is None:
+            return
+        for path, (key, setting, value) in resolve_advanced(parse_advanced(text), config_class, str(self.mode)).items():
+            origin = self.draft.origins.get(path, "")
+            if origin.startswith("--") and not origin.startswith("--set"):
+                self.notes.append(f"--advancedParameters key {key} is ignored: {origin} sets the same value")
+            else:
+                self.draft.put(path, value, f"--advancedParameters key {setting.name}")
+
+    def _check_labels(self) -> None:
+        """Refuses a label list at prediction that is not the one of the training, since ids would change meaning."""
+        given, path = self.draft.get("data.label_enumerate_values"), self.draft.get("checkpoint_path")
+        if not given or not path or self.mode not in STORED_MODES or given == "auto":
+            return
+        folders = (Path(path), Path(path).parent)
+        trained = next((found for folder in folders if (found := LabelMap.load(folder)) is not None), None)
+        names = LabelMap.parse(str(given), Counter).names
+        if trained is not None and names != trained.names:
+            raise ConfigError(
+                f"{self.draft.origins['data.label_enumerate_values']} differs from the labels of the training",
+                received=",".join(names[:12]),
+                accepted=trained.describe(),
+                fix="leave it out: the stored labels are used",
+            )
+
+    def _name_tokenizer(self, config_class: type[JobConfig]) -> None:
+        """Lets the tokenizer of a preprocess job stand where the application looks for it."""
+        name, path = self.draft.get("data.tokenizer_name_or_path"), "model.pretrain_model_name_or_path"
+        known = {setting.path for setting in settings_of(config_class)}
+        if self.mode == "preprocess" and name and path in known and path not in self.draft.origins:
+            self.draft.put(path, name, self.draft.origins["data.tokenizer_name_or_path"])
+
+
+def _is_tokenizer(name: str, draft: Draft) -> bool:
+    """Returns whether a preprocess `modelName` is a folder or a ModelZoo name rather than an application."""
+    try:
+        resolve_preset(name, draft.get("runtime.model_zoo_base_path"))
+    except ModelError:
+        # A known model that is not on this machine has the better message of the two.
+        if catalogue.find(name) is not None:
+            raise
+        return False
+    return True

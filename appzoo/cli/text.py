@@ -1,0 +1,105 @@
+"""Help texts, generated from the configuration fields."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Sequence
+
+from easytransfer.config.fields import MODE_LETTERS, Setting, section_texts, settings_of
+from easytransfer.config.schema import MODES, ConfigModel
+
+VERBS = {
+    "train": "Fine-tune an application on a table and export it.",
+    "evaluate": "Metrics of a trained model on a labelled table.",
+    "predict": "Write predictions for a table.",
+    "export": "Write a SavedModel for serving.",
+    "preprocess": "Write a table of token ids.",
+    "apps": "List the applications and their variants.",
+    "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
+    "config": "Print the full default configuration of an application, or check a file.",
+}
+
+# Flags of the command itself, with their help; every other flag comes from a configuration field.
+OWN_FLAGS = {
+    "mode": ("MODE", "Same as the verb: " + ", ".join(MODES) + "."),
+    "config": ("FILE", "YAML or JSON configuration; a JSON file of the original EasyTransfer is translated."),
+    "set": ("KEY=VALUE", "One value by dotted path, such as train.batch_size=16; may be repeated."),
+    "advancedParameters": ("TEXT", "Further keys: key=value pairs, a JSON object, or @file.json."),
+    "configDump": ("[FILE]", "Write the resolved configuration as JSON (to FILE or stdout) and exit."),
+    "debug": ("", "Show the traceback of an error."),
+    "help": ("", "Show this help."),
+    "version": ("", "Show the version."),
+}
+
+OVERVIEW = """\
+EasyTransfer: fine-tune a pre-trained model on a table, evaluate, predict and export it.
+
+  easy_transfer_app train --config=job.yaml --set train.batch_size=16
+  easy_transfer_app train --modelName=text_classify_bert --inputTable=train.tsv,dev.tsv \\
+      --inputSchema=content:str:1,label:str:1 --firstSequence=content --labelName=label \\
+      --labelEnumerateValues=0,1 --checkpointDir=run
+  easy_transfer_app --mode=predict ...        the same as easy_transfer_app predict ...
+"""
+
+MORE = """\
+easy_transfer_app VERB --help lists the flags of one verb; with --modelName also the keys of that application.
+Every flag is also accepted in snake_case, and a true|false flag may stand without a value.
+Exit codes: 0 success, 2 flags or configuration, 3 data, 4 model or checkpoint, 5 disk, memory or device,
+6 interrupted and resumable, 1 unexpected."""
+
+
+def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
+    """Returns the help: of one mode, or of all with the modes each flag is for.
+
+    Args:
+        config_class: Configuration model whose fields are listed.
+        mode: One of the five modes, or None for all.
+    """
+    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    settings = [item for item in settings_of(config_class) if mode is None or item.applies(mode)]
+    lines = [f"easy_transfer_app {mode}: {VERBS[mode]}"] if mode else [OVERVIEW, "Verbs"]
+    if mode is None:
+        lines += [f"  {verb:<12}{text}" for verb, text in VERBS.items()]
+    lines += ["", "Command"]
+    lines += [f"  --{name + (' ' + form if form else ''):<34}{text}" for name, (form, text) in OWN_FLAGS.items()]
+    texts = section_texts(config_class)
+    for title, group in _groups([item for item in settings if item.flag]):
+        lines += ["", f"{texts[title].rstrip('.')} ({title})" if title else "Job"]
+        lines += [line for item in group for line in _entry(f"--{item.flag}", item, mode, width)]
+    keys = [item for item in settings if not item.flag]
+    lines += ["", "Keys of --advancedParameters (also --set SECTION.KEY=VALUE)"]
+    for title, group in _groups(keys):
+        lines += ["", f"  {texts[title].rstrip('.')} ({title})"]
+        lines += [line for item in group for line in _entry("  " + item.name, item, mode, width)]
+    return "\n".join([*lines, "", MORE])
+
+
+def _groups(settings: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
+    """Groups settings by section, in order of appearance."""
+    groups: dict[str, list[Setting]] = {}
+    for item in settings:
+        groups.setdefault(item.section, []).append(item)
+    return list(groups.items())
+
+
+def _entry(name: str, item: Setting, mode: str | None, width: int) -> list[str]:
+    """Returns the lines of one setting: name, type and default, then its sentence."""
+    default = "" if item.default is None else f"default {_shown(item.default)}"
+    modes = "" if mode else "modes " + ", ".join(word for word, letter in MODE_LETTERS.items() if letter in item.modes)
+    needed = [word for word, letter in MODE_LETTERS.items() if letter in item.required]
+    required = (
+        ("required" if mode in needed else "") if mode else ("required in " + ", ".join(needed) if needed else "")
+    )
+    facts = "; ".join(fact for fact in (item.kind, default, required, modes) if fact)
+    others = [alias for alias in item.names[1:] if alias != item.name]
+    dashes = "--" if item.flag else ""
+    text = item.text + (f" Also: {', '.join(dashes + other for other in others)}." if others else "")
+    indent = " " * 8
+    return [f"  {name:<35} {facts}", *textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent)]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, str) and not value.isprintable() else str(value)

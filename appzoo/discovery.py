@@ -1,0 +1,108 @@
+"""From a name such as `text_classify_bert` to its application folder, importing no other application."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import appzoo
+from easytransfer.config.job import JobConfig
+from easytransfer.errors import ConfigError, closest
+
+if TYPE_CHECKING:
+    from appzoo.base import App
+
+ENTRY_POINTS = "easytransfer.apps"
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application folder; nothing of it is imported before it is asked for.
+
+    Attributes:
+        name: Folder name, or the entry-point name for applications of other packages.
+        package: Importable package that holds `config.py` and `app.py`.
+    """
+
+    name: str
+    package: str
+
+    def _config_module(self) -> ModuleType:
+        return importlib.import_module(f"{self.package}.config")
+
+    @property
+    def config_class(self) -> type[JobConfig]:
+        """Configuration model; imports the light `config.py` only."""
+        config_class: type[JobConfig] = self._config_module().Config
+        return config_class
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Variants; the empty one stands for the bare application name."""
+        return tuple(getattr(self._config_module(), "VARIANTS", ("",)))
+
+    @property
+    def model_names(self) -> list[str]:
+        """Every accepted model name of this application."""
+        return [f"{self.name}_{variant}" if variant else self.name for variant in self.variants]
+
+    @property
+    def app_class(self) -> type[App]:
+        """Application class; imports TensorFlow."""
+        app_class: type[App] = importlib.import_module(f"{self.package}.app").Application
+        return app_class
+
+
+def applications() -> dict[str, Application]:
+    """Finds the folders of `appzoo` with `app.py` and `config.py`, and what other packages register."""
+    found: dict[str, Application] = {}
+    for root in appzoo.__path__:
+        for folder in sorted(Path(root).iterdir()):
+            if (folder / "app.py").is_file() and (folder / "config.py").is_file():
+                found[folder.name] = Application(folder.name, f"appzoo.{folder.name}")
+    for entry in _entry_points():
+        if entry.name in found:
+            raise ConfigError(f"{entry.value} registers application {entry.name}, which exists already")
+        found[entry.name] = Application(entry.name, entry.value)
+    return found
+
+
+@functools.cache
+def _entry_points() -> tuple[importlib.metadata.EntryPoint, ...]:
+    return tuple(importlib.metadata.entry_points(group=ENTRY_POINTS))
+
+
+def resolve(model_name: str) -> tuple[Application, str]:
+    """Finds the application with the longest name that begins `model_name`; the rest is the variant.
+
+    Raises:
+        ConfigError: If there is none, or it has no such variant; names the nearest ones.
+    """
+    known = applications()
+    fitting = [name for name in known if model_name == name or model_name.startswith(name + "_")]
+    if fitting:
+        application = known[max(fitting, key=len)]
+        variant = model_name[len(application.name) + 1 :]
+        if variant in application.variants:
+            return application, variant
+        choices = application.model_names
+        what = f"modelName {model_name}: {application.name} has no variant {variant}"
+        what = what if variant else f"modelName {model_name} names no variant"
+        raise ConfigError(what, accepted=choices, fix=_meant(model_name, choices))
+    choices = [name for application in known.values() for name in application.model_names]
+    raise ConfigError("unknown modelName", received=model_name, accepted=choices, fix=_meant(model_name, choices))
+
+
+def _meant(name: str, choices: list[str]) -> str | None:
+    near = closest(name, choices)
+    return "did you mean " + " or ".join(near) + "?" if near else None
+
+
+def load_application(model_name: str) -> type[App]:
+    """Imports and returns the application class of a model name; imports TensorFlow."""
+    return resolve(model_name)[0].app_class

@@ -1,0 +1,9 @@
+"""What the command line runs, as functions anyone can call: config in, plain dict out."""
+
+from appzoo.jobs.evaluate import evaluate
+from appzoo.jobs.export import export
+from appzoo.jobs.predict import predict
+from appzoo.jobs.preprocess import preprocess
+from appzoo.jobs.train import train
+
+__all__ = ["evaluate", "export", "predict", "preprocess", "train"]

@@ -1,0 +1,33 @@
+"""Evaluate: exact metrics of a trained model on one labelled table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.tables import load_rows
+from appzoo.jobs.trained import open_trained
+from easytransfer.config.job import JobConfig
+from easytransfer.data.table import BadRows
+from easytransfer.run.folder import write_json
+from easytransfer.run.log import say
+
+
+def evaluate(config: JobConfig) -> dict[str, Any]:
+    """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file."""
+    trained = open_trained(config)
+    app = trained.app
+    bad_rows = BadRows(config.data.bad_rows, config.data.max_bad_rows)
+    loaded = load_rows(app, config.data.input_table, True, bad_rows, limit=100 if config.runtime.dry_run else None)
+    if config.runtime.dry_run:
+        return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
+    outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size)
+    evaluator = app.evaluator()
+    evaluator.update(loaded.encoded.columns, outputs)
+    metrics = evaluator.result()
+    result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
+    if trained.step is not None:
+        path = trained.folder / f"evaluation-{trained.step}.json"
+        write_json(path, result)
+        say(f"metrics written to {path}")
+    return result

@@ -1,0 +1,172 @@
+"""Train: tables in; a run folder with checkpoints, metrics, pictures, model card and export out."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from appzoo.base import App
+from appzoo.jobs.export import export_app
+from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.tables import EncodedRows, count_labels, load_rows
+from appzoo.jobs.trained import model_call, new_app
+from easytransfer.config.job import JobConfig
+from easytransfer.data.batches import Batches
+from easytransfer.data.table import BadRows
+from easytransfer.errors import Interrupted
+from easytransfer.metrics.names import choose_metric
+from easytransfer.run.card import write_card
+from easytransfer.run.environment import environment_record, input_files
+from easytransfer.run.folder import RunFolder
+from easytransfer.run.log import say, warn
+from easytransfer.run.pictures import draw_pictures
+from easytransfer.run.report import RunReporter, say_where
+from easytransfer.train import checkpoint
+from easytransfer.train.trainer import FitResult, Trainer
+
+# Rows checked by a dry run.
+DRY_RUN_ROWS = 100
+# Share of unknown tokens above which the tokenizer probably does not fit the language.
+UNKNOWN_WARNING = 0.05
+
+
+def train(config: JobConfig) -> dict[str, Any]:
+    """Trains, evaluates the best checkpoint, exports it, and writes the run folder `checkpoint_dir`.
+
+    Returns:
+        Paths of the run, metrics of the exported weights and the row accounts.
+
+    Raises:
+        ConfigError: The folder holds another run, or settings do not fit each other.
+        DataError: A table is unusable, or a bad row under `badRows=fail`.
+        Interrupted: A signal arrived; the run was saved and can be resumed.
+    """
+    if config.runtime.dry_run:
+        return _dry_run(config)
+    settings = config.runtime
+    folder = RunFolder.create(
+        config.checkpoint_dir, config.model_dump(mode="json"), resume=settings.resume, overwrite=settings.overwrite
+    )
+    with folder:
+        try:
+            report = _train(config, folder)
+        except Interrupted as error:
+            folder.finish("interrupted", error=error)
+            raise
+        except BaseException as error:
+            folder.finish("failed", error=error)
+            raise
+        folder.finish("done", report=report)
+    _say_end(config, report)
+    shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
+    return {"mode": "train", "run": str(folder.path), **shown}
+
+
+def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
+    app, tables = _load(config, folder.path)
+    app.save_assets(folder.path)
+    specs = (config.data.train_table, config.data.eval_table)
+    devices = [device.name for device in tf.config.list_physical_devices()]
+    folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
+    app.fit_labels(tables["train"].encoded)
+    batches = Batches(tables["train"].encoded, config.train.batch_size, shuffle=True, seed=config.runtime.seed)
+    held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False)
+    reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
+    trainer = Trainer(app, config.train, config.runtime, folder.path, reporter)
+    fit = trainer.fit(batches, held_out)
+    report = _evaluate_best(app, config, folder, tables, fit)
+    report["pictures"] = draw_pictures(folder.path, report, report["metric"])
+    path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
+    report["export"] = str(path)
+    write_card(folder.path, report)
+    return report
+
+
+def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> tuple[App, dict[str, EncodedRows]]:
+    """Prepares the application and encodes both tables."""
+    app = new_app(config)
+    data = config.data
+    app.prepare(None, scan_labels=lambda: count_labels(app, data.train_table))
+    if app.labels:
+        say(f"labels: {', '.join(app.labels[:20])}")
+    tables = {}
+    for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
+        before = app.text_counts.copy()
+        bad_rows = BadRows(data.bad_rows, data.max_bad_rows, run_dir and run_dir / f"bad_rows.{part}.tsv")
+        tables[part] = load_rows(app, spec, True, bad_rows, limit)
+        bad_rows.close()
+        _say_table(part, tables[part], app.text_counts - before)
+    return app, tables
+
+
+def _say_table(part: str, rows: EncodedRows, counts: Any) -> None:
+    count = rows.count
+    text = f"{part}: {count.read:,} rows read, {count.accepted:,} used, {count.rejected:,} rejected"
+    if counts["rows"]:
+        text += f"; {counts['tokens'] / counts['rows']:.1f} tokens a row, {counts['truncated']:,} truncated"
+    say(text)
+    unknown = counts["unknown"] / max(counts["tokens"], 1)
+    if unknown > UNKNOWN_WARNING:
+        warn(f"{unknown:.1%} of the tokens of the {part} table are unknown to the model; is it for this language?")
+
+
+def _dry_run(config: JobConfig) -> dict[str, Any]:
+    """Checks folder, tables, model and one step of shapes without writing anything."""
+    RunFolder(config.checkpoint_dir).plan(
+        config.model_dump(mode="json"), resume=config.runtime.resume, overwrite=config.runtime.overwrite
+    )
+    app, tables = _load(config, None, DRY_RUN_ROWS)
+    app.build_model()
+    rows = tables["train"].encoded
+    batch = {name: tf.constant(value) for name, value in rows.batch(range(min(len(rows), 2))).items()}
+    losses = app.losses(batch, app.forward(batch))
+    say("dry run: flags, tables, model and shapes are fine")
+    return {
+        "mode": "train",
+        "dry_run": True,
+        "parameters": int(sum(variable.shape.num_elements() for variable in app.model.trainable_variables)),
+        "loss": float(tf.add_n(list(losses.values())) / app.loss_weight(batch)),
+        "data": {part: loaded.summary() for part, loaded in tables.items()},
+    }
+
+
+def _evaluate_best(
+    app: App, config: JobConfig, folder: RunFolder, tables: dict[str, EncodedRows], fit: FitResult
+) -> dict[str, Any]:
+    """Puts the weights to export into the model and measures them on the evaluation table."""
+    which = "best" if config.train.export_best_checkpoint else "last"
+    path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
+    outputs = outputs_in_order(tables["eval"].encoded, model_call(app), config.train.eval_batch_size)
+    evaluator = app.evaluator()
+    evaluator.update(tables["eval"].encoded.columns, outputs)
+    metrics = evaluator.result()
+    metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
+    return {
+        "model_name": config.model_name,
+        "step": int(path.name.rpartition("-")[2]),
+        "checkpoint": str(path),
+        "metric": metric,
+        "metrics": metrics,
+        "config": config.model_dump(mode="json"),
+        "data": {part: loaded.summary() for part, loaded in tables.items()},
+        **evaluator.report(),
+    }
+
+
+def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
+    run = Path(config.checkpoint_dir)
+    data = config.data
+    schema = f"--inputSchema={shlex.quote(data.input_schema)} " if data.input_schema else ""
+    pair = f" --secondSequence={data.second_sequence}" if data.second_sequence else ""
+    places = {"run folder": run, "model card": run / "README.md"}
+    say_where(
+        places | {"best checkpoint": report["checkpoint"], "export": report["export"]},
+        {
+            "predict": f"easy_transfer_app predict --checkpointPath={run} --inputTable={data.eval_table} {schema}"
+            f"--firstSequence={data.first_sequence}{pair} --outputTable=predictions.tsv",
+            "evaluate": f"easy_transfer_app evaluate --checkpointPath={run} --inputTable={data.eval_table}",
+        },
+    )

@@ -1,0 +1,85 @@
+"""A trained application opened for use: from a run folder, one of its checkpoints, or an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.base import App
+from appzoo.discovery import load_application
+from appzoo.jobs.inference import Call
+from easytransfer.config.job import JobConfig
+from easytransfer.export.loading import is_exported, load_exported
+from easytransfer.run.folder import CONFIG_FILE
+from easytransfer.train import checkpoint
+
+# Arrays of a batch that the model does not read.
+NOT_INPUTS = ("label_id", "example_weight")
+
+
+@dataclass
+class Trained:
+    """An application with trained weights.
+
+    Args:
+        app: Prepared application; `app.model` exists unless it came from an export.
+        call: The model on one batch of arrays.
+        folder: Where the assets (vocabulary, labels) are.
+        source: Checkpoint or export it was read from.
+        step: Training step, None for an export.
+    """
+
+    app: App
+    call: Call
+    folder: Path
+    source: Path
+    step: int | None
+
+
+def new_app(config: JobConfig) -> App:
+    """Returns the unprepared application that `config.model_name` names."""
+    return load_application(config.model_name)(config)
+
+
+def open_trained(config: JobConfig) -> Trained:
+    """Opens `config.checkpoint_path`.
+
+    Raises:
+        ModelError: Nothing usable is there, or the weights do not fit.
+    """
+    # A run folder has its exports inside; its name means the checkpoints.
+    if not (Path(config.checkpoint_path) / CONFIG_FILE).is_file() and is_exported(config.checkpoint_path):
+        return _from_export(config)
+    path = checkpoint.resolve(config.checkpoint_path)
+    app = new_app(config)
+    app.prepare(path.parent)
+    app.build_model(path.parent)
+    checkpoint.load_weights(app.model, path)
+    return Trained(app, model_call(app), path.parent, path, int(path.name.rpartition("-")[2]))
+
+
+def _from_export(config: JobConfig) -> Trained:
+    exported = load_exported(config.checkpoint_path)
+    app = new_app(config)
+    app.prepare(exported.assets)
+    signature = exported.signatures["predict_ids"]
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        return signature(**{name: value for name, value in batch.items() if name not in NOT_INPUTS})
+
+    return Trained(app, call, exported.assets, exported.path, None)
+
+
+def model_call(app: App) -> Call:
+    """Returns the in-memory model as a function of NumPy batches, traced once for all shapes."""
+    forward = tf.function(app.forward, reduce_retracing=True)
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        inputs = {name: tf.constant(value) for name, value in batch.items() if name not in NOT_INPUTS}
+        return {name: value.numpy() for name, value in forward(inputs).items()}
+
+    return call

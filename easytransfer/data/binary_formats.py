@@ -1,0 +1,217 @@
+"""Binary tables: TFRecord files of tf.train.Example, and Parquet. Their libraries are imported when used."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from easytransfer.data.cells import MISSING_VALUE, WRONG_TYPE
+from easytransfer.data.files import open_binary
+from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
+from easytransfer.data.schema import Column, Schema
+from easytransfer.errors import ConfigError, DataError
+
+_PROTO_LISTS = {"int": "int64_list", "float": "float_list", "str": "bytes_list", "base64": "bytes_list"}
+_LIST_TYPES = {"int64_list": "int", "float_list": "float", "bytes_list": "str"}
+
+
+class TfrecordFormat(RowFormat):
+    """TFRecord files of tf.train.Example, features matched to columns by name.
+
+    Args:
+        files: The table's files.
+        schema: Declared columns; None takes the features of the first record, in alphabetical order: one value makes
+            a column of single values, more make a variable-length list.
+    """
+
+    def __init__(self, files: Sequence[str], schema: Schema | None) -> None:
+        self.schema = schema or self._guess(files[0])
+
+    def parse(self, records: Sequence[bytes]) -> Parsed:
+        """Parses a block of records in one TensorFlow call; one by one only where that fails."""
+        import tensorflow as tf
+
+        kinds = {"int": tf.int64, "float": tf.float32, "str": tf.string, "base64": tf.string}
+        features = {column.name: tf.io.RaggedFeature(kinds[column.type]) for column in self.schema}
+        try:
+            with tf.device("/cpu:0"):
+                found = tf.io.parse_example(tf.constant(list(records), tf.string), features)
+            lists = {name: _rows_of(value) for name, value in found.items()}
+            rows: list[dict[str, Any] | None] = [
+                dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)
+            ]
+            problems: dict[int, Problem] = {}
+        except tf.errors.InvalidArgumentError:
+            rows, problems = self._parse_one_by_one(records)
+        for i, row in enumerate(rows):
+            if row is not None:
+                self._unwrap(i, row, problems)
+        rows = [None if i in problems else row for i, row in enumerate(rows)]
+        return parse_mappings(self.schema, rows, LazyTexts(records, repr), problems)
+
+    def _unwrap(self, i: int, row: dict[str, Any], problems: dict[int, Problem]) -> None:
+        """Takes single values out of their list; an absent feature looks like an empty list."""
+        for column in self.schema:
+            if column.is_list and column.type != "base64":
+                continue
+            values = row[column.name]
+            if len(values) == 1:
+                row[column.name] = values[0]
+            elif column.type != "base64" or not values:
+                reason = f"{MISSING_VALUE}: no feature {column.name!r}" if not values else f"{WRONG_TYPE}: a list"
+                problems.setdefault(i, (column.name, reason))
+
+    def _parse_one_by_one(self, records: Sequence[bytes]) -> tuple[list[dict[str, Any] | None], dict[int, Problem]]:
+        import tensorflow as tf
+        from google.protobuf.message import DecodeError
+
+        rows: list[dict[str, Any] | None] = []
+        problems: dict[int, Problem] = {}
+        for i, record in enumerate(records):
+            row: dict[str, Any] | None = None
+            try:
+                feature = tf.train.Example.FromString(record).features.feature
+                row = {}
+                for column in self.schema:
+                    kind = feature[column.name].WhichOneof("kind") if column.name in feature else None
+                    if kind not in (None, _PROTO_LISTS[column.type]):
+                        problems[i] = (column.name, f"{WRONG_TYPE}: expected {_PROTO_LISTS[column.type]}, got {kind}")
+                        row = None
+                        break
+                    row[column.name] = list(getattr(feature[column.name], kind).value) if kind else []
+            except DecodeError:
+                row = None
+                problems[i] = ("", f"{WRONG_TYPE}: not a tf.train.Example")
+            rows.append(row)
+        return rows, problems
+
+    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
+        import tensorflow as tf
+
+        compression = "GZIP" if file.lower().endswith(".gz") else ""
+        first = 1
+        try:
+            for records in tf.data.TFRecordDataset(file, compression_type=compression).batch(size).as_numpy_iterator():
+                yield np.arange(first, first + len(records)), records.tolist()
+                first += len(records)
+        except tf.errors.DataLossError as error:
+            raise DataError(f"{file} is damaged behind record {first - 1}: {error.message}") from error
+        except tf.errors.OpError as error:
+            raise DataError(f"cannot read {file}: {error.message}") from error
+
+    def _count(self, file: str) -> int:
+        """Walks over the record frames: 8 bytes length, 4 checksum, the record, 4 checksum."""
+        records = 0
+        with open_binary(file) as stream:
+            while head := stream.read(12):
+                if len(head) < 12:
+                    raise DataError(f"{file} is cut off behind record {records}")
+                length = struct.unpack("<Q", head[:8])[0]
+                if not file.lower().endswith(".gz"):
+                    stream.seek(length + 4, 1)
+                elif len(stream.read(length + 4)) < length + 4:
+                    raise DataError(f"{file} is cut off behind record {records}")
+                records += 1
+        return records
+
+    def _guess(self, file: str) -> Schema:
+        import tensorflow as tf
+
+        for _, records in self.records(file, 1):
+            feature = tf.train.Example.FromString(records[0]).features.feature
+            columns = []
+            for name in sorted(feature):
+                kind = feature[name].WhichOneof("kind") or "bytes_list"
+                single = len(getattr(feature[name], kind).value) == 1
+                columns.append(Column(name, _LIST_TYPES[kind], 1 if single else None))  # type: ignore[arg-type]
+            return Schema(tuple(columns))
+        raise no_rows(file)
+
+
+def _rows_of(ragged: Any) -> list[list[Any]]:
+    values, ends = ragged.values.numpy().tolist(), ragged.row_splits.numpy().tolist()
+    return [values[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+
+
+class ParquetFormat(RowFormat):
+    """Parquet files, columns matched by name.
+
+    Args:
+        files: The table's files.
+        schema: Declared columns; None takes those of the first file.
+
+    Raises:
+        ConfigError: pyarrow is not installed, a file is `.gz`, or a declared column is absent.
+    """
+
+    def __init__(self, files: Sequence[str], schema: Schema | None) -> None:
+        if any(file.lower().endswith(".gz") for file in files):
+            raise ConfigError("Parquet files are compressed inside; .parquet.gz is not read", received=files[0])
+        found = self._open(files[0]).schema_arrow
+        if schema is None:
+            schema = Schema(tuple(_column_of(field, files[0]) for field in found))
+        else:
+            Schema(tuple(Column(name, "str") for name in found.names)).require(
+                schema.names, f"the columns of {files[0]}"
+            )
+        self.schema = schema
+
+    def parse(self, records: Sequence[dict[str, Any]]) -> Parsed:
+        """Checks the values against the schema."""
+        return parse_mappings(self.schema, records, LazyTexts(records, repr), {})
+
+    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
+        first = 1
+        source = self._open(file)
+        Schema(tuple(Column(n, "str") for n in source.schema_arrow.names)).require(
+            self.schema.names, f"the columns of {file}"
+        )
+        for batch in source.iter_batches(size, columns=self.schema.names):
+            yield np.arange(first, first + batch.num_rows), batch.to_pylist()
+            first += batch.num_rows
+
+    def _count(self, file: str) -> int:
+        return self._open(file).metadata.num_rows
+
+    def _open(self, file: str) -> Any:
+        pyarrow, parquet = import_pyarrow()
+        try:
+            return parquet.ParquetFile(file)
+        except (pyarrow.ArrowInvalid, OSError) as error:
+            raise DataError(f"cannot read {file} as Parquet: {error}") from error
+
+
+def import_pyarrow() -> tuple[Any, Any]:
+    """Returns the modules pyarrow and pyarrow.parquet.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError(
+            "Parquet tables need pyarrow, which is not installed", fix="pip install 'easytransfer[parquet]'"
+        ) from error
+    return pyarrow, parquet
+
+
+def _column_of(field: Any, file: str) -> Column:
+    pyarrow, _ = import_pyarrow()
+    kind, length = field.type, 1
+    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+        kind, length = kind.value_type, None
+    types = pyarrow.types
+    if types.is_integer(kind):
+        return Column(field.name, "int", length)
+    if types.is_floating(kind):
+        return Column(field.name, "float", length)
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
+        return Column(field.name, "str", length)
+    raise ConfigError(
+        f"column {field.name!r} of {file} has type {field.type}", accepted="integers, floats, strings, lists"
+    )

@@ -1,0 +1,197 @@
+"""Encoded rows in memory: ragged integer columns that become padded batches in a few NumPy calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Ragged:
+    """A column whose rows differ in length; row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        values: All rows end to end, [total, ...].
+        offsets: Where each row starts, int64 [rows + 1]; the last entry is `total`.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_lists(cls, rows: Iterable[Sequence[Any] | np.ndarray], dtype: Any = np.int32) -> Ragged:
+        """Builds the column from one sequence per row."""
+        rows = list(rows)
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        parts = [np.asarray(row, dtype) for row in rows if len(row)]
+        return cls(np.concatenate(parts) if parts else np.zeros(0, dtype), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        row = range(len(self))[row]
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of every row, int64 [rows]."""
+        return np.diff(self.offsets)
+
+    def take(self, indices: Any) -> Ragged:
+        """Returns the rows at `indices` [n], in that order, as a column of its own."""
+        indices = np.asarray(indices, np.int64)
+        starts, lengths = self._spans(indices)
+        offsets = np.zeros(len(indices) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        # Position p of the result lies (p - start of its row there) behind the start of its row here.
+        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Ragged(self.values[positions], offsets)
+
+    def padded(self, indices: Any, width: int, pad: float = 0) -> np.ndarray:
+        """Returns rows `indices` [n] as one array [n, width, ...], filled with `pad` behind each row's end.
+
+        Raises:
+            ValueError: A row is longer than `width`.
+        """
+        indices = np.asarray(indices, np.int64)
+        starts, lengths = self._spans(indices)
+        if lengths.size and int(lengths.max()) > width:
+            raise ValueError(f"a row of length {int(lengths.max())} does not fit into width {width}")
+        out = np.full((len(indices), width, *self.values.shape[1:]), pad, self.values.dtype)
+        inside = np.arange(width) < lengths[:, None]
+        out[inside] = self.values[(starts[:, None] + np.arange(width))[inside]]
+        return out
+
+    def _spans(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if indices.size and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
+            raise IndexError(f"row index out of range for {len(self)} rows")
+        indices = indices % max(len(self), 1)
+        starts = self.offsets[indices]
+        return starts, self.offsets[indices + 1] - starts
+
+
+class EncodedTable:
+    """Columns of encoded rows, one entry per accepted row of a table.
+
+    Args:
+        columns: `Ragged` columns, or arrays whose first axis is the row.
+        masks: Name of a mask that `batch` adds -> `Ragged` column it marks the real positions of.
+        pad_values: Value behind the end of the rows of a `Ragged` column, 0 where not given.
+
+    Raises:
+        ValueError: Columns differ in rows, or a mask names no `Ragged` column.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Ragged | np.ndarray],
+        masks: Mapping[str, str] | None = None,
+        pad_values: Mapping[str, float] | None = None,
+    ) -> None:
+        self.columns = dict(columns)
+        self.masks = dict(masks or {})
+        self.pad_values = dict(pad_values or {})
+        sizes = {name: len(column) for name, column in self.columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"columns differ in number of rows: {sizes}")
+        for mask, source in self.masks.items():
+            if not isinstance(self.columns.get(source), Ragged):
+                raise ValueError(f"mask {mask!r} needs a ragged column {source!r}")
+        self._rows = next(iter(sizes.values()), 0)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Real positions per row, summed over the columns that have a mask; ones without masks; int64 [rows]."""
+        sources = [self.columns[name].lengths for name in dict.fromkeys(self.masks.values())]
+        return np.sum(sources, axis=0) if sources else np.ones(len(self), np.int64)
+
+    def take(self, indices: Any) -> EncodedTable:
+        """Returns the rows at `indices` [n], in that order."""
+        indices = np.asarray(indices, np.int64)
+        columns = {
+            name: column.take(indices) if isinstance(column, Ragged) else column[indices]
+            for name, column in self.columns.items()
+        }
+        return EncodedTable(columns, self.masks, self.pad_values)
+
+    @classmethod
+    def concat(cls, tables: Iterable[EncodedTable]) -> EncodedTable:
+        """Joins tables with the same columns, in order.
+
+        Raises:
+            ValueError: No table is given, or their columns differ.
+        """
+        tables = list(tables)
+        if not tables:
+            raise ValueError("nothing to join")
+        first = tables[0]
+        if any(table.columns.keys() != first.columns.keys() for table in tables):
+            raise ValueError("tables to join have different columns")
+        columns = {name: _join([table.columns[name] for table in tables]) for name in first.columns}
+        return cls(columns, first.masks, first.pad_values)
+
+    def batch(
+        self, indices: Any, *, pad_multiple: int = 8, size: int | None = None, width_of: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Gathers rows into arrays the model takes.
+
+        Args:
+            indices: Rows of the batch, [n].
+            pad_multiple: `Ragged` columns are padded to the batch's longest row, rounded up to a multiple of this.
+            size: Rows of the result; missing ones have weight 0 and repeat the first of `indices`, or of `width_of`
+                or the table when there is none.
+            width_of: Rows that decide the padded width instead of `indices`: the whole global batch, so that the
+                slices of all workers have one shape.
+
+        Returns:
+            Every column [size, ...] or [size, width, ...], the masks as int32 [size, width], and `example_weight`
+            float32 [size], 1 for real rows.
+
+        Raises:
+            ValueError: `size` is below the number of rows, or filling is asked of an empty table.
+        """
+        indices = np.asarray(indices, np.int64)
+        size = len(indices) if size is None else size
+        if size < len(indices) or (size and not len(self)):
+            raise ValueError(f"cannot make {size} rows of {len(indices)} indices into a table of {len(self)} rows")
+        weight = np.zeros(size, np.float32)
+        weight[: len(indices)] = 1.0
+        width_rows = indices if width_of is None else np.asarray(width_of, np.int64)
+        fill = next((rows[0] for rows in (indices, width_rows) if len(rows)), 0)
+        indices = np.concatenate([indices, np.full(size - len(indices), fill, np.int64)])
+        width_rows = np.concatenate([indices, width_rows])
+        result: dict[str, np.ndarray] = {}
+        widths: dict[str, int] = {}
+        for name, column in self.columns.items():
+            if isinstance(column, Ragged):
+                widths[name] = _rounded_width(column, width_rows, pad_multiple)
+                result[name] = column.padded(indices, widths[name], self.pad_values.get(name, 0))
+            else:
+                result[name] = column[indices]
+        for mask, source in self.masks.items():
+            lengths = self.columns[source]._spans(indices)[1]
+            result[mask] = (np.arange(widths[source]) < lengths[:, None]).astype(np.int32)
+        result["example_weight"] = weight
+        return result
+
+
+def _rounded_width(column: Ragged, indices: np.ndarray, multiple: int) -> int:
+    """Longest of the rows, rounded up; at least one position, since models reduce over it."""
+    longest = int(column._spans(indices)[1].max(initial=1))
+    return -(-max(longest, 1) // multiple) * multiple
+
+
+def _join(parts: list[Ragged | np.ndarray]) -> Ragged | np.ndarray:
+    if not isinstance(parts[0], Ragged):
+        return np.concatenate(parts)
+    ends = np.cumsum([0] + [part.offsets[-1] for part in parts])
+    offsets = [np.zeros(1, np.int64)] + [part.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
+    return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(offsets))

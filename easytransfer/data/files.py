@@ -1,0 +1,135 @@
+"""Table specs to files, and files to byte streams."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import gzip
+import io
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from easytransfer.errors import ConfigError, DataError, closest
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
+
+
+def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
+    """Lists the files of a table spec: file, glob, directory, comma list or sequence of these, or file list.
+
+    Directories and globs give their visible files in sorted order (names that start with `.` or `_` are skipped).
+
+    Raises:
+        ConfigError: The spec is empty or names a table service.
+        DataError: There is no such file.
+    """
+    if not isinstance(spec, (str, os.PathLike)):
+        return [file for part in spec for file in _expand_one(part)]
+    spec = os.fspath(spec).strip()
+    if not spec:
+        raise ConfigError("the table name is empty", accepted="a file, glob, directory or comma list of these")
+    # A file whose name contains a comma or a glob character is still one file.
+    parts = [spec] if os.path.exists(spec) else [part.strip() for part in spec.split(",") if part.strip()]
+    files: list[str] = []
+    for part in parts:
+        files.extend(_expand_one(part))
+    return files
+
+
+def _expand_one(spec: str) -> list[str]:
+    if spec.startswith("odps://"):
+        raise ConfigError(
+            "odps:// tables are not supported",
+            received=spec,
+            fix="export the table to TSV or TFRecord and name that file",
+        )
+    if os.path.isdir(spec):
+        found = [entry.path for entry in os.scandir(spec) if entry.is_file() and entry.name[0] not in "._"]
+        if not found:
+            raise DataError(f"directory {spec} has no table file")
+        return sorted(found)
+    if os.path.exists(spec):
+        return read_file_list(spec) if spec.endswith(_LIST_SUFFIXES) else [spec]
+    if glob.has_magic(spec):
+        found = [name for name in glob.glob(spec, recursive=True) if os.path.isfile(name)]
+        found = [name for name in found if os.path.basename(name)[0] not in "._"]
+        if found:
+            return sorted(found)
+        raise DataError(f"no file matches {spec}")
+    raise DataError(f"table file {spec} does not exist", fix=_nearest_file(spec))
+
+
+def _nearest_file(spec: str) -> str | None:
+    folder = Path(spec).parent
+    if not folder.is_dir():
+        return f"directory {folder} does not exist"
+    near = closest(Path(spec).name, [entry.name for entry in folder.iterdir()])
+    return "did you mean " + " or ".join(str(folder / name) for name in near) + "?" if near else None
+
+
+def read_file_list(path: str) -> list[str]:
+    """Returns the files that a file list names, one per line, relative to the working directory or to the list.
+
+    A first line of digits only is taken for the number of rows.
+
+    Raises:
+        DataError: The list cannot be read, is empty, or names a missing file.
+    """
+    with reading(path), open_text(path) as stream:
+        lines = [line.strip() for line in stream.read().decode("utf-8").splitlines() if line.strip()]
+    if lines and lines[0].isdigit() and not os.path.exists(lines[0]):
+        lines = lines[1:]  # the number of rows, which the reader counts itself
+    if not lines:
+        raise DataError(f"file list {path} names no file")
+    beside = os.path.dirname(path)
+    names = [name if os.path.exists(name) else os.path.join(beside, name) for name in lines]
+    return [file for name in names for file in _expand_one(name)]
+
+
+def table_suffix(path: str) -> str:
+    """Returns the lower-case suffix that tells a file's form, looking through `.gz`; empty when there is none."""
+    name = os.path.basename(path).lower()
+    return os.path.splitext(name[:-3] if name.endswith(".gz") else name)[1]
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns failures of the file system, decompression and decoding of `path` into DataError."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not valid UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Opens a file for reading, decompressed when its name ends in `.gz`."""
+    if path.lower().endswith(".gz"):
+        return io.BufferedReader(gzip.open(path), 1 << 20)  # type: ignore[arg-type,return-value]
+    return open(path, "rb", 1 << 20)
+
+
+def open_text(path: str) -> BinaryIO:
+    """Opens a text file as bytes, behind its UTF-8 byte order mark if it has one.
+
+    Raises:
+        DataError: The file begins like UTF-16.
+    """
+    stream = open_binary(path)
+    try:
+        begin = stream.peek(3)[:3]  # type: ignore[attr-defined]
+        if begin.startswith(_UTF16_BOMS):
+            raise DataError(f"{path} looks like UTF-16", fix="convert it to UTF-8")
+        if begin == _UTF8_BOM:
+            stream.read(3)
+    except BaseException:
+        stream.close()
+        raise
+    return stream

@@ -1,0 +1,135 @@
+"""The column declaration `name:type:length,...` that `inputSchema` and the readers take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from easytransfer.errors import ConfigError, did_you_mean
+
+ColumnType = Literal["int", "float", "str", "base64"]
+COLUMN_TYPES: tuple[str, ...] = get_args(ColumnType)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FORM = "name:type:length,... with types " + ", ".join(COLUMN_TYPES) + " and a length of 1 or more, or *"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One declared column.
+
+    Attributes:
+        name: Column name.
+        type: `int` (64 bit), `float` (32 bit), `str`, or `base64` (base64 text of little-endian float32 values).
+        length: Values per cell; None for any number of them, written `*`.
+    """
+
+    name: str
+    type: ColumnType
+    length: int | None = 1
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a cell becomes a sequence of values instead of one value."""
+        return self.length != 1 or self.type == "base64"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.type}:{'*' if self.length is None else self.length}"
+
+
+@dataclass(frozen=True)
+class Schema(Sequence[Column]):
+    """Declared columns, in table order; `str(schema)` is the declaration again."""
+
+    columns: tuple[Column, ...]
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __iter__(self) -> Iterator[Column]:
+        return iter(self.columns)
+
+    def __getitem__(self, key: int | str) -> Column:  # type: ignore[override]
+        """Returns a column by position, or by name (ConfigError with the nearest names when there is none)."""
+        if isinstance(key, str):
+            self.require([key])
+            return next(column for column in self.columns if column.name == key)
+        return self.columns[key]
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in (column.name, column) for column in self.columns)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.columns))
+
+    @property
+    def names(self) -> list[str]:
+        """Column names in table order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def is_raw_text(self) -> bool:
+        """Whether every cell is a single value; otherwise rows carry features such as token ids."""
+        return all(column.length == 1 for column in self.columns)
+
+    def require(self, names: Sequence[str], where: str = "the input schema") -> None:
+        """Checks that every one of `names` is declared.
+
+        Raises:
+            ConfigError: A name is missing; the message lists the declared columns and the nearest one.
+        """
+        for name in names:
+            if name not in self.names:
+                raise ConfigError(
+                    f"column {name!r} is not in {where}",
+                    accepted=self.names,
+                    fix=did_you_mean(name, self.names) or None,
+                )
+
+
+def parse_schema(text: str) -> Schema:
+    """Parses a declaration such as `content:str:1,label:str:1`; blanks around its parts do not matter.
+
+    Raises:
+        ConfigError: The declaration is empty, malformed, or names a column twice.
+    """
+    if not text or not text.strip():
+        raise ConfigError("inputSchema is empty", accepted=_FORM)
+    columns = tuple(_parse_column(part) for part in text.strip().rstrip(",").split(","))
+    names = [column.name for column in columns]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"inputSchema declares column {name!r} {names.count(name)} times", fix="rename one of them"
+            )
+    return Schema(columns)
+
+
+def _parse_column(text: str) -> Column:
+    parts = [part.strip() for part in text.split(":")]
+    if len(parts) != 3:
+        raise ConfigError("inputSchema has a malformed column", received=text.strip(), accepted=_FORM)
+    name, kind, length = parts
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            "inputSchema has an invalid column name",
+            received=name,
+            accepted="letters, digits and _, not starting with a digit",
+        )
+    if kind not in COLUMN_TYPES:
+        aliases = {"string": "str", "text": "str", "integer": "int", "int64": "int", "int32": "int", "double": "float"}
+        near = f"did you mean {aliases[kind]}?" if kind in aliases else did_you_mean(kind, COLUMN_TYPES)
+        raise ConfigError(
+            f"inputSchema column {name!r} has an unknown type", received=kind, accepted=COLUMN_TYPES, fix=near or None
+        )
+    if length == "*":
+        return Column(name, kind, None)  # type: ignore[arg-type]
+    if not (length.isascii() and length.isdigit() and int(length) > 0):
+        raise ConfigError(
+            f"inputSchema column {name!r} has an invalid length",
+            received=length,
+            accepted="an integer of 1 or more, or *",
+        )
+    return Column(name, kind, int(length))  # type: ignore[arg-type]

@@ -1,0 +1,140 @@
+"""The manifest of an export: what it is made of, and what it must answer."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import easytransfer
+from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
+from easytransfer.export.selfcheck.values import encode_array, take_rows
+from easytransfer.export.servable import Signature
+
+FORMAT = 1
+# Packages whose release can change what an export contains or answers.
+PACKAGES = ("tensorflow", "tensorflow-text", "tf-keras", "tf-models-official", "tokenizers", "numpy", "protobuf")
+# Files that decide how text becomes ids.
+TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model")
+# Batch sizes the export must repeat, next to all sample rows at once.
+RECORDED_BATCHES = (1, 3)
+
+
+def build_manifest(
+    facts: Mapping[str, Any],
+    signatures: Mapping[str, Signature],
+    declared: Mapping[str, Any],
+    asset_folder: Path,
+    *,
+    name: str | None,
+    max_batch_size: int,
+    tolerance: float,
+) -> dict[str, Any]:
+    """Returns everything `export.json` holds.
+
+    Args:
+        facts: What the application says about the model; `labels` and `max_length` where it has them. Of absolute
+            paths only the file name is kept.
+        signatures: The signatures in memory; their answers on the samples are recorded here.
+        declared: Inputs and outputs of each signature as traced.
+        asset_folder: The written assets.
+        name: Model name, None in a flat export.
+        max_batch_size: Largest batch of the warm-up requests.
+        tolerance: Largest absolute or relative difference of an answer.
+    """
+    assets = {path.name: file_digest(path) for path in sorted(asset_folder.glob("*"))}
+    manifest: dict[str, Any] = {"labels": None, "max_length": None, "tokenizer_digest": _tokenizer_digest(assets)}
+    manifest.update({key: _without_folders(value) for key, value in facts.items() if value is not None})
+    return manifest | {
+        "format": FORMAT,
+        "name": name,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "packages": package_versions(),
+        "git_revision": git_revision(),
+        "max_batch_size": max_batch_size,
+        "tolerance": tolerance,
+        "assets": assets,
+        "signatures": {key: {"doc": signatures[key].doc, **declared[key]} for key in signatures},
+        "signature_digest": signature_digest(dict(declared)),
+        "samples": {key: record_samples(signature) for key, signature in signatures.items()},
+    }
+
+
+def record_samples(signature: Signature) -> dict[str, Any]:
+    """Returns the sample inputs and, by number of rows, what the model in memory answers to them."""
+    rows = {len(value) for value in signature.samples.values()}
+    return {
+        "inputs": {key: encode_array(value) for key, value in signature.samples.items()},
+        "outputs": {
+            str(count): {key: encode_array(value) for key, value in _answer(signature, count).items()}
+            for count in sorted({*RECORDED_BATCHES, *rows})
+        },
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Returns installed releases by package name, `python` and `easytransfer` among them."""
+    found = {"python": platform.python_version(), "easytransfer": easytransfer.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    # tensorflow-cpu and other builds of TensorFlow carry another package name.
+    found.setdefault("tensorflow", tf.__version__)
+    return found
+
+
+def git_revision() -> str | None:
+    """Returns the commit of the source tree this package runs from, None outside of one."""
+    root = Path(easytransfer.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def servable_output(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns half-precision numbers as float32, the type that clients are promised, and everything else as it is."""
+    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
+
+
+def _answer(signature: Signature, count: int) -> dict[str, np.ndarray]:
+    rows = take_rows(signature.samples, count)
+    inputs = {key: tf.constant(value, signature.inputs[key].dtype) for key, value in rows.items()}
+    # TF32 on a GPU keeps ten bits of mantissa; the export is checked on a CPU.
+    tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        return {key: servable_output(value).numpy() for key, value in signature.function(**inputs).items()}
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
+
+
+def _without_folders(value: Any) -> Any:
+    # Facts may hold a configuration; where its files were on the machine of the training run is nobody's business.
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, Path) or (isinstance(value, str) and ABSOLUTE_PATH.match(value)):
+        return ",".join(Path(part).name for part in str(value).split(","))
+    return value
+
+
+def _tokenizer_digest(assets: Mapping[str, str]) -> str | None:
+    parts = [f"{name} {assets[name]}" for name in TOKENIZER_FILES if name in assets]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest() if parts else None

@@ -1,0 +1,173 @@
+"""Checks 4 and 5: every signature answers as the trained model, under both loaders and the official command."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from .failure import CheckFailed
+from .values import decode_array, take_rows
+
+Arrays = dict[str, np.ndarray]
+Caller = Callable[[Mapping[str, np.ndarray]], Arrays]
+# Rows of a batch may differ in the last bits from the same rows alone: sums run in another order.
+ROW_TOLERANCE = 1e-4
+HARD_TEXTS = ("", "naïve café, Straße, 漢字かな 한국어 العربية 👩‍👩‍👧 \u0000\u200b\t", "long " * 3000)
+
+
+def eager_callers(folder: Path) -> dict[str, Caller]:
+    """Loads the export as TensorFlow 2 programs do; returns a function of NumPy arrays for every signature."""
+    loaded = tf.saved_model.load(str(folder))
+
+    def caller(name: str) -> Caller:
+        function = loaded.signatures[name]
+        specs = function.structured_input_signature[1]
+
+        def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
+            # Closes over `loaded`: signatures alone do not keep its variables alive.
+            assert loaded is not None
+            tensors = {key: tf.constant(value, specs[key].dtype) for key, value in inputs.items()}
+            return {key: value.numpy() for key, value in function(**tensors).items()}
+
+        return call
+
+    return {name: caller(name) for name in loaded.signatures}
+
+
+@contextlib.contextmanager
+def session_callers(folder: Path) -> Any:
+    """Loads the export into a TensorFlow 1 session, as a server does; yields a function for every signature."""
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        meta = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
+
+        def caller(signature: Any) -> Caller:
+            outputs = {key: info.name for key, info in signature.outputs.items()}
+
+            def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
+                return session.run(outputs, {signature.inputs[key].name: value for key, value in inputs.items()})
+
+            return call
+
+        yield {name: caller(s) for name, s in meta.signature_def.items() if not name.startswith("__")}
+
+
+def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], hard_texts: bool = True) -> str:
+    """Runs every signature on its samples, on an empty batch and on hard texts.
+
+    Returns:
+        The largest difference from the model in memory.
+
+    Raises:
+        CheckFailed: A signature fails, mixes rows, or differs from what the manifest recorded.
+    """
+    largest = 0.0
+    for name, samples in manifest["samples"].items():
+        inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
+        answers = {}
+        for rows, recorded in samples["outputs"].items():
+            place = f"{name}, batch of {rows}"
+            answers[rows] = _call(place, callers[name], take_rows(inputs, int(rows)))
+            expected = {key: decode_array(value) for key, value in recorded.items()}
+            largest = max(largest, _compare(place, answers[rows], expected, manifest["tolerance"]))
+            _check_label_values(name, answers[rows], manifest["labels"])
+        empty = _call(f"{name}, empty batch", callers[name], {key: value[:0] for key, value in inputs.items()})
+        if any(value.shape[:1] != (0,) for value in empty.values()):
+            raise CheckFailed(f"{name}: an empty batch gave { ({k: v.shape for k, v in empty.items()}) }")
+        _check_rows_apart(name, list(answers.values()))
+        if hard_texts:
+            _check_hard_texts(name, callers[name], manifest["signatures"][name])
+    return f"largest difference from the model in memory {largest:.2g}"
+
+
+def check_command(folder: Path, manifest: Mapping[str, Any]) -> str:
+    """Runs what `saved_model_cli show` and `run` run, without paying for another start of TensorFlow.
+
+    Raises:
+        CheckFailed: Either fails.
+    """
+    from absl import flags
+    from tensorflow.python.tools import saved_model_cli
+
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()) as shown:
+        flags.FLAGS(["saved_model_cli", f"--dir={folder}", "--tag_set=serve", "--signature_def=serving_default"])
+        saved_model_cli.show()
+        samples = manifest["samples"]["serving_default"]["inputs"]
+        inputs = take_rows({key: decode_array(value) for key, value in samples.items()}, 1)
+        saved_model_cli.run_saved_model_with_feed_dict(
+            str(folder), "serve", "serving_default", inputs, scratch, overwrite_flag=True
+        )
+    for key in manifest["signatures"]["serving_default"]["inputs"]:
+        if f"inputs['{key}']" not in shown.getvalue():
+            raise CheckFailed(f"`saved_model_cli show` does not list the input {key}")
+    return "show and run of serving_default"
+
+
+def _call(place: str, call: Caller, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    try:
+        return call(inputs)
+    except tf.errors.OpError as error:
+        lines = [line for line in error.message.splitlines() if line.strip()]
+        raise CheckFailed(f"{place}: {type(error).__name__}: {' '.join(lines)[:1000]}") from error
+
+
+def _compare(place: str, got: Arrays, expected: Arrays, tolerance: float) -> float:
+    if set(got) != set(expected):
+        raise CheckFailed(f"{place}: outputs {sorted(got)}, expected {sorted(expected)}")
+    largest = 0.0
+    for key, want in expected.items():
+        have = got[key]
+        if have.shape != want.shape:
+            raise CheckFailed(f"{place}: {key} has shape {have.shape}, the model in memory {want.shape}")
+        if want.dtype.kind != "f":
+            if not np.array_equal(have, want):
+                raise CheckFailed(f"{place}: {key} is {have.tolist()}, the model in memory gave {want.tolist()}")
+            continue
+        if not np.isfinite(have).all():
+            raise CheckFailed(f"{place}: {key} is not finite")
+        difference = float(np.max(np.abs(have - want), initial=0.0))
+        if not np.allclose(have, want, rtol=tolerance, atol=tolerance):
+            raise CheckFailed(f"{place}: {key} differs from the model in memory by {difference:.3g}")
+        largest = max(largest, difference)
+    return largest
+
+
+def _check_label_values(name: str, outputs: Arrays, labels: list[str] | None) -> None:
+    if not labels:
+        return
+    known = {label.encode() for label in labels}
+    if "classes" in outputs and any([row.tolist() != [x.encode() for x in labels] for row in outputs["classes"]]):
+        raise CheckFailed(f"{name}: classes are {outputs['classes'].tolist()}, the labels {labels}")
+    # Several labels are joined by commas; a label may itself hold a comma.
+    for value in outputs["label"].ravel() if {"label", "probabilities"} <= set(outputs) else ():
+        if value not in known and not all(part in known for part in value.split(b",") if part):
+            raise CheckFailed(f"{name}: answered the label {value!r}, which is none of {labels}")
+
+
+def _check_rows_apart(name: str, answers: list[Arrays]) -> None:
+    """The server joins rows of different requests, so the answer to the first row must not depend on the others."""
+    for other in answers[1:]:
+        for key, value in answers[0].items():
+            alone, together = value[:1], other[key][:1]
+            # An axis whose length follows the longest row of the batch cannot be compared.
+            if alone.dtype.kind == "f" and alone.shape == together.shape:
+                if not np.allclose(alone, together, rtol=ROW_TOLERANCE, atol=ROW_TOLERANCE):
+                    raise CheckFailed(f"{name}: {key} of a row depends on the other rows of its batch")
+
+
+def _check_hard_texts(name: str, call: Caller, signature: Mapping[str, Any]) -> None:
+    specs = signature["inputs"]
+    if name in ("classify", "regress") or any(s["dtype"] != "string" or len(s["shape"]) != 1 for s in specs.values()):
+        return
+    if any(key.endswith("_bytes") for key in specs):
+        return
+    texts = np.array([text.encode() for text in HARD_TEXTS] + [b"\xff\xfe broken"], object)
+    for key, value in _call(f"{name}, hard texts", call, dict.fromkeys(specs, texts)).items():
+        if value.shape[0] != len(texts) or (value.dtype.kind == "f" and not np.isfinite(value).all()):
+            raise CheckFailed(f"{name}: {key} is wrong or not finite on empty, non-ASCII or over-long text")

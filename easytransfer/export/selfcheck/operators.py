@@ -1,0 +1,126 @@
+"""Check 3: the graph holds only operators that a server links, and nothing tied to this machine or to training."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.client import pywrap_tf_session
+
+from .failure import CheckFailed
+from .layout import ABSOLUTE_PATH
+
+# Python functions, other processes and other machines. Serving has none of them.
+FORBIDDEN = re.compile(
+    r"(Eager)?PyFunc(Stateless)?|.*(Horovod|Collective|Nccl|AllReduce|TPU|PyCall).*|_?(Host)?(Send|Recv)"
+)
+# Newer than the tf.Text that released servers link.
+NOT_IN_SERVER = ("TFText>Utf8Binarize",)
+# The saver puts its own operators on the CPU; any other device name ties the graph to a machine.
+SAVER_DEVICES = ("", "/device:CPU:0", "/device:CPU:*")
+
+
+def read_saved_model(folder: Path) -> saved_model_pb2.SavedModel:
+    """Returns the parsed `saved_model.pb`.
+
+    Raises:
+        CheckFailed: It is not a SavedModel.
+    """
+    proto = saved_model_pb2.SavedModel()
+    try:
+        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
+    except Exception as error:  # DecodeError lives in different modules of different protobuf releases
+        raise CheckFailed(f"saved_model.pb cannot be parsed: {error}") from error
+    return proto
+
+
+def graph_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
+    """Returns names of all operators in graphs and their function libraries."""
+    functions = {f.signature.name for meta in proto.meta_graphs for f in meta.graph_def.library.function}
+    return {node.op for node in _nodes(proto)} - functions
+
+
+def registered_operators() -> set[str]:
+    """Returns names of all operators this process knows."""
+    listed = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    return {op.name for op in listed.op}
+
+
+def text_libraries() -> list[str]:
+    """Returns the operator libraries of the installed tensorflow_text, without importing its Python package."""
+    spec = importlib.util.find_spec("tensorflow_text")
+    if spec is None or spec.origin is None:
+        return []
+    return sorted(str(path) for path in (Path(spec.origin).parent / "python" / "ops").glob("*.so"))
+
+
+def load_needed_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
+    """Makes the operators of a graph known to this process; they come from TensorFlow or from tf.Text.
+
+    Returns:
+        The operators of the graph that belong to tf.Text.
+
+    Raises:
+        CheckFailed: An operator belongs to neither.
+    """
+    used, text = graph_operators(proto), _text_operators()
+    unknown = sorted(used - registered_operators())
+    if unknown:
+        installed = "" if text else "; tensorflow_text is not installed"
+        raise CheckFailed(f"neither TensorFlow nor tf.Text has the operators {', '.join(unknown)}{installed}")
+    return {op for op in used if op.replace(">", "_") in text}
+
+
+def check_operators(proto: saved_model_pb2.SavedModel, folder: Path) -> str:
+    """Returns a summary of the operators of a graph that can be served.
+
+    Raises:
+        CheckFailed: Forbidden operators, device names, absolute paths or assets outside the export.
+    """
+    forbidden = sorted(op for op in graph_operators(proto) if FORBIDDEN.fullmatch(op) or op in NOT_IN_SERVER)
+    if forbidden:
+        raise CheckFailed(f"operators that a server does not run: {', '.join(forbidden)}")
+    extra = load_needed_operators(proto)
+    devices = sorted({node.device for node in _nodes(proto)} - set(SAVER_DEVICES))
+    if devices:
+        raise CheckFailed(f"device names in the graph: {', '.join(devices)}")
+    paths = sorted({text for node in _nodes(proto) for text in _scalar_texts(node) if ABSOLUTE_PATH.match(text)})
+    if paths:
+        raise CheckFailed(f"absolute paths in the graph: {', '.join(paths)}")
+    for name in (asset.filename for meta in proto.meta_graphs for asset in meta.asset_file_def):
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise CheckFailed(f"asset path leaves the export: {name}")
+        if not (folder / "assets" / name).is_file():
+            raise CheckFailed(f"the graph reads assets/{name}, which is missing")
+    text = f", {len(extra)} of tf.Text ({', '.join(sorted(extra))})" if extra else ""
+    return f"{len(graph_operators(proto))} operators{text}"
+
+
+@functools.cache
+def _text_operators() -> frozenset[str]:
+    # Loading a library returns a module with one function per operator, `>` in its name replaced.
+    modules = [vars(tf.load_op_library(library)) for library in text_libraries()]
+    return frozenset(name for module in modules for name, value in module.items() if inspect.isfunction(value))
+
+
+def _nodes(proto: saved_model_pb2.SavedModel) -> Iterator[Any]:
+    for meta in proto.meta_graphs:
+        yield from meta.graph_def.node
+        for function in meta.graph_def.library.function:
+            yield from function.node_def
+
+
+def _scalar_texts(node: Any) -> Iterator[str]:
+    # Only scalars can be file names; vectors of strings are vocabularies and label lists.
+    if node.op == "Const" and node.attr["dtype"].type == tf.string.as_datatype_enum:
+        tensor = node.attr["value"].tensor
+        if not tensor.tensor_shape.dim:
+            yield from (value.decode(errors="replace") for value in tensor.string_val)

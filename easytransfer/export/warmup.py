@@ -1,0 +1,35 @@
+"""Warm-up requests: a server runs them before it offers a version, so that the first client does not wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.export.selfcheck.messages import new_message
+from easytransfer.export.selfcheck.requests import WARMUP
+from easytransfer.export.selfcheck.values import take_rows
+from easytransfer.export.servable import Signature
+
+
+def write_warmup(folder: Path, name: str, signatures: Mapping[str, Signature], max_batch_size: int) -> None:
+    """Writes one request of a single row and one of `max_batch_size` rows for each signature, as a TFRecord.
+
+    Every request is a Predict request: the signatures of TensorFlow 2 exports carry that method name, also those
+    whose shapes fit Classify and Regress.
+    """
+    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
+        for signature_name, signature in signatures.items():
+            for rows in sorted({1, max_batch_size}):
+                log = new_message("PredictionLog")
+                request = log.predict_log.request
+                request.model_spec.name, request.model_spec.signature_name = name, signature_name
+                for key, value in take_rows(signature.samples, rows).items():
+                    request.inputs.add(key=key, value=_tensor(value, signature.inputs[key].dtype))
+                writer.write(log.SerializeToString())
+
+
+def _tensor(value: np.ndarray, dtype: tf.DType) -> bytes:
+    return tf.make_tensor_proto(value, dtype).SerializeToString()

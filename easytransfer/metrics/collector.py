@@ -1,0 +1,44 @@
+"""Rows collected batch by batch, so that metrics are computed once over the whole table."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class RowCollector:
+    """Keeps named arrays whose first axis is the row. Metrics from it cannot depend on the batch size."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, list[np.ndarray]] = {}
+
+    def add(self, **rows: np.ndarray) -> None:
+        """Adds arrays of equal length.
+
+        Raises:
+            ValueError: The lengths differ.
+        """
+        if len({len(part) for part in rows.values()}) > 1:
+            raise ValueError("lengths differ: " + ", ".join(f"{name} {len(part)}" for name, part in rows.items()))
+        for name, part in rows.items():
+            # A copy: a view would keep the whole batch it was cut from in memory.
+            self._parts.setdefault(name, []).append(np.array(part))
+
+    def rows(self, name: str) -> np.ndarray:
+        """Returns all rows of one array.
+
+        Raises:
+            ValueError: Nothing was added yet.
+        """
+        if name not in self._parts:
+            raise ValueError("no rows were evaluated")
+        if len(self._parts[name]) > 1:
+            self._parts[name] = [np.concatenate(self._parts[name])]
+        return self._parts[name][0]
+
+    def merge(self, other: RowCollector) -> None:
+        """Adds the rows of another collector, such as another worker's."""
+        for name, parts in other._parts.items():
+            self._parts.setdefault(name, []).extend(parts)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in next(iter(self._parts.values()), []))

@@ -1,0 +1,62 @@
+"""Names of metrics: the ones used here, the original's aliases, and which direction is better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from easytransfer.errors import ConfigError, did_you_mean
+
+_ALIASES = {
+    "py_accuracy": "accuracy",
+    "acc": "accuracy",
+    "py_micro_f1": "micro_f1",
+    "py_macro_f1": "macro_f1",
+    "py_weighted_f1": "weighted_f1",
+    "matthew_corr": "mcc",
+    "matthews_corr": "mcc",
+    "matthews_corrcoef": "mcc",
+    "py_mean_auc": "mean_auc",
+    "pearson_corr": "pearson",
+    "pearsonr": "pearson",
+    "spearman_corr": "spearman",
+    "spearmanr": "spearman",
+    "eval_loss": "loss",
+}
+_LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity"}
+
+
+def canonical_metric(name: str) -> str:
+    """Returns the name used here for a metric, whatever its case or the original's name for it."""
+    name = name.strip().lower()
+    return _ALIASES.get(name, name)
+
+
+def higher_is_better(name: str) -> bool:
+    """Returns False for losses and errors, True for every other metric."""
+    name = canonical_metric(name)
+    return not (name in _LOWER_IS_BETTER or name.endswith("_loss"))
+
+
+def choose_metric(name: str | None, available: Iterable[str], default: str) -> str:
+    """Returns the metric that picks the best checkpoint; called before training, not after it.
+
+    Args:
+        name: What `metric_for_best` says, or None.
+        available: Metrics the evaluator gives.
+        default: The metric for None.
+
+    Raises:
+        ConfigError: The evaluator does not give this metric.
+    """
+    available = list(available)
+    if name is None:
+        return default
+    chosen = canonical_metric(name)
+    if chosen not in available:
+        raise ConfigError(
+            "metric_for_best is not a metric of this task",
+            received=name,
+            accepted=available,
+            fix=did_you_mean(chosen, available) or None,
+        )
+    return chosen

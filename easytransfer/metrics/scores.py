@@ -1,0 +1,125 @@
+"""Exact scores on whole arrays, in float64. Each says what it returns where the textbook formula divides by zero."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns softmax over the last axis in float64."""
+    return np.exp(log_softmax(logits))
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Returns log softmax over the last axis in float64, finite for any finite logits."""
+    logits = np.asarray(logits, np.float64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Returns 1 / (1 + exp(-logits)) in float64 without overflow."""
+    logits = np.asarray(logits, np.float64)
+    small = np.exp(-np.abs(logits))
+    return np.where(logits >= 0, 1, small) / (1 + small)
+
+
+def exact_mean(values: np.ndarray) -> float:
+    """Returns the correctly rounded mean, so it does not depend on the order of rows; NaN for no values."""
+    if not np.isfinite(values).all():
+        return float(np.mean(values))
+    return math.fsum(values) / len(values) if len(values) else math.nan
+
+
+def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Returns counts as int64 [true class, predicted class].
+
+    Raises:
+        ValueError: A class id lies outside [0, classes).
+    """
+    for name, ids in (("label", true), ("prediction", predicted)):
+        if len(ids) and (ids.min() < 0 or ids.max() >= classes):
+            raise ValueError(f"{name} ids go from {ids.min()} to {ids.max()}, there are {classes} classes")
+    return np.bincount(true.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def f1_from_counts(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Returns 2 hits / (predicted + true), 0 where a class is neither predicted nor true."""
+    return divide(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(true))
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Returns the quotient in float64, 0 where the denominator is 0."""
+    numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
+
+
+def matthews_correlation(confusion: np.ndarray) -> float:
+    """Returns the multi-class Matthews correlation, 0 when truth or prediction is constant.
+
+    Reference: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
+    """
+    counts = confusion.astype(np.float64)
+    total, hits = counts.sum(), np.trace(counts)
+    true, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    spread = (total**2 - (predicted**2).sum()) * (total**2 - (true**2).sum())
+    return float((hits * total - true @ predicted) / math.sqrt(spread)) if spread > 0 else 0.0
+
+
+def area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Returns the chance that a positive scores above a negative, ties half; NaN when all rows are of one class.
+
+    Args:
+        positive: bool [rows].
+        score: float [rows].
+    """
+    positive = np.asarray(positive, bool)
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return math.nan
+    above = _ranks(score)[positive].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
+def mean_area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
+    """Returns the mean AUC over classes that have rows of both kinds; NaN when there is none.
+
+    Args:
+        positive: bool [rows, classes].
+        score: float [rows, classes].
+    """
+    areas = [area_under_roc(positive[:, k], score[:, k]) for k in range(score.shape[1])]
+    defined = [area for area in areas if not math.isnan(area)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def pearson(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the linear correlation; 0 when one side is constant or has one row, NaN if a value is not finite."""
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if not (np.isfinite(first).all() and np.isfinite(second).all()):
+        return math.nan
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    first, second = first - exact_mean(first), second - exact_mean(second)
+    # Scaled before the products, which would otherwise vanish for tiny spreads.
+    first, second = first / np.abs(first).max(), second / np.abs(second).max()
+    value = math.fsum(first * second) / math.sqrt(math.fsum(first**2) * math.fsum(second**2))
+    return min(1.0, max(-1.0, value))
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Returns the rank correlation with mean ranks for ties; 0 when one side is constant."""
+    return pearson(_ranks(first), _ranks(second))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Returns ranks from 1, the mean rank for equal values, NaN where any value is NaN."""
+    values = np.asarray(values)
+    if np.isnan(values).any():
+        return np.full(len(values), np.nan)
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]

@@ -1,0 +1,76 @@
+"""Learning rate as a function of the number of completed updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tensorflow as tf
+
+SCHEDULES = ("polynomial", "linear_after_warmup", "cosine", "constant", "inverse_sqrt", "step")
+# Milestones of the `step` schedule as shares of all steps, and the factor applied at each.
+STEP_MILESTONES = (0.5, 0.75)
+STEP_FACTOR = 0.1
+# Time scale of `inverse_sqrt` without warm-up, the value transformers uses.
+INVERSE_SQRT_STEPS = 10_000
+
+
+class Schedule:
+    """Learning rate of the update that follows `t` completed updates.
+
+    With T total steps and W = int(T * warmup_ratio), and warm(t) = min(1, t / W) (1 when W is 0):
+
+    - `polynomial` (the original's): lr0 * (1 - t/T) * warm(t); the warm-up multiplies the already decayed rate.
+    - `linear_after_warmup`: lr0 * t/W, then linearly from lr0 at W to 0 at T.
+    - `cosine`: warm-up, then half a cosine from lr0 at W to 0 at T.
+    - `inverse_sqrt`: warm-up, then lr0 * sqrt(W / t).
+    - `step`: warm(t) * lr0, times 0.1 at half and again at three quarters of T.
+    - `constant` and, as in the original, any other word: lr0 * warm(t).
+
+    t counts from 0, so with a warm-up the first update has learning rate 0, as in the original and in transformers.
+
+    Args:
+        name: One of `SCHEDULES`.
+        peak: lr0.
+        total_steps: T, at least 1.
+        warmup_ratio: Share of steps with warm-up.
+    """
+
+    def __init__(self, name: str, peak: float, total_steps: int, warmup_ratio: float = 0.0) -> None:
+        self.peak = peak
+        self.total = max(1, total_steps)
+        self.warmup = int(self.total * warmup_ratio)
+        self._shape: Callable[[tf.Tensor], tf.Tensor] = getattr(self, f"_{name}" if name in SCHEDULES else "_constant")
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        """Returns the scalar float32 rate after `step` completed updates."""
+        t = tf.cast(step, tf.float64)
+        return tf.cast(self.peak * self._shape(t), tf.float32)
+
+    def _warm(self, t: tf.Tensor) -> tf.Tensor:
+        return tf.minimum(t / self.warmup, 1.0) if self.warmup else tf.ones_like(t)
+
+    def _after_warmup(self, t: tf.Tensor) -> tf.Tensor:
+        """Share of the steps after the warm-up that are done, in [0, 1]."""
+        return tf.clip_by_value((t - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
+
+    def _polynomial(self, t: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(1 - t / self.total) * self._warm(t)
+
+    def _linear_after_warmup(self, t: tf.Tensor) -> tf.Tensor:
+        return self._warm(t) * (1 - self._after_warmup(t))
+
+    def _cosine(self, t: tf.Tensor) -> tf.Tensor:
+        return self._warm(t) * 0.5 * (1 + tf.cos(math.pi * self._after_warmup(t)))
+
+    def _inverse_sqrt(self, t: tf.Tensor) -> tf.Tensor:
+        scale = self.warmup or INVERSE_SQRT_STEPS
+        shift = scale - self.warmup
+        return self._warm(t) * tf.sqrt(scale / tf.maximum(t + shift, scale))
+
+    def _step(self, t: tf.Tensor) -> tf.Tensor:
+        passed = tf.add_n([tf.cast(t >= share * self.total, t.dtype) for share in STEP_MILESTONES])
+        return self._warm(t) * STEP_FACTOR**passed
+
+    def _constant(self, t: tf.Tensor) -> tf.Tensor:
+        return self._warm(t)

@@ -1,0 +1,52 @@
+"""Facts about the models that are known by name: the presets.json of every model family, read as data."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+# The core never imports the model zoo; it only reads the data files that lie in its folders.
+_ZOO_PACKAGE = "modelzoo"
+
+
+@functools.cache
+def families() -> dict[str, dict[str, Any]]:
+    """Returns the contents of each `presets.json` by family (folder) name."""
+    spec = importlib.util.find_spec(_ZOO_PACKAGE)
+    folders = [Path(p) for p in (spec.submodule_search_locations or [])] if spec else []
+    files = sorted(path for folder in folders for path in folder.glob("*/presets.json"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in files}
+
+
+@functools.cache
+def entries() -> dict[str, dict[str, Any]]:
+    """Returns the facts of every known model by its name, `family` among them."""
+    return {
+        entry["name"]: {"family": family, **entry} for family, data in families().items() for entry in data["presets"]
+    }
+
+
+@functools.cache
+def _by_any_name() -> dict[str, str]:
+    names = {}
+    for name, entry in entries().items():
+        for key in (name, *entry["aliases"]):
+            names[key.lower()] = name
+    return names
+
+
+def find(name: str) -> dict[str, Any] | None:
+    """Returns the facts of the model with this name or alias (in any case), or None."""
+    found = _by_any_name().get(name.lower())
+    return dict(entries()[found]) if found else None
+
+
+def family_of_type(model_type: str) -> str | None:
+    """Returns the family that implements a `model_type` of config.json, or None."""
+    for family, data in families().items():
+        if model_type in data["model_types"]:
+            return family
+    return None

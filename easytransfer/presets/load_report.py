@@ -1,0 +1,74 @@
+"""Strict loading: what a weight file held, what the model needed, and whether that is enough."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from easytransfer.errors import ModelError
+
+
+@dataclass
+class LoadReport:
+    """What a file held and what the model needed.
+
+    Attributes:
+        source: The file.
+        matched: (weight, name in the file, shape in the file).
+        missing: Weights the file lacks.
+        unexpected: Names in the file that the model has no place for.
+        mismatched: (weight, name in the file, shape needed, shape found).
+        ignored: Optimizer state, buffers and copies of tied weights.
+        allowed: Missing or mismatched weights that the caller let through; they start from random values.
+    """
+
+    source: str
+    matched: list[tuple[str, str, tuple[int, ...]]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Returns one line of counts."""
+        counts = [f"{len(self.matched)} weights matched"]
+        for what in ("missing", "mismatched", "unexpected", "ignored"):
+            if getattr(self, what):
+                counts.append(f"{len(getattr(self, what))} {what}")
+        return f"{self.source}: " + ", ".join(counts)
+
+    def table(self, problems_only: bool = False) -> str:
+        """Returns lines `status  variable  <- source  shape`."""
+        rows = [] if problems_only else [("matched", a, b, str(list(s))) for a, b, s in self.matched]
+        rows += [("missing", name, "-", "") for name in self.missing]
+        rows += [("mismatch", a, b, f"need {list(n)}, found {list(f)}") for a, b, n, f in self.mismatched]
+        rows += [("unexpected", "-", name, "") for name in self.unexpected]
+        if not rows:
+            return ""
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(f"{s:{widths[0]}}  {a:{widths[1]}}  <- {b:{widths[2]}}  {t}".rstrip() for s, a, b, t in rows)
+
+    def check(self, allow_missing: str | None = None) -> None:
+        """Raises unless every weight was found with the right shape or its name matches `allow_missing`.
+
+        Args:
+            allow_missing: Regular expression searched in the weight name, such as `pooler`.
+
+        Raises:
+            ModelError: With the table of problems; the expression is not valid.
+        """
+        try:
+            allowed = re.compile(allow_missing) if allow_missing else None
+        except re.error as error:
+            raise ModelError(f"allow_missing is not a regular expression: {error}", received=allow_missing) from None
+        wrong = [*self.missing, *(row[0] for row in self.mismatched)]
+        self.allowed = [name for name in wrong if allowed and allowed.search(name)]
+        if len(self.allowed) == len(wrong):
+            return
+        raise ModelError(
+            f"{self.source} does not fit the model: {len(self.missing)} weights missing, "
+            f"{len(self.mismatched)} with another shape\n{self.table(problems_only=True)}\n",
+            fix="use the matching config.json, or allow the missing weights to start from random values with a "
+            "regular expression of their names (allow_missing)",
+        )

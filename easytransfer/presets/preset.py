@@ -1,0 +1,157 @@
+"""From what a user types as a model (name, alias, folder, checkpoint) to a folder on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from easytransfer.errors import ModelError, closest
+from easytransfer.presets import catalogue
+from easytransfer.presets.folder import MANIFEST, read_json
+
+CONFIG_NAMES = ("config.json", "bert_config.json")
+CONTRIB = "contrib_models.json"
+MODELHUB = "modelhub"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A model that is present on this machine.
+
+    Attributes:
+        name: Canonical name, or the folder's name.
+        folder: Folder with configuration, vocabulary and weights.
+        facts: What presets.json and zoo.json say about it.
+        checkpoint: TensorFlow checkpoint prefix inside the folder when one was named, else None.
+    """
+
+    name: str
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+
+
+def default_zoo() -> Path:
+    """Returns the root of the ModelZoo that is used when none is configured."""
+    return Path.home() / ".eztransfer_modelzoo"
+
+
+def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
+    """Finds a model.
+
+    Accepted: a folder; the prefix of a TensorFlow checkpoint; a built-in name or alias; a folder name inside the
+    zoo; an alias of the zoo's `contrib_models.json`; `modelhub:<name>`.
+
+    Args:
+        name_or_path: What the user typed.
+        zoo: Root of the ModelZoo; `$HOME/.eztransfer_modelzoo` when None.
+
+    Raises:
+        ModelError: Nothing of that name is present; the message names the closest ones or how to get it.
+    """
+    text = str(name_or_path).strip()
+    root = Path(zoo).expanduser() if zoo else default_zoo()
+    if not text:
+        raise ModelError("the model name is empty", fix="give a name of the ModelZoo or a folder")
+    preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root)
+    if preset is None:
+        raise _not_found(text, root)
+    return preset
+
+
+def zoo_folders(root: Path) -> dict[str, Path]:
+    """Returns the model folders of a zoo by name: `<zoo>/<name>`, `<zoo>/<type>/<name>`, `modelhub:<name>`."""
+    found = {}
+    for path in sorted([*root.glob("*"), *root.glob("*/*")]):
+        if _is_model(path) and not path.name.startswith("."):
+            found[f"{MODELHUB}:{path.name}" if path.parent.name == MODELHUB else path.name] = path
+    return found
+
+
+def contrib_models(root: Path) -> dict[str, str]:
+    """Returns the extra aliases of a zoo with the paths they stand for."""
+    path = root / CONTRIB
+    return {str(k): str(v) for k, v in read_json(path).items()} if path.is_file() else {}
+
+
+def package_folder(origin: dict[str, Any]) -> Path | None:
+    """Returns the model folder of an installed Python package, found without importing the package."""
+    spec = importlib.util.find_spec(origin["module"])
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        if _is_model(Path(place, origin["folder"])):
+            return Path(place, origin["folder"])
+    return None
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in CONFIG_NAMES)
+
+
+def _of_folder(folder: Path, facts: dict[str, Any] | None = None, checkpoint: str | None = None) -> Preset:
+    manifest = read_json(folder / MANIFEST) if (folder / MANIFEST).is_file() else {}
+    facts = {**(facts or {}), **manifest}
+    return Preset(facts.get("name") or folder.resolve().name, folder, facts, checkpoint)
+
+
+def _from_path(text: str) -> Preset | None:
+    path = Path(text).expanduser()
+    if path.is_dir() and _is_model(path):
+        return _of_folder(path)
+    # The original takes the prefix of a checkpoint, such as folder/model.ckpt.
+    if Path(f"{path}.index").is_file():
+        return _of_folder(path.parent, checkpoint=path.name)
+    looks_like_path = text.startswith((".", "/", "~")) or text.endswith("/")
+    if path.is_dir() and (looks_like_path or not catalogue.find(text)):
+        content = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+        raise ModelError(f"{path} is not a model folder", received=content, accepted=f"a folder with {CONFIG_NAMES[0]}")
+    if looks_like_path:
+        raise ModelError(f"no model at {path}", fix="check the path; for zoo names leave out the leading folders")
+    return None
+
+
+def _from_hub(text: str, root: Path) -> Preset | None:
+    if not text.startswith((f"{MODELHUB}:", f"{MODELHUB}/")):
+        return None
+    name = text[len(MODELHUB) + 1 :]
+    folder = root / MODELHUB / name
+    if Path(name).name == name and name not in ("", ".", "..") and _is_model(folder):
+        return _of_folder(folder)
+    return None
+
+
+def _from_zoo(text: str, root: Path) -> Preset | None:
+    facts = catalogue.find(text)
+    if facts:
+        places = [root / facts["type"] / facts["name"], root / facts["name"]]
+        if facts["origin"]["kind"] == "python-package":
+            places.append(package_folder(facts["origin"]))
+        for folder in places:
+            if folder and _is_model(folder):
+                return _of_folder(folder, facts)
+    contrib = contrib_models(root)
+    if text in contrib:
+        return _from_path(str(root / Path(contrib[text]).expanduser()))
+    folder = zoo_folders(root).get(text)
+    return _of_folder(folder) if folder else None
+
+
+def _not_found(text: str, root: Path) -> ModelError:
+    facts = catalogue.find(text)
+    if facts is None:
+        known = [*catalogue.entries(), *zoo_folders(root), *contrib_models(root)]
+        near = closest(text, known)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `easy_transfer_app zoo list`"
+        return ModelError(
+            f"unknown model {text}", fix=f"{hint} A folder of your own is given by its path, such as ./{text}"
+        )
+    name, origin = facts["name"], facts["origin"]
+    if origin["kind"] == "python-package":
+        fix = f"install it with: {origin['install']}"
+    else:
+        fix = (
+            f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "
+            f"or download it with `easy_transfer_app zoo fetch {name}`"
+        )
+    return ModelError(f"model {name} is known but not on this machine", fix=fix)

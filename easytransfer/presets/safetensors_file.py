@@ -1,0 +1,61 @@
+"""Weight files in the safetensors format: readable without any framework, and without running code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from easytransfer.errors import ModelError
+from easytransfer.presets.folder import read_json
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads every tensor of one file.
+
+    Raises:
+        ModelError: The file is missing, cut short or not in the format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
+
+        return load_file(str(path))
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {error}", fix="the file is incomplete or damaged; copy it again"
+        ) from None
+
+
+def read_safetensors_folder(folder: str | Path) -> dict[str, np.ndarray]:
+    """Reads `model.safetensors`, or the shards listed in `model.safetensors.index.json`.
+
+    Raises:
+        ModelError: A file is missing or damaged.
+    """
+    folder = Path(folder)
+    if (folder / WEIGHTS).is_file():
+        return read_safetensors(folder / WEIGHTS)
+    shards = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shards, dict) or any(Path(name).name != name for name in shards.values()):
+        raise ModelError(f"{folder / INDEX} needs a weight_map of file names")
+    tensors = {}
+    for name in sorted(set(shards.values())):
+        tensors.update(read_safetensors(folder / name))
+    return tensors
+
+
+def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors in a file that `transformers` and other readers accept."""
+    from safetensors.numpy import save_file
+
+    # transformers refuses files without this remark on which framework's layout they have.
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, str(path), metadata={"format": "pt"}
+    )

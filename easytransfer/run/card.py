@@ -1,0 +1,354 @@
+"""The model card: a README.md in the run folder, made from the files of the run and nothing else.
+
+`report.json` (see `RunFolder.finish`) holds what an evaluator's `report()` gives (`rows`, `labels`, `per_class`) and,
+all optional:
+    about        [[name, value], ...] of the application (`App.describe`)
+    data         row account by role: {"train": {"table", "read", "accepted", "rejected", "reasons"}, "eval": {...}}
+    text         counts by role: {"train": {"rows", "truncated", "tokens", "unknown"}, ...}
+    metric       the metric that picked the best checkpoint
+    pictures     file names, as `draw_pictures` returns them
+    export       version folder of the SavedModel
+    commands     command line by what it does; the default is made from the configuration
+    python       Python code that uses the model
+    limitations  sentences added to the ones found in the numbers
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from easytransfer.run.atomic import write_text
+from easytransfer.run.folder import EVALUATION_FILE, REPORT_FILE, RUN_FILE, RunFolder
+from easytransfer.run.progress import format_seconds
+
+_MARK = "<!-- Written by EasyTransfer; a new training in this folder replaces it. -->"
+_MOST_CLASSES = 60
+_FEW_ROWS = 200
+_FEW_ROWS_PER_CLASS = 20
+_MANY_UNKNOWN = 0.05
+_NORMAL_95 = 1.96
+_LOAD_EXPORT = """import tensorflow as tf
+import tensorflow_text  # registers the operations of the tokenizer
+
+serve = tf.saved_model.load("{path}").signatures["serving_default"]
+print(serve.structured_input_signature[1])  # what to call it with
+print(serve.structured_outputs)"""
+# Settings worth a line in the card; the rest is in train_config.json.
+_SETTINGS = (
+    *("optimizer_type", "learning_rate", "lr_decay", "warmup_ratio", "weight_decay_ratio", "num_epochs", "batch_size"),
+    *("num_accumulated_batches", "clip_norm_value", "num_freezed_layers", "layerwise_lr_decay", "ema_decay"),
+    *("label_smoothing", "class_weights", "early_stopping_patience"),
+)
+
+
+def write_card(folder: str | os.PathLike[str], report: Mapping[str, Any] | None = None) -> Path:
+    """Writes the model card of a run.
+
+    Args:
+        folder: Run folder.
+        report: What `report.json` will hold; default: read from there.
+
+    Returns:
+        The file: `README.md`, or `MODEL_CARD.md` where somebody else's `README.md` is in the way.
+
+    Raises:
+        ModelError: The folder holds no run.
+    """
+    text = card_text(folder, report)
+    path = Path(folder) / "README.md"
+    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+        path = path.with_name("MODEL_CARD.md")
+    write_text(path, text)
+    return path
+
+
+def card_text(folder: str | os.PathLike[str], report: Mapping[str, Any] | None = None) -> str:
+    """Returns the model card as Markdown; see `write_card`.
+
+    Raises:
+        ModelError: The folder holds no run.
+    """
+    run = RunFolder(folder)
+    config = run.config
+    record = run.read_json(RUN_FILE, default={})
+    evaluation = run.read_json(EVALUATION_FILE, default={})
+    report = run.read_json(REPORT_FILE, default={}) if report is None else report
+    sections = [
+        _introduction(config, report, run),
+        _use(config, report, run.path),
+        _results(evaluation, report),
+        _pictures(report),
+        _data(report, record),
+        _training(config, record),
+        _limitations(config, evaluation, report, record),
+    ]
+    return _MARK + "\n\n" + "\n\n".join("\n".join(section) for section in map(list, sections) if section) + "\n"
+
+
+def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
+    yield f"# {config.get('model_name') or 'model'}: {run.path.resolve().name}"
+    yield ""
+    yield "Trained with EasyTransfer."
+    rows = [(name, _code(value)) for name, value in report.get("about", []) if value not in (None, "")]
+    source = (config.get("model") or {}).get("pretrain_model_name_or_path")
+    if source and not any(source == value for _, value in report.get("about", [])):
+        rows.append(("pre-trained model", _code(source)))
+    if run.labels:
+        rows.append((f"{len(run.labels)} labels", ", ".join(map(_code, run.labels[:_MOST_CLASSES]))))
+    if rows:
+        yield ""
+        yield from _table(("", ""), rows)
+
+
+def _use(config: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
+    yield "## Use it"
+    commands = report.get("commands") or default_commands(config, path, report.get("export"))
+    for purpose, command in commands.items():
+        yield ""
+        yield f"{purpose[:1].upper()}{purpose[1:]}:"
+        yield ""
+        yield from _fenced("bash", command)
+    if report.get("python") or report.get("export"):
+        yield ""
+        yield "From Python:"
+        yield ""
+        yield from _fenced("python", report.get("python") or _LOAD_EXPORT.format(path=report["export"]))
+
+
+def default_commands(
+    config: Mapping[str, Any], path: str | os.PathLike[str], export: str | os.PathLike[str] | None = None
+) -> dict[str, str]:
+    """Returns the command lines that use a trained run, by what they do.
+
+    Args:
+        config: Resolved configuration of the run.
+        path: The run folder.
+        export: Version folder of its SavedModel, if it was exported.
+    """
+    data = config.get("data") or {}
+    flags = {
+        "inputSchema": _input_columns(data),
+        "firstSequence": data.get("first_sequence"),
+        "secondSequence": data.get("second_sequence"),
+    }
+    columns = "".join(f" --{flag}={shlex.quote(value)}" for flag, value in flags.items() if value)
+    base = f"easy_transfer_app {{}} --checkpointPath={shlex.quote(os.fspath(path))}"
+    labelled = shlex.quote(data.get("eval_table") or "labelled.tsv")
+    target = Path(export).parent if export else Path(path) / "export"
+    commands = {
+        "predict a table": base.format("predict") + f" --inputTable=new.tsv{columns} --outputTable=predictions.tsv",
+        "evaluate on a labelled table": base.format("evaluate") + f" --inputTable={labelled}",
+        "export for serving": base.format("export") + f" --exportDirBase={shlex.quote(str(target))}",
+    }
+    if export:
+        commands["serve the export with TensorFlow Serving, REST on port 8501"] = (
+            f"tensorflow_model_server --rest_api_port=8501 --model_name={shlex.quote(target.name)}"
+            f" --model_base_path={shlex.quote(str(target.absolute()))}"
+        )
+    return commands
+
+
+def _input_columns(data: Mapping[str, Any]) -> str:
+    """Returns the stored schema without the label column, which rows to predict do not have."""
+    columns = [part for part in (data.get("input_schema") or "").split(",") if part]
+    return ",".join(part for part in columns if part.split(":")[0].strip() != data.get("label_name"))
+
+
+def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
+    if not evaluation:
+        return
+    best, last = evaluation["best"], evaluation["last"]
+    metric, rows = report.get("metric"), report.get("rows")
+    yield "## Results"
+    yield ""
+    picked = f"; `{metric}` picked the best checkpoint" if metric else ""
+    yield f"On the evaluation table{f' of {rows:,} rows' if rows else ''}{picked}."
+    yield ""
+    names = [name for name in best if name != "step" and isinstance(best[name], (int, float, type(None)))]
+    yield from _table(
+        ("metric", f"best (step {best.get('step')})", f"last (step {last.get('step')})"),
+        [(f"**{name}**" if name == metric else name, _number(best[name]), _number(last.get(name))) for name in names],
+    )
+    accuracy = best.get("accuracy")
+    if accuracy is not None and rows:
+        low, high = wilson_interval(accuracy, rows)
+        yield ""
+        yield f"95% interval of the best accuracy from the number of rows alone: {low:.4f} to {high:.4f}."
+    if report.get("per_class"):
+        yield from _per_class(report["per_class"])
+
+
+def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield "### Per class"
+    yield ""
+    if len(classes) > _MOST_CLASSES:
+        yield f"The {_MOST_CLASSES} classes with the lowest F1 of {len(classes)}; all are in `{REPORT_FILE}`."
+        yield ""
+        classes = sorted(classes, key=lambda row: row["f1"])[:_MOST_CLASSES]
+    yield from _table(
+        ("label", "precision", "recall", "F1", "true rows", "predicted rows"),
+        [
+            (
+                *(row["label"], _number(row["precision"]), _number(row["recall"]), _number(row["f1"])),
+                *(f"{row['support']:,}", f"{row['predicted']:,}"),
+            )
+            for row in classes
+        ],
+    )
+
+
+def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
+    for number, name in enumerate(report.get("pictures", [])):
+        yield from [""] * (number > 0)
+        title = Path(name).stem.replace("_", " ")
+        yield f"![{title[:1].upper()}{title[1:]}]({name})"
+
+
+def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    tables, inputs = report.get("data", {}), record.get("inputs", [])
+    if not tables and not inputs:
+        return
+    yield "## Data"
+    if tables:
+        yield ""
+        yield from _table(
+            ("role", "table", "rows read", "used", "rejected"),
+            [
+                (role, _code(row.get("table")), *(f"{row.get(key, 0):,}" for key in ("read", "accepted", "rejected")))
+                for role, row in tables.items()
+            ],
+        )
+        reasons = [(role, *pair) for role, row in tables.items() for pair in (row.get("reasons") or {}).items()]
+        if reasons:
+            yield ""
+            yield from _table(("role", "reason for rejection", "rows"), [(r, why, f"{n:,}") for r, why, n in reasons])
+    if inputs:
+        yield ""
+        yield from _table(
+            ("file", "bytes", "SHA-256"),
+            [(_code(item["path"]), f"{item['bytes']:,}", f"`{item['sha256']}`") for item in inputs],
+        )
+
+
+def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    train, runtime = config.get("train") or {}, config.get("runtime") or {}
+    yield "## Training"
+    yield ""
+    rows = [(name, train[name]) for name in _SETTINGS if train.get(name) is not None]
+    rows += [("sequence_length", (config.get("data") or {}).get("sequence_length"))]
+    rows += [(name, runtime.get(name)) for name in ("seed", "deterministic", "mixed_precision")]
+    rows += [
+        (name, value) for name, value in (config.get("model") or {}).items() if not isinstance(value, (dict, list))
+    ]
+    yield from _table(("setting", "value"), [(f"`{name}`", _code(value)) for name, value in rows if value is not None])
+    yield ""
+    yield "All settings are in `train_config.json`, the history in `metrics.jsonl`."
+    if not record:
+        return
+    facts = {name: value for name, value in record.get("packages", {}).items()}
+    environment = [
+        ("wall time", format_seconds(record["wall_time_s"]) if record.get("wall_time_s") is not None else None),
+        ("peak memory", f"{record['peak_memory_mb']:,} MB" if record.get("peak_memory_mb") else None),
+        ("devices", ", ".join(record.get("devices", [])) or None),
+        ("processors", record.get("cpus")),
+        ("EasyTransfer", record.get("easytransfer")),
+        ("git revision", record.get("git")),
+        ("Python", record.get("python")),
+        ("platform", record.get("platform")),
+        *facts.items(),
+        ("continued", f"{len(record['earlier'])} times" if record.get("earlier") else None),
+    ]
+    yield ""
+    yield "### Environment"
+    yield ""
+    yield from _table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
+
+
+def _limitations(
+    config: Mapping[str, Any], evaluation: Mapping[str, Any], report: Mapping[str, Any], record: Mapping[str, Any]
+) -> Iterator[str]:
+    yield "## Limitations"
+    yield ""
+    for sentence in [*found_limitations(config, evaluation, report), *report.get("limitations", [])]:
+        yield f"- {sentence}"
+    for key, (before, after) in record.get("changed_settings", {}).items():
+        yield f"- The run was continued with another `{key}` ({_code(after)} after {_code(before)})."
+
+
+def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    """Returns what a reader should know before trusting the numbers, as far as the run's own files tell.
+
+    Args:
+        config: Resolved configuration.
+        evaluation: Content of `evaluation.json`.
+        report: Content of `report.json`.
+    """
+    found = []
+    if evaluation:
+        found.append(
+            "The evaluation table also picked the best checkpoint, so its numbers are slightly optimistic; "
+            "measure on a table that was not used here before comparing models."
+        )
+    else:
+        found.append("The model was not evaluated.")
+    found.append("One run with one seed: results of repeated runs differ, most on small tables.")
+    if 0 < report.get("rows", 0) < _FEW_ROWS:
+        found.append(f"Only {report['rows']} evaluation rows: differences of a few points can be chance.")
+    few = [row["label"] for row in report.get("per_class", []) if row["support"] < _FEW_ROWS_PER_CLASS]
+    if few:
+        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
+        found.append(f"Fewer than {_FEW_ROWS_PER_CLASS} evaluation rows for: {names}; their scores are uncertain.")
+    for role, row in report.get("data", {}).items():
+        if row.get("rejected"):
+            share = row["rejected"] / max(row["read"], 1)
+            found.append(
+                f"{row['rejected']:,} of {row['read']:,} {role} rows ({share:.1%}) were rejected and not used."
+            )
+    length = (config.get("data") or {}).get("sequence_length")
+    for role, counts in report.get("text", {}).items():
+        if counts.get("truncated"):
+            share = counts["truncated"] / max(counts["rows"], 1)
+            found.append(f"{share:.1%} of the {role} texts were cut to {length} tokens.")
+        if counts.get("unknown", 0) > _MANY_UNKNOWN * max(counts.get("tokens", 0), 1):
+            share = counts["unknown"] / counts["tokens"]
+            found.append(f"{share:.1%} of the {role} tokens are unknown to the vocabulary of the pre-trained model.")
+    found.append(
+        "Language, biases and licence come from the pre-trained model and the training table; neither was checked here."
+    )
+    return found
+
+
+def wilson_interval(share: float, rows: int) -> tuple[float, float]:
+    """Returns the 95% interval of a share observed on `rows` independent rows (Wilson 1927)."""
+    square = _NORMAL_95**2
+    centre = (share + square / (2 * rows)) / (1 + square / rows)
+    half = _NORMAL_95 * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2)) / (1 + square / rows)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    yield "| " + " | ".join(header) + " |"
+    yield "|" + " --- |" * len(header)
+    for row in rows:
+        yield "| " + " | ".join(str(cell).replace("|", r"\|").replace("\n", " ") for cell in row) + " |"
+
+
+def _fenced(language: str, text: str) -> Iterator[str]:
+    yield f"```{language}"
+    yield text.rstrip("\n")
+    yield "```"
+
+
+def _code(value: object) -> str:
+    text = str(value)
+    return f"`{text}`" if text and "`" not in text else text
+
+
+def _number(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else "undefined"

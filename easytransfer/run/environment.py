@@ -1,0 +1,146 @@
+"""What a run was made with: versions, machine, git revision, command line, hashes of the input files."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import easytransfer
+from easytransfer.errors import EasyTransferError
+
+PACKAGES = (
+    "tensorflow",
+    "tf-keras",
+    "tf-models-official",
+    "tensorflow-text",
+    "numpy",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+    "pydantic",
+    "horovod",
+)
+_HASH_BLOCK = 1 << 20
+
+
+def environment_record(
+    *,
+    seed: int | None = None,
+    devices: Sequence[str] = (),
+    tables: Iterable[str | os.PathLike[str]] = (),
+) -> dict[str, Any]:
+    """Returns the content of `run.json` at the start of a run.
+
+    Args:
+        seed: Seed of the run.
+        devices: Names of the accelerators and processors used, as TensorFlow lists them.
+        tables: Input files, hashed here.
+    """
+    return {
+        "easytransfer": easytransfer.__version__,
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "devices": list(devices),
+        "seed": seed,
+        "command": sys.argv,
+        "inputs": [file_record(path) for path in tables],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Returns installed versions without importing the packages; absent ones are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision(folder: str | os.PathLike[str] | None = None) -> str | None:
+    """Returns the commit of the checkout this package runs from, `+changes` added if files differ from it.
+
+    Args:
+        folder: A folder of the checkout; default: where this package is.
+
+    Returns:
+        None when it does not run from a checkout, or git is not there.
+    """
+    root = Path(folder) if folder is not None else Path(easytransfer.__file__).parent
+    # An installed package may lie inside somebody else's checkout: it counts only if git knows this folder.
+    listed = _git(root, "ls-files", "--error-unmatch", ".")
+    revision = _git(root, "rev-parse", "HEAD") if listed else None
+    if not revision:
+        return None
+    return revision + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+
+
+def file_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns path, size and SHA-256 of a file."""
+    digest = hashlib.sha256()
+    size = 0
+    with open(path, "rb") as file:
+        while block := file.read(_HASH_BLOCK):
+            digest.update(block)
+            size += len(block)
+    return {"path": os.fspath(path), "bytes": size, "sha256": digest.hexdigest()}
+
+
+def input_files(specs: Iterable[str | None]) -> list[Path]:
+    """Returns the existing plain files among table names, once each, for `environment_record`."""
+    return list(dict.fromkeys(Path(spec) for spec in specs if spec and Path(spec).is_file()))
+
+
+def memory_mb() -> float:
+    """Returns the resident memory of this process in megabytes (10^6 bytes)."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return peak_memory_mb()
+
+
+def peak_memory_mb() -> float:
+    """Returns the largest resident memory this process has had, in megabytes (10^6 bytes)."""
+    # Linux counts in 1024 bytes, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+
+
+def failure_record(error: BaseException) -> dict[str, Any]:
+    """Returns what went wrong; the stack trace is included only for unexpected errors."""
+    expected = isinstance(error, EasyTransferError)
+    record: dict[str, Any] = {
+        "type": type(error).__name__,
+        "error": str(error),
+        "exit_code": error.exit_code if expected else 1,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    if not expected:
+        record["trace"] = "".join(traceback.format_exception(error)).splitlines()
+    return record
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

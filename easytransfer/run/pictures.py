@@ -1,0 +1,211 @@
+"""Pictures of a run: learning curve, confusion matrix, F1 per class, predicted against true values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easytransfer.run import log
+from easytransfer.run.atomic import atomic_path
+from easytransfer.run.history import read_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEARNING_CURVE = "learning_curve.png"
+CONFUSION_MATRIX = "confusion_matrix.png"
+CLASS_SCORES = "class_scores.png"
+PREDICTED_TRUE = "predicted_true.png"
+PICTURES = (LEARNING_CURVE, CONFUSION_MATRIX, CLASS_SCORES, PREDICTED_TRUE)
+_DPI = 120
+_MOST_CELLS_WITH_NUMBERS = 20  # classes; above, numbers would be too small to read
+_MOST_TICKS = 40
+_LONGEST_LABEL = 24
+# Tried in this order for labels the default font cannot draw.
+_CJK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Zen Hei"),
+    *("WenQuanYi Micro Hei", "Droid Sans Fallback", "Microsoft YaHei", "SimHei", "PingFang SC", "Arial Unicode MS"),
+)
+_BLUE, _ORANGE, _GREY = "#2563a8", "#d9730d", "#8a8a8a"
+
+
+def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], metric: str) -> list[str]:
+    """Draws what the run has data for into its folder.
+
+    Args:
+        folder: Run folder with `metrics.jsonl`.
+        report: An evaluator's `report()`: `labels` with `confusion` or `per_class`, or `pairs`.
+        metric: The metric that picks the best checkpoint.
+
+    Returns:
+        File names, the learning curve first; empty (and one log line) without matplotlib.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        log.say('no pictures drawn: matplotlib is missing; install it with pip install "easytransfer[plot]"')
+        return []
+    folder = Path(folder)
+    wanted: list[tuple[str, Callable[[], Figure | None]]] = [
+        (LEARNING_CURVE, lambda: learning_curve(read_history(folder), metric)),
+    ]
+    if "confusion" in report:
+        wanted.append((CONFUSION_MATRIX, lambda: confusion_picture(np.array(report["confusion"]), report["labels"])))
+    elif "per_class" in report:
+        wanted.append((CLASS_SCORES, lambda: class_scores(report["per_class"])))
+    if "pairs" in report:
+        wanted.append((PREDICTED_TRUE, lambda: predicted_against_true(**report["pairs"])))
+    drawn = []
+    with matplotlib.rc_context({"font.family": _families()}):
+        for name, draw in wanted:
+            figure = draw()
+            if figure is not None:
+                with atomic_path(folder / name) as temporary:
+                    figure.savefig(temporary, format="png", dpi=_DPI)
+                drawn.append(name)
+    return drawn
+
+
+def learning_curve(history: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
+    """Draws training loss, evaluation loss and the main metric by step; None when nothing was recorded.
+
+    Args:
+        history: Records of `metrics.jsonl`.
+        metric: Evaluation metric of the lower plot.
+    """
+    train, evaluation = _curve(history, "step", "loss"), _curve(history, "evaluation", "loss")
+    score = _curve(history, "evaluation", metric)
+    if not len(train) and not len(score):
+        return None
+    figure = _figure(7.0, 5.5)
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    upper.plot(*train.T, color=_BLUE, linewidth=1.2, label="training (mean since the last point)")
+    if len(evaluation):
+        upper.plot(*evaluation.T, color=_ORANGE, marker="o", label="evaluation")
+    upper.set(ylabel="loss", title="Learning curve")
+    upper.legend(frameon=False)
+    lower.plot(*score.T, color=_ORANGE, marker="o")
+    for step, value in score:
+        lower.annotate(
+            f"{value:.4g}", (step, value), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8
+        )
+    lower.margins(y=0.2)
+    lower.set(xlabel="optimizer step", ylabel=f"evaluation {metric}")
+    return figure
+
+
+def confusion_picture(counts: np.ndarray, labels: Sequence[str]) -> Figure:
+    """Draws a confusion matrix: colour = share of the true class, number = rows.
+
+    Args:
+        counts: Rows by [true class, predicted class].
+        labels: Class names.
+    """
+    size = float(np.clip(2.8 + 0.45 * len(labels), 4.2, 14))
+    figure = _figure(size + 1.2, size)
+    axes = figure.subplots()
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    if len(labels) <= _MOST_CELLS_WITH_NUMBERS:
+        for (row, column), count in np.ndenumerate(counts):
+            color = "white" if share[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=color, fontsize=9)
+    names, by_index = tick_labels(labels)
+    shown = np.arange(0, len(labels), -(-len(labels) // _MOST_TICKS))
+    short = sum(len(names[i]) for i in shown) <= 16 + 2 * len(shown)
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=0 if short else 45, ha="center" if short else "right")
+    axes.set_yticks(shown, [names[i] for i in shown])
+    note = " (class id, see label_mapping.json)" if by_index else ""
+    title = f"Confusion matrix, {counts.sum():,} rows, {np.trace(counts) / max(counts.sum(), 1):.2%} right"
+    axes.set(xlabel=f"predicted{note}", ylabel=f"true{note}", title=title)
+    return figure
+
+
+def class_scores(per_class: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draws precision, recall and F1 of every class (the most frequent ones if there are many)."""
+    chosen = sorted(per_class, key=lambda row: -row["support"])[:_MOST_TICKS]
+    names, by_index = tick_labels([row["label"] for row in chosen])
+    if by_index:
+        position = {row["label"]: str(number) for number, row in enumerate(per_class)}
+        names = [position[row["label"]] for row in chosen]
+    figure = _figure(7.0, 1.8 + 0.32 * len(chosen))
+    axes = figure.subplots()
+    places = np.arange(len(chosen))
+    axes.barh(places, [row["f1"] for row in chosen], color="#b7cde6", height=0.6, label="F1")
+    axes.plot([row["precision"] for row in chosen], places, "o", color=_ORANGE, label="precision")
+    axes.plot([row["recall"] for row in chosen], places, "x", color="black", label="recall")
+    rows = [f"{name} ({row['support']})" for name, row in zip(names, chosen, strict=True)]
+    axes.set_yticks(places, rows)
+    axes.invert_yaxis()
+    note = ", class id (see label_mapping.json)" if by_index else ""
+    axes.set(xlim=(0, 1), xlabel="score", ylabel=f"class{note} (true rows)", title="Scores per class")
+    figure.legend(frameon=False, loc="outside lower center", ncols=3)
+    return figure
+
+
+def predicted_against_true(true: Sequence[float], predicted: Sequence[float]) -> Figure:
+    """Draws predicted against true values, and how both are distributed."""
+    figure = _figure(9.0, 4.2)
+    left, right = figure.subplots(1, 2)
+    low, high = min(*true, *predicted), max(*true, *predicted)
+    left.plot([low, high], [low, high], color=_GREY, linewidth=1, label="perfect")
+    left.plot(true, predicted, ".", color=_BLUE, alpha=0.5, label="rows")
+    left.set(xlabel="true value", ylabel="predicted value", title="Predicted against true")
+    left.legend(frameon=False)
+    bins = np.linspace(low, high, 31) if high > low else 1
+    right.hist([true, predicted], bins=bins, color=[_GREY, _ORANGE], label=["true", "predicted"])
+    right.set(xlabel="value", ylabel="rows", title="Distribution")
+    right.legend(frameon=False)
+    return figure
+
+
+def tick_labels(labels: Sequence[str]) -> tuple[list[str], bool]:
+    """Returns names to write on an axis, and whether they are class ids because no font has the characters.
+
+    Long names are shortened in the middle. A `$` is escaped, as it would start a formula.
+    """
+    characters = {character for label in labels for character in str(label)}
+    if not characters <= _drawable():
+        return [str(number) for number in range(len(labels))], True
+    return [_shortened(str(label)).replace("$", r"\$") for label in labels], False
+
+
+def _shortened(label: str) -> str:
+    half = _LONGEST_LABEL // 2
+    return label if len(label) <= _LONGEST_LABEL else f"{label[: half - 1]}…{label[-half:]}"
+
+
+@lru_cache
+def _families() -> list[str]:
+    """Returns the installed fonts to draw with: the default and, where there is one, a font with CJK characters."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *[name for name in _CJK_FONTS if name in installed][:1]]
+
+
+@lru_cache
+def _drawable() -> frozenset[str]:
+    """Returns the characters these fonts have a glyph for."""
+    from matplotlib import font_manager
+
+    paths = [font_manager.findfont(family) for family in _families()]
+    return frozenset(chr(code) for path in paths for code in font_manager.get_font(path).get_charmap())
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Returns a figure that belongs to no window system and no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _curve(history: Sequence[Mapping[str, Any]], event: str, name: str) -> np.ndarray:
+    points = [(line["step"], line[name]) for line in history if line["event"] == event and line.get(name) is not None]
+    return np.array(points, np.float64).reshape(-1, 2)

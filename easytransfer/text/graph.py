@@ -1,0 +1,210 @@
+"""The same piece ids as `WordPiece`, inside a TensorFlow graph: an exported model takes raw text.
+
+Of TF Text only the WordPiece operator is used, which TensorFlow Serving links; words are split by core operators and
+the measured table of `easytransfer.text.characters`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import tensorflow as tf
+
+from easytransfer.errors import ModelError
+from easytransfer.text.characters import BREAK, LETTER, PAGE, SPACE, character_table
+from easytransfer.text.vocabulary import UNK, Rules, read_vocab_file
+from easytransfer.text.wordpiece import WordPiece, text_room
+
+try:
+    import tensorflow_text
+except ImportError as error:
+    raise ModelError(
+        "tokenizing inside the graph needs tensorflow-text, which cannot be imported",
+        received=str(error),
+        fix="pip install 'tensorflow-text==2.20.*', the release of the installed TensorFlow",
+    ) from error
+
+# Private-use characters, one of which stands for words that are too long to be looked up.
+_PRIVATE_USE = range(0xE000, 0xF900)
+
+
+class GraphWordPiece(tf.Module):
+    """Encodes strings to padded ids with TensorFlow operators only.
+
+    The ids equal those of `WordPiece` with the same vocabulary, rules and length, for any text. The module can be
+    saved as part of a SavedModel; the vocabulary file goes to its `assets/` folder. Bytes that are not UTF-8 are
+    dropped.
+
+    Args:
+        vocab_file: One token per line.
+        lower_case: Casing of the model.
+        max_length: Bound of a row, special tokens included.
+        rules: All text rules, in place of `lower_case`.
+
+    Raises:
+        ModelError: The vocabulary is not one of BERT.
+        ConfigError: `max_length` leaves no room for text.
+
+    Example:
+        >>> encoder = GraphWordPiece("minilm/vocab.txt", lower_case=True, max_length=128)
+        >>> encoder(tf.constant(["so good", "so very good"]))["input_ids"].shape
+        TensorShape([2, 5])
+    """
+
+    def __init__(
+        self, vocab_file: str | Path, lower_case: bool = True, max_length: int = 128, *, rules: Rules | None = None
+    ) -> None:
+        super().__init__(name="wordpiece")
+        text_room(max_length, paired=False)
+        self.max_length = max_length
+        rules = Rules(lower_case=lower_case) if rules is None else rules
+        tokenizer = WordPiece(read_vocab_file(vocab_file), rules)
+        self.vocab_file = tf.saved_model.Asset(str(vocab_file))
+        self._ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "cls", "sep")}
+        self._max_word_chars = rules.max_word_chars
+        table = character_table(rules)
+        self._sorts = table.sorts
+        self._pages, self._shapes = tf.constant(table.pages), tf.constant(table.shapes)
+        self._starts, self._elements = tf.constant(table.starts), tf.constant(table.elements)
+        used = set("".join(tokenizer.vocab))
+        self._too_long = next(chr(c) for c in _PRIVATE_USE if chr(c) not in used)
+        self._pieces = tensorflow_text.FastWordpieceTokenizer(
+            tokenizer.vocab,
+            unknown_token=UNK,
+            token_out_type=tf.int32,
+            no_pretokenization=True,
+            # Words are bounded in characters, as in `WordPiece`; the bound in bytes must never act.
+            max_bytes_per_word=max(100, 4 * rules.max_word_chars),
+        )
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: WordPiece, max_length: int = 128) -> GraphWordPiece:
+        """Returns the in-graph twin of a tokenizer."""
+        folder = tempfile.mkdtemp(prefix="easytransfer-vocabulary-")
+        tokenizer.save(folder)
+        module = cls(Path(folder, "vocab.txt"), max_length=max_length, rules=tokenizer.rules)
+        # The asset is copied when the module is saved, so the file must live as long as the module.
+        module._folder = _Folder(folder)
+        return module
+
+    def __call__(self, text: tf.Tensor, pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Encodes texts or pairs of texts.
+
+        Args:
+            text: First texts, string [B].
+            pair: Second texts, string [B], or None.
+
+        Returns:
+            `input_ids`, `input_mask` and `segment_ids`, int32 [B, T] with T the longest row, at most `max_length`.
+        """
+        room = text_room(self.max_length, pair is not None)
+        first = self.pieces(text)
+        cls_, sep = (tf.fill([tf.shape(text)[0], 1], self._ids[name]) for name in ("cls", "sep"))
+        if pair is None:
+            parts = [cls_, _heads(first, tf.minimum(first.row_lengths(), room)), sep]
+            segments = [0, 0, 0]
+        else:
+            second = self.pieces(pair)
+            kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
+            parts = [cls_, _heads(first, kept_first), sep, _heads(second, kept_second), sep]
+            segments = [0, 0, 0, 1, 1]
+        ids = tf.concat(parts, axis=1)
+        segment_ids = tf.concat([tf.ones_like(part) * number for part, number in zip(parts, segments, strict=True)], 1)
+        # At least one column, also for an empty batch: encoders read the first token.
+        width = tf.maximum(ids.bounding_shape(axis=1), 1)
+        padded = {"input_ids": (ids, self._ids["pad"]), "input_mask": (tf.ones_like(ids), 0), "segment_ids": (segment_ids, 0)}
+        return {
+            name: tf.ensure_shape(value.to_tensor(pad, shape=tf.stack([ids.nrows(), width])), [None, None])
+            for name, (value, pad) in padded.items()
+        }
+
+    def pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the piece ids of every text, int32 [B, (pieces)], without special tokens and not truncated."""
+        words = self.words(text)
+        too_long = tf.strings.length(words.values, unit="UTF8_CHAR") > self._max_word_chars
+        values = tf.where(too_long, self._too_long, words.values)
+        return words.with_values(self._pieces.tokenize(values)).merge_dims(1, 2)
+
+    def words(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the cleaned, folded and split words of every text, string [B, (words)]."""
+        # The space in front makes every row start with a starter and a word break, so that all rows can be treated
+        # as one sequence.
+        points = tf.strings.unicode_decode(tf.strings.join([" ", text]), "UTF-8", errors="replace")
+        elements = self._apply_table(points)
+        if self._sorts:
+            elements = _sort_combining(elements)
+        characters, kinds = elements.values[:, 0], elements.values[:, 1]
+        visible = tf.not_equal(kinds, SPACE)
+        joins = tf.equal(kinds, LETTER)
+        joins_previous = tf.logical_and(joins, tf.concat([[False], joins[:-1]], 0)[: tf.size(joins)])
+        begins = tf.logical_and(visible, tf.logical_not(joins_previous))
+        shown = tf.boolean_mask(characters, visible)
+        word_starts = tf.reshape(tf.where(tf.boolean_mask(begins, visible)), [-1])
+        ends = tf.concat([word_starts, tf.shape(shown, tf.int64)], 0)
+        # Before the first start there is nothing, so `ends` begins with 0 unless there is no word at all.
+        letters = tf.RaggedTensor.from_row_splits(shown, ends, validate=False)
+        words = tf.strings.unicode_encode(letters, "UTF-8", errors="replace")
+        counts = tf.concat([[0], tf.cumsum(tf.cast(begins, tf.int64))], 0)
+        return tf.RaggedTensor.from_row_splits(words, tf.gather(counts, elements.row_splits), validate=False)
+
+    def _apply_table(self, points: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Replaces code points [B, (n)] by elements [B, (m), 3]: character, kind, rank."""
+        code = points.values
+        block = tf.gather(self._pages, code // PAGE)
+        shape = tf.gather(self._shapes, block * PAGE + code % PAGE)
+        spans = tf.ragged.range(
+            tf.gather(self._starts, shape), tf.gather(self._starts, shape + 1), row_splits_dtype=tf.int64
+        )
+        elements = tf.gather(self._elements, spans.values)
+        source = tf.gather(code, spans.value_rowids())
+        characters = elements[:, 0] * source + elements[:, 1]
+        values = tf.stack([characters, elements[:, 2], elements[:, 3]], axis=1)
+        return tf.RaggedTensor.from_row_splits(values, tf.gather(spans.row_splits, points.row_splits), validate=False)
+
+
+class _Folder:
+    """Deletes a temporary folder with its owner."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __del__(self) -> None:
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+def _sort_combining(elements: tf.RaggedTensor) -> tf.RaggedTensor:
+    """Sorts runs of combining characters by rank, as NFD does, and drops the BREAK elements.
+
+    The rows need not be kept apart: each starts with a space, which is a starter.
+    """
+    values = elements.values
+    rank = values[:, 2]
+    run = tf.cumsum(tf.cast(tf.equal(rank, 0), tf.int64))
+    key = run * 256 + tf.cast(rank, tf.int64)
+    unsorted = tf.reduce_any(key[1:] < key[:-1])
+    values = tf.cond(unsorted, lambda: tf.gather(values, tf.argsort(key, stable=True)), lambda: values)
+    stays = tf.not_equal(values[:, 1], BREAK)
+    counts = tf.concat([[0], tf.cumsum(tf.cast(stays, tf.int64))], 0)
+    return tf.RaggedTensor.from_row_splits(
+        tf.boolean_mask(values, stays), tf.gather(counts, elements.row_splits), validate=False
+    )
+
+
+def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Graph form of `wordpiece.longest_first`."""
+    shorter = tf.minimum(tf.minimum(first, second), room // 2)
+    kept_first, kept_second = (
+        tf.where(first <= second, shorter, room - shorter),
+        tf.where(first <= second, room - shorter, shorter),
+    )
+    fits = first + second <= room
+    return tf.where(fits, first, kept_first), tf.where(fits, second, kept_second)
+
+
+def _heads(rows: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
+    """Returns the first `kept[i]` values of every row."""
+    starts = rows.row_starts()
+    places = tf.ragged.range(starts, starts + kept, row_splits_dtype=tf.int64)
+    return places.with_values(tf.gather(rows.values, places.values))

@@ -1,0 +1,325 @@
+"""One training step on the device: forward, backward, accumulation, reduction, clipping, update.
+
+Order of one step: for each micro-batch `task.train_step` (summed losses, scaled under float16) -> sum of gradients ->
+`reduce` over workers -> division by the summed weight and unscaling -> finite check -> clipping by global norm ->
+update -> averaged weights. Nothing in it waits for the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.errors import ModelError
+from easytransfer.layers.dropout import dropout_seed
+from easytransfer.optim import build_optimizer, build_schedule
+from easytransfer.train.averaging import AveragedWeights
+from easytransfer.train.parameters import select_parameters
+from easytransfer.train.precision import LossScale
+from easytransfer.train.task import Batch, Task
+
+Gradients = list["tf.Tensor | tf.IndexedSlices | None"]
+# Sums every tensor over all workers. The list is the same on every worker: all gradients of a step that exist, in
+# order, and last one float32 vector with the summed losses and weights.
+Reduce = Callable[[list["tf.Tensor | tf.IndexedSlices"]], list["tf.Tensor | tf.IndexedSlices"]]
+Signature = dict[str, tf.TensorSpec]
+# By optimizer: scalar bool, or None for always.
+Conditions = dict[str, "tf.Tensor | None"]
+# What every step reports behind its summed losses and weights.
+FACTS = ("grad_norm", "learning_rate", "skipped", "failed", "loss_scale")
+
+
+class _Update(NamedTuple):
+    """One call of `Engine.update`, kept until the train step has returned."""
+
+    gradients: Gradients
+    weight: tf.Tensor
+    when: tf.Tensor | None
+
+
+class Engine:
+    """Runs steps of a task and owns its optimizers; an application sees `scale`, `update`, `variables`, `step`.
+
+    Args:
+        task: Model, losses and train step; `task.model` is built.
+        train: Optimization settings.
+        runtime: Seed, precision, XLA.
+        total_steps: Updates of the whole run, for the schedule.
+        signature: Shapes and dtypes of a batch; derived from the batches seen when None.
+        reduce: Sums over workers; the identity for one worker.
+        replica: Rank of this worker, for its dropout masks.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: TrainConfig,
+        runtime: RuntimeConfig,
+        total_steps: int,
+        *,
+        signature: Signature | None = None,
+        reduce: Reduce | None = None,
+        replica: int = 0,
+    ) -> None:
+        self.task, self._train = task, train
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.failed = tf.Variable(False, trainable=False)
+        self.loss_scale = LossScale() if runtime.mixed_precision == "float16" else None
+        self._parameters = select_parameters(task, train)
+        self.optimizers, self.schedules = {}, {}
+        for name, chosen in self._parameters.items():
+            settings = train.model_copy(update=task.optimizer_settings(name))
+            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors)
+            self.schedules[name] = build_schedule(settings, total_steps)
+        self._reduce: Reduce = reduce or (lambda tensors: tensors)
+        self._seed = runtime.seed + replica
+        self._pending: dict[str, _Update] | None = None
+        self._loss_names: list[str] = []
+        self._weight_names: list[str] = []
+        trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
+        self.averages = AveragedWeights(trained, train.ema_decay)
+        self._make_accumulators()
+        self._make_functions(signature, runtime.enable_xla)
+
+    # What a train step uses ----------------------------------------------------------------------------------
+
+    def variables(self, name: str = "default") -> list[tf.Variable]:
+        """Returns the variables optimizer `name` trains, frozen ones left out."""
+        return list(self._parameters[name].variables)
+
+    def scale(self, loss: tf.Tensor) -> tf.Tensor:
+        """Returns the summed loss to differentiate: in float32, times the loss scale under float16."""
+        loss = tf.cast(loss, tf.float32)
+        return loss if self.loss_scale is None else loss * self.loss_scale.value
+
+    def update(
+        self, gradients: Sequence, weight: tf.Tensor, name: str = "default", *, when: tf.Tensor | None = None
+    ) -> None:
+        """Hands gradients of `engine.scale(summed loss)` to optimizer `name`.
+
+        All updates of a train step take effect together once it has returned, which makes accumulation, XLA and
+        several workers give the same result. Call it once per optimizer, outside of conditionals.
+
+        Args:
+            gradients: One per variable of `variables(name)`; None for a variable the loss does not depend on.
+            weight: Scalar the summed loss is divided by, such as the number of examples.
+            name: Optimizer.
+            when: Scalar bool; False skips this optimizer in this step (a critic trained more often than a generator).
+
+        Raises:
+            ValueError: Unknown optimizer, second call, or another number of gradients.
+        """
+        if self._pending is None or name not in self.optimizers:
+            raise ValueError(f"engine.update({name!r}): call it inside train_step, for one of {list(self.optimizers)}")
+        expected = self._parameters[name].variables
+        if len(gradients) != len(expected):
+            raise ValueError(f"optimizer {name!r} trains {len(expected)} variables, got {len(gradients)} gradients")
+        if name in self._pending:
+            raise ValueError(f"engine.update({name!r}) was called twice in one train step; add the losses instead")
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(f"the loss given to engine.update({name!r}) depends on none of its variables")
+        self._pending[name] = _Update(list(gradients), tf.cast(weight, tf.float32), when)
+
+    # What the trainer uses -----------------------------------------------------------------------------------
+
+    def run_step(self, batches: Sequence[dict[str, np.ndarray]]) -> tf.Tensor:
+        """Makes one update from `batches`, the micro-batches of a step.
+
+        Returns:
+            float32 vector on the device, read by `facts`.
+        """
+        for index, batch in enumerate(batches[:-1]):
+            self._micro_step(_tensors(batch), tf.constant(index, tf.int64))
+        return self._last_step(_tensors(batches[-1]), tf.constant(len(batches) - 1, tf.int64))
+
+    def facts(self, vectors: Sequence[tf.Tensor]) -> dict[str, np.ndarray]:
+        """Reads vectors of `run_step` from the device: one array [steps] per loss (summed), weight and fact.
+
+        The name of a loss is prefixed by `loss/`, that of an optimizer's weight by `weight/`.
+        """
+        columns = np.stack([vector.numpy() for vector in vectors]).T
+        names = [f"loss/{n}" for n in self._loss_names] + [f"weight/{n}" for n in self._weight_names] + list(FACTS)
+        return dict(zip(names, columns, strict=True))
+
+    def training_variables(self) -> dict[str, tf.Variable]:
+        """Returns everything but the model that a checkpoint must hold, by stable name.
+
+        Slots are named by the index of their variable in `task.model.weights`: Keras' own names change when a model is
+        built a second time in one process.
+        """
+        index = {id(variable): i for i, variable in enumerate(self.task.model.weights)}
+        result = {"engine/step": self.step, "engine/skipped": self.skipped}
+        if self.loss_scale is not None:
+            result["engine/loss_scale"] = self.loss_scale.value
+            result["engine/finite_steps"] = self.loss_scale.finite_steps
+        for name, optimizer in self.optimizers.items():
+            result[f"{name}/iterations"] = optimizer.iterations
+            for variable, slots in zip(optimizer.variables_updated, optimizer.slots, strict=True):
+                for slot, value in slots.items():
+                    result[f"{name}/{index[id(variable)]}/{slot}"] = value
+        for variable, average in self.averages.pairs:
+            result[f"average/{index[id(variable)]}"] = average
+        return result
+
+    def restore(self, arrays: dict[str, np.ndarray], source: str) -> None:
+        """Sets all training variables from a checkpoint whose weights are in the model already.
+
+        Raises:
+            ModelError: The checkpoint was made with another optimizer, precision or averaging.
+        """
+        variables = self.training_variables()
+        if {name: tuple(v.shape) for name, v in variables.items()} != {name: a.shape for name, a in arrays.items()}:
+            raise ModelError(
+                f"the optimizer state in {source} does not fit",
+                fix="resume with the same optimizer_type, freezing, mixed_precision and ema_decay",
+            )
+        for name, variable in variables.items():
+            variable.assign(arrays[name])
+        # Checkpoints hold averaged weights as weights, and the trained ones in their place.
+        self.averages.swap()
+
+    # Inside --------------------------------------------------------------------------------------------------
+
+    def _make_accumulators(self) -> None:
+        self._accumulators: dict[str, list[tf.Variable]] = {}
+        if self._train.num_accumulated_batches > 1:
+            self._accumulators = {
+                name: [tf.Variable(tf.zeros_like(v), trainable=False) for v in chosen.variables]
+                for name, chosen in self._parameters.items()
+            }
+            # One element is enough to start from: it is broadcast against the first vector added.
+            self._sums = tf.Variable(tf.zeros([1]), shape=[None], trainable=False)
+
+    def _make_functions(self, signature: Signature | None, xla: bool) -> None:
+        self._xla = xla
+        self._forward_backward = tf.function(self._collect, jit_compile=True if xla else None)
+        specs = None if signature is None else (signature, tf.TensorSpec([], tf.int64))
+        options = {"input_signature": specs} if specs else {"reduce_retracing": True}
+        self._micro_step = tf.function(self._accumulate, autograph=False, **options)
+        self._last_step = tf.function(self._finish, autograph=False, **options)
+
+    def _collect(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
+        """Forward and backward pass of one micro-batch: summed losses, and gradients by optimizer."""
+        self._pending = {}
+        try:
+            with dropout_seed(seed):
+                losses = self.task.train_step(self, batch)
+            updates = self._pending
+        finally:
+            self._pending = None
+        if not updates:
+            raise ValueError(f"{type(self.task).__name__}.train_step did not call engine.update")
+        if self._xla:
+            updates = {name: update._replace(gradients=_dense(update.gradients)) for name, update in updates.items()}
+        return {name: tf.cast(loss, tf.float32) for name, loss in losses.items()}, updates
+
+    def _one_batch(self, batch: Batch, index: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor, Conditions]:
+        """Runs a micro-batch; returns gradients, the vector of losses and weights, and `when`, by optimizer."""
+        count = self.step * self._train.num_accumulated_batches + index
+        # Seeds are 32 bit; wrapping after 2^31 micro-batches is harmless.
+        seed = tf.stack([tf.constant(self._seed % 2**31, tf.int32), tf.cast(count % 2**31, tf.int32)])
+        losses, updates = self._forward_backward(batch, seed)
+        self._loss_names, self._weight_names = list(losses), list(updates)
+        vector = tf.stack([*losses.values(), *(update.weight for update in updates.values())])
+        gradients = {name: update.gradients for name, update in updates.items()}
+        return gradients, vector, {name: update.when for name, update in updates.items()}
+
+    def _add(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
+        """Adds a micro-batch to the accumulators and returns the sums so far."""
+        sums = {
+            name: [
+                None if g is None else a.assign_add(g).read_value() for g, a in zip(_dense(given), into, strict=True)
+            ]
+            for name, given in gradients.items()
+            for into in [self._accumulators[name]]
+        }
+        return sums, tf.ensure_shape(self._sums.assign(self._sums + vector).read_value(), vector.shape)
+
+    def _accumulate(self, batch: Batch, index: tf.Tensor) -> None:
+        gradients, vector, _ = self._one_batch(batch, index)
+        self._add(gradients, vector)
+
+    def _finish(self, batch: Batch, index: tf.Tensor) -> tf.Tensor:
+        """Runs the last micro-batch of a step and updates the weights."""
+        gradients, vector, when = self._one_batch(batch, index)
+        if self._accumulators:
+            gradients, vector = self._add(gradients, vector)
+        gradients, vector = self._reduced(gradients, vector)
+        return self._apply(gradients, vector, when)
+
+    def _reduced(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
+        """Sums gradients, losses and weights over the workers; gradients come out dense."""
+        present = [g for given in gradients.values() for g in given if g is not None]
+        *summed, vector = self._reduce([*present, vector])
+        rest = iter(summed)
+        filled = {name: _dense([None if g is None else next(rest) for g in given]) for name, given in gradients.items()}
+        return filled, vector
+
+    def _apply(self, gradients: dict[str, Gradients], vector: tf.Tensor, when: Conditions) -> tf.Tensor:
+        """Checks, clips and applies; all-or-nothing over the optimizers of a step."""
+        scale = tf.constant(1.0) if self.loss_scale is None else self.loss_scale.value.read_value()
+        factors, norm = self._clip(gradients, tf.unstack(vector[-len(gradients) :]), scale)
+        finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(vector))
+        rates = {name: self.schedules[name](self.step) for name in gradients}
+        self._note(finite)
+
+        def change() -> tf.Tensor:
+            for name, given in gradients.items():
+                _when(when[name], self.optimizers[name].apply, given, factors[name], rates[name])
+            self.averages.update()
+            return tf.constant(0.0)
+
+        # Once a step has failed, nothing changes the weights any more: the host sees it only at the next log or save.
+        tf.cond(finite & ~self.failed, change, lambda: tf.constant(0.0))
+        for accumulator in tf.nest.flatten(self._accumulators):
+            accumulator.assign(tf.zeros_like(accumulator))
+        if self._accumulators:
+            self._sums.assign(tf.zeros([1]))
+        self.step.assign_add(1)
+        facts = [norm, next(iter(rates.values())), tf.cast(~finite, tf.float32), tf.cast(self.failed, tf.float32), scale]
+        return tf.concat([vector, tf.stack(facts)], axis=0)
+
+    def _clip(
+        self, gradients: dict[str, Gradients], weights: list[tf.Tensor], scale: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Returns what each optimizer's gradients are multiplied by, and the global norm of the mean gradients."""
+        factors, norms = {}, []
+        for (name, given), weight in zip(gradients.items(), weights, strict=True):
+            factor = tf.math.divide_no_nan(1.0, weight * scale)
+            norms.append(tf.linalg.global_norm(given) * factor)
+            if self._train.gradient_clip:
+                limit = self._train.clip_norm_value
+                factor *= limit / tf.maximum(norms[-1], limit)
+            factors[name] = factor
+        return factors, tf.norm(tf.stack(norms))
+
+    def _note(self, finite: tf.Tensor) -> None:
+        """Counts a non-finite step; without a loss scale left to lower, it is a failure."""
+        self.skipped.assign_add(tf.cast(~finite, tf.int64))
+        hopeless = ~finite if self.loss_scale is None else self.loss_scale.update(finite)
+        self.failed.assign(self.failed | hopeless)
+
+
+def _tensors(batch: dict[str, np.ndarray]) -> Batch:
+    return {name: tf.convert_to_tensor(value) for name, value in batch.items()}
+
+
+def _dense(gradients: Gradients) -> list[tf.Tensor | None]:
+    """Makes sparse gradients dense: Adam's moments of an embedding decay for all its rows, see `Optimizer`."""
+    return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def _when(condition: tf.Tensor | None, apply: Callable, gradients: list, factor: tf.Tensor, rate: tf.Tensor) -> None:
+    def update() -> tf.Tensor:
+        apply([None if gradient is None else gradient * factor for gradient in gradients], rate)
+        return tf.constant(0.0)
+
+    if condition is None:
+        update()
+    else:
+        tf.cond(condition, update, lambda: tf.constant(0.0))

@@ -1,0 +1,206 @@
+"""One training run: steps, evaluations, checkpoints, interruption."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from easytransfer.config.job import TrainConfig
+from easytransfer.data.batches import Batches, prefetch
+from easytransfer.errors import EasyTransferError, Interrupted
+from easytransfer.run.report import Reporter
+from easytransfer.train.best import BestTracker
+from easytransfer.train.engine import Engine
+from easytransfer.train.inference import Inference
+from easytransfer.train.plan import Plan
+from easytransfer.train.resume import Progress, RunCheckpoints
+from easytransfer.train.signals import StopRequest
+from easytransfer.train.steplog import StepLog
+
+
+@dataclass
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        steps: Updates made, over all parts of a resumed run.
+        metrics: Last evaluation.
+        best_metrics: Best evaluation.
+        best_step: Its step; None without evaluation.
+        last_path: Last checkpoint; None without a run folder.
+        best_path: Best checkpoint.
+        skipped_steps: Steps without an update because gradients were not finite.
+        stopped_early: Whether early stopping ended the run.
+        seconds: Wall time of this part.
+    """
+
+    steps: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    best_step: int | None = None
+    last_path: Path | None = None
+    best_path: Path | None = None
+    skipped_steps: int = 0
+    stopped_early: bool = False
+    seconds: float = 0.0
+
+
+class _Stop(Exception):
+    """Leaves the loop or an evaluation after a signal has come."""
+
+
+class Fitting:
+    """The loop behind `Trainer.fit`.
+
+    Args:
+        engine: Makes the steps.
+        inference: Evaluates.
+        plan: Course of the run.
+        train: When to log, evaluate and stop.
+        checkpoints: Reads and writes checkpoints.
+        reporter: Receives progress.
+        stop: Flag of the signals.
+        batches: Training rows.
+        eval_batches: Rows evaluated during training; None = no evaluation.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inference: Inference,
+        plan: Plan,
+        train: TrainConfig,
+        checkpoints: RunCheckpoints,
+        reporter: Reporter,
+        stop: StopRequest,
+        batches: Batches,
+        eval_batches: Batches | None,
+    ) -> None:
+        self.engine, self.inference, self.plan, self.train = engine, inference, plan, train
+        self.checkpoints, self.reporter, self.stop = checkpoints, reporter, stop
+        self.batches, self.eval_batches = batches, eval_batches
+        self.progress = Progress(BestTracker(train.metric_for_best, train.early_stopping_patience))
+        self.log = StepLog(engine, reporter)
+        self._last_evaluation = -float("inf")
+
+    def run(self) -> FitResult:
+        """Starts or continues, and goes on to the end of the plan; raises what `Trainer.fit` says."""
+        begin, progress = time.monotonic(), self.progress
+        self.checkpoints.start(progress)
+        self.reporter.start(self.plan.total_steps, progress.step)
+        try:
+            self._check_metric()
+            # A run that was stopped during an evaluation makes it now.
+            if progress.evaluated_step < progress.step and self.eval_batches is not None:
+                self._after_step()
+            self._loop()
+        except _Stop:
+            self._interrupt()
+        if progress.saved_step != progress.step:
+            self.checkpoints.save(progress)
+        self.engine.averages.swap()
+        return self._result(time.monotonic() - begin)
+
+    def _loop(self) -> None:
+        progress, total = self.progress, self.plan.total_steps
+        with closing(prefetch(self.plan.stream(self.batches, progress.step))) as stream:
+            self.log.restart()
+            while progress.step < total and not progress.best.exhausted:
+                self._raise_if_asked()
+                group = next(stream)
+                self.log.add(group, self.engine.run_step(group))
+                progress.step += 1
+                evaluates, saves = self.plan.evaluates(progress.step), self.plan.saves(progress.step)
+                asked = self.stop.received is not None
+                if evaluates or saves or asked or progress.step % self.train.log_step_count_steps == 0:
+                    self._report()
+                self._after_step()
+
+    def _check_metric(self) -> None:
+        """Finds an unknown `metric_for_best` before training instead of after the first epoch."""
+        if self.train.metric_for_best and self.eval_batches is not None:
+            metrics, evaluator = self.inference.evaluate(islice(self.eval_batches.epoch(0), 1))
+            self.progress.best.metric_name(metrics, evaluator)
+
+    def _after_step(self) -> None:
+        """Evaluates and saves when due. The evaluation comes first, so that a checkpoint knows of it."""
+        step = self.progress.step
+        better = self._evaluation_due() and self._evaluate()
+        if better or self.plan.saves(step) or self.progress.best.exhausted:
+            self.checkpoints.save(self.progress)
+            self.log.restart()
+
+    def _evaluation_due(self) -> bool:
+        if self.eval_batches is None or not self.plan.evaluates(self.progress.step):
+            return False
+        waited = time.monotonic() - self._last_evaluation
+        return waited >= self.train.throttle_secs or self.progress.step == self.plan.total_steps
+
+    def _evaluate(self) -> bool:
+        progress = self.progress
+        with self.engine.averages.applied():
+            rows = islice(self.eval_batches.epoch(0), self.train.num_eval_steps)
+            metrics, evaluator = self.inference.evaluate(rows, check=self._raise_if_asked)
+        better = progress.best.add(progress.step, metrics, evaluator)
+        progress.metrics, progress.evaluated_step = metrics, progress.step
+        self._last_evaluation = time.monotonic()
+        self.reporter.evaluation(progress.step, {**metrics, "is_best": better})
+        self.log.restart()
+        return better
+
+    def _report(self) -> None:
+        """Reads the steps since the last report; stops training if one of them failed."""
+        step = self.progress.step
+        failed = self.log.report(step, epoch=self.plan.batches_done(step) / self.plan.steps_per_epoch)
+        if failed is None:
+            return
+        raise EasyTransferError(
+            f"the loss or a gradient of step {failed} is not finite; {self._dump(failed)}",
+            fix="lower learning_rate, keep gradient_clip on, prefer bfloat16 to float16, or check those rows",
+        )
+
+    def _dump(self, step: int) -> str:
+        """Saves the batches of `step`; they are made anew, which costs nothing until it is needed."""
+        run_dir = self.checkpoints.run_dir
+        if run_dir is None:
+            return "without a run folder its batch is not saved"
+        path = run_dir / f"bad-batch-{step}.npz"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        group = self.plan.batches_of(step, self.batches)
+        arrays = {(f"{i}/{n}" if len(group) > 1 else n): value for i, b in enumerate(group) for n, value in b.items()}
+        np.savez(path, **arrays)
+        return f"its batch is saved in {path}"
+
+    def _raise_if_asked(self) -> None:
+        if self.stop.received:
+            raise _Stop
+
+    def _interrupt(self) -> None:
+        progress, writes = self.progress, self.checkpoints.writes
+        self._report()
+        if progress.saved_step != progress.step:
+            self.checkpoints.save(progress)
+        kept = "saved" if writes else "nothing is saved without a run folder"
+        raise Interrupted(
+            f"{self.stop.received} stopped training after step {progress.step} of {self.plan.total_steps}: {kept}",
+            fix="run the same command again to continue" if writes else None,
+        )
+
+    def _result(self, seconds: float) -> FitResult:
+        progress, path = self.progress, self.checkpoints.path
+        return FitResult(
+            steps=progress.step,
+            metrics=progress.metrics,
+            best_metrics=progress.best.metrics,
+            best_step=progress.best.step,
+            last_path=path(progress.step),
+            best_path=path(progress.best.step),
+            skipped_steps=int(self.engine.skipped.numpy()),
+            stopped_early=progress.step < self.plan.total_steps,
+            seconds=seconds,
+        )

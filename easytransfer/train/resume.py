@@ -1,0 +1,167 @@
+"""Everything a run needs to continue: written into checkpoints, taken back from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.errors import ConfigError, ModelError
+from easytransfer.run.environment import package_versions
+from easytransfer.run.report import Reporter
+from easytransfer.train import checkpoint
+from easytransfer.train.best import BestTracker
+from easytransfer.train.engine import Engine
+from easytransfer.train.plan import Plan
+from easytransfer.train.weights import assign_arrays, named_arrays
+
+
+@dataclass
+class Progress:
+    """What changes while a run goes on, apart from variables.
+
+    Attributes:
+        best: Best evaluation so far.
+        step: Completed updates.
+        metrics: Last evaluation.
+        evaluated_step: Step it was made after.
+        saved_step: Step of the newest checkpoint.
+    """
+
+    best: BestTracker
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    evaluated_step: int = 0
+    saved_step: int | None = None
+
+
+class RunCheckpoints:
+    """Checkpoints of one run.
+
+    Args:
+        engine: Holds model and optimizer.
+        plan: Course of the run.
+        train: Optimization settings.
+        runtime: Seed and resume policy.
+        run_dir: Run folder; None = nothing is read or written.
+        reporter: Told about saved and broken checkpoints.
+        writes: False on workers that only read.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: Plan,
+        train: TrainConfig,
+        runtime: RuntimeConfig,
+        run_dir: Path | None,
+        reporter: Reporter,
+        writes: bool = True,
+    ) -> None:
+        self.engine, self.plan, self.train, self.runtime = engine, plan, train, runtime
+        self.run_dir, self.reporter = run_dir, reporter
+        self.writes = writes and run_dir is not None
+
+    def start(self, progress: Progress) -> None:
+        """Loads the checkpoint to continue from, or the initial weights.
+
+        Raises:
+            ConfigError: The checkpoint is of a run with another course, or checkpoints are in the way.
+            ModelError: Nothing to resume under `resume=must`, or a checkpoint that does not fit.
+        """
+        found = self._find()
+        if found is not None:
+            self._restore(found, progress)
+        elif self.train.init_checkpoint_path:
+            source = checkpoint.load_weights(self.engine.task.model, self.train.init_checkpoint_path)
+            self.engine.averages.reset()
+            self.reporter.message(f"initial weights from {source}")
+
+    def save(self, progress: Progress) -> None:
+        """Writes a checkpoint, points to it and deletes old ones."""
+        if not self.writes:
+            return
+        # Evaluation and export use averaged weights, so these go into the weights file; see Engine.restore.
+        with self.engine.averages.applied():
+            path = checkpoint.save(
+                self.run_dir,
+                progress.step,
+                named_arrays(self.engine.task.model.weights),
+                {name: variable.numpy() for name, variable in self.engine.training_variables().items()},
+                self._state(progress),
+            )
+        checkpoint.point(self.run_dir, progress.step, progress.best.step)
+        checkpoint.prune(self.run_dir, self.train.keep_checkpoint_max, progress.best.step)
+        progress.saved_step = progress.step
+        self.reporter.saved(progress.step, path)
+
+    def path(self, step: int | None) -> Path | None:
+        """Returns the folder of the checkpoint of `step`, None without one."""
+        return None if self.run_dir is None or step is None else self.run_dir / checkpoint.folder_name(step)
+
+    def _find(self) -> checkpoint.Checkpoint | None:
+        resume = self.runtime.resume
+        if self.run_dir is None:
+            if resume == "must":
+                raise ModelError("resume=must needs a run folder", fix="give the folder of the run to continue")
+            return None
+        if resume == "must":
+            return checkpoint.load(checkpoint.resolve(self.run_dir / "model.ckpt-last"))
+        if resume == "auto":
+            return checkpoint.newest(self.run_dir, self.reporter.message)
+        if checkpoint.steps(self.run_dir) and not self.runtime.overwrite:
+            raise ConfigError(
+                f"{self.run_dir} holds checkpoints of another run",
+                fix="use --resume to continue it, or --overwrite to replace it",
+            )
+        if self.writes:
+            checkpoint.clear(self.run_dir)
+        return None
+
+    def _restore(self, found: checkpoint.Checkpoint, progress: Progress) -> None:
+        state = found.state
+        for name, now in self._course().items():
+            if state[name] != now and name == "total_steps":
+                self.reporter.message(
+                    f"the resumed run was planned for {state[name]} steps, now for {now}; "
+                    "the learning-rate schedule follows the new plan"
+                )
+            elif state[name] != now:
+                raise ConfigError(
+                    f"the run in {self.run_dir} was made with {name}={state[name]}",
+                    received=now,
+                    fix="resume with the same table, batch size, accumulation and seed, or start a new run",
+                )
+        assign_arrays(self.engine.task.model.weights, found.weights, str(found.path))
+        self.engine.restore(found.training, str(found.path))
+        self.engine.task.restore_state(state["task"])
+        progress.best.restore(state["best"])
+        progress.step = progress.saved_step = state["step"]
+        progress.metrics, progress.evaluated_step = state["metrics"], state["evaluated_step"]
+
+    def _course(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed."""
+        return {
+            "seed": self.runtime.seed,
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "num_accumulated_batches": self.plan.accumulated,
+            "total_steps": self.plan.total_steps,
+        }
+
+    def _state(self, progress: Progress) -> dict[str, Any]:
+        epoch, batch = self.plan.position(progress.step)
+        scale = self.engine.loss_scale
+        return {
+            **self._course(),
+            "epoch": epoch,
+            "batch_in_epoch": batch,
+            "averaged_weights": bool(self.train.ema_decay),
+            "loss_scale": None if scale is None else float(scale.value.numpy()),
+            "skipped_steps": int(self.engine.skipped.numpy()),
+            "best": progress.best.state(),
+            "metrics": progress.metrics,
+            "evaluated_step": progress.evaluated_step,
+            "task": self.engine.task.state(),
+            "versions": package_versions(),
+        }

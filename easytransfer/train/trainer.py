@@ -1,0 +1,128 @@
+"""Trains, evaluates and applies the model of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import tensorflow as tf
+
+from easytransfer import keras
+from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.data.batches import Batches
+from easytransfer.errors import Interrupted
+from easytransfer.optim import SCHEDULES
+from easytransfer.run.report import NullReporter, Reporter
+from easytransfer.train.engine import Engine, Reduce
+from easytransfer.train.fitting import FitResult, Fitting
+from easytransfer.train.inference import Arrays, Inference
+from easytransfer.train.plan import Plan, batch_signature
+from easytransfer.train.precision import compute_precision
+from easytransfer.train.resume import RunCheckpoints
+from easytransfer.train.signals import StopRequest
+from easytransfer.train.task import Evaluator, Task
+
+
+class Trainer:
+    """Trains, evaluates and applies the model of a task.
+
+    The model is built here unless the task has one, with the seed and the compute precision of `runtime`.
+
+    Args:
+        task: What to train.
+        train: Optimization settings; the defaults when None.
+        runtime: Seed, precision, XLA, resume.
+        run_dir: Folder for checkpoints; None keeps nothing on disk.
+        reporter: Receives progress.
+        reduce: Sums tensors over workers; None for one worker.
+        replica: Rank of this worker; only rank 0 writes.
+
+    Example:
+        >>> trainer = Trainer(task, TrainConfig(num_epochs=3), run_dir="run")
+        >>> result = trainer.fit(Batches(rows, 32, shuffle=True), Batches(dev_rows, 64, shuffle=False))
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        train: TrainConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+        run_dir: str | Path | None = None,
+        reporter: Reporter | None = None,
+        *,
+        reduce: Reduce | None = None,
+        replica: int = 0,
+    ) -> None:
+        self.task = task
+        self.train = train or TrainConfig()
+        self.runtime = runtime or RuntimeConfig()
+        self.run_dir = None if run_dir is None else Path(run_dir)
+        self.reporter: Reporter = reporter or NullReporter()
+        self._reduce, self._replica = reduce, replica
+        self.engine: Engine | None = None
+        keras.utils.set_random_seed(self.runtime.seed % 2**32)
+        if self.runtime.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        if getattr(task, "model", None) is None:
+            with compute_precision(self.runtime.mixed_precision):
+                built = task.build_model()
+                task.model = task.model if built is None else built
+        self.inference = Inference(task, xla=self.runtime.enable_xla)
+
+    def predict(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
+        """Yields the model's outputs for every batch as NumPy arrays, without rows that only pad it."""
+        return self.inference.predict(batches)
+
+    def evaluate(
+        self, batches: Batches, *, check: Callable[[], None] | None = None
+    ) -> tuple[dict[str, float], Evaluator]:
+        """Returns metrics and the evaluator, see `Inference.evaluate`, of at most `num_eval_steps` batches."""
+        return self.inference.evaluate(islice(batches.epoch(0), self.train.num_eval_steps), check=check)
+
+    def fit(self, batches: Batches, eval_batches: Batches | None = None) -> FitResult:
+        """Trains to the end of the plan, or continues a stopped run that has checkpoints in the run folder.
+
+        Afterwards the model holds the last weights (the averaged ones with `ema_decay`).
+
+        Args:
+            batches: Training rows.
+            eval_batches: Rows evaluated during training; None = no evaluation.
+
+        Raises:
+            Interrupted: SIGTERM or SIGINT came; the run was saved and can be resumed.
+            EasyTransferError: The loss is not finite; the batch is saved in the run folder.
+            ConfigError: Settings contradict the model, the metrics, or the run that is resumed.
+            ModelError: Nothing to resume under `resume=must`, or checkpoints that do not fit.
+        """
+        if self.train.lr_decay not in SCHEDULES:
+            self.reporter.message(
+                f"lr_decay={self.train.lr_decay} is none of {', '.join(SCHEDULES)}: "
+                "the learning rate stays constant after warm-up"
+            )
+        plan = Plan.of(batches.steps_per_epoch, self.train)
+        self.engine = Engine(
+            self.task,
+            self.train,
+            self.runtime,
+            plan.total_steps,
+            signature=batch_signature(batches),
+            reduce=self._reduce,
+            replica=self._replica,
+        )
+        checkpoints = RunCheckpoints(
+            self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self._replica == 0
+        )
+        status = "failed"
+        try:
+            with StopRequest() as stop:
+                result = Fitting(
+                    self.engine, self.inference, plan, self.train, checkpoints, self.reporter, stop, batches, eval_batches
+                ).run()
+            status = "early_stopped" if result.stopped_early else "done"
+            return result
+        except Interrupted:
+            status = "interrupted"
+            raise
+        finally:
+            self.reporter.end(status)

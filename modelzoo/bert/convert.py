@@ -1,0 +1,246 @@
+"""The one table of BERT weight names: Google and EasyTransfer, Hugging Face, and our variables.
+
+Google's names and layout ([input, output] kernels, heads side by side) are the neutral form in between:
+a reader turns a file into `{google name: array}`, a writer does the reverse, and models copy from and to it.
+Imports no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from easytransfer.presets.load_report import LoadReport
+from modelzoo.bert.config import BertConfig
+
+Part = Literal["encoder", "pooler", "mlm", "nsp"]
+PARTS: tuple[Part, ...] = ("encoder", "pooler", "mlm", "nsp")
+BACKBONE: tuple[Part, ...] = ("encoder", "pooler")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One array of the model.
+
+    Attributes:
+        name: Google's name; EasyTransfer puts `bert_pre_trained_model/` before it.
+        hf: Hugging Face's name, without the `bert.` prefix that models with heads add.
+        path: Attributes that lead from the backbone (or the pre-training head) to our variable.
+        shape: Shape in Google's layout.
+        transposed: Hugging Face stores the transpose.
+        part: What the weight belongs to.
+    """
+
+    name: str
+    hf: str
+    path: str
+    shape: tuple[int, ...]
+    transposed: bool
+    part: Part
+
+
+# Per layer: Google's name, Hugging Face's name, our path; then (input, output) sizes, or one size for a LayerNorm.
+_LAYER = (
+    ("attention/self/query", "attention.self.query", "_attention_layer._query_dense", ("hidden", "hidden")),
+    ("attention/self/key", "attention.self.key", "_attention_layer._key_dense", ("hidden", "hidden")),
+    ("attention/self/value", "attention.self.value", "_attention_layer._value_dense", ("hidden", "hidden")),
+    ("attention/output/dense", "attention.output.dense", "_attention_layer._output_dense", ("hidden", "hidden")),
+    ("attention/output/LayerNorm", "attention.output.LayerNorm", "_attention_layer_norm", ("hidden",)),
+    ("intermediate/dense", "intermediate.dense", "_intermediate_dense", ("hidden", "inner")),
+    ("output/dense", "output.dense", "_output_dense", ("inner", "hidden")),
+    ("output/LayerNorm", "output.LayerNorm", "_output_layer_norm", ("hidden",)),
+)
+
+
+def weight_table(config: BertConfig, parts: Iterable[Part] = BACKBONE) -> list[Weight]:
+    """Returns every weight of the given parts, from the embeddings upwards."""
+    hidden = config.hidden_size
+    sizes = {"hidden": hidden, "inner": config.intermediate_size}
+    rows = [
+        _table("word_embeddings", "_embedding_layer.embeddings", config.vocab_size, hidden),
+        _table(
+            "position_embeddings",
+            "_position_embedding_layer._position_embeddings",
+            config.max_position_embeddings,
+            hidden,
+        ),
+        _table("token_type_embeddings", "_type_embedding_layer.embeddings", config.type_vocab_size, hidden),
+        *_pair(
+            "bert/embeddings/LayerNorm", "embeddings.LayerNorm", "encoder._embedding_norm_layer", (hidden,), "encoder"
+        ),
+    ]
+    for i in range(config.num_hidden_layers):
+        for google, hf, path, shape in _LAYER:
+            rows += _pair(
+                f"bert/encoder/layer_{i}/{google}",
+                f"encoder.layer.{i}.{hf}",
+                f"encoder._transformer_layers.{i}.{path}",
+                tuple(sizes[s] for s in shape),
+                "encoder",
+            )
+    rows += _pair("bert/pooler/dense", "pooler.dense", "encoder._pooler_layer", (hidden, hidden), "pooler")
+    head = "cls/predictions/transform/"
+    rows += _pair(head + "dense", "cls.predictions.transform.dense", "transform", (hidden, hidden), "mlm")
+    rows += _pair(head + "LayerNorm", "cls.predictions.transform.LayerNorm", "layer_norm", (hidden,), "mlm")
+    rows += [
+        Weight(
+            "cls/predictions/output_bias", "cls.predictions.bias", "output_bias", (config.vocab_size,), False, "mlm"
+        ),
+        # Both foreign forms store this one as [classes, hidden].
+        Weight(
+            "cls/seq_relationship/output_weights",
+            "cls.seq_relationship.weight",
+            "nsp_kernel",
+            (2, hidden),
+            False,
+            "nsp",
+        ),
+        Weight("cls/seq_relationship/output_bias", "cls.seq_relationship.bias", "nsp_bias", (2,), False, "nsp"),
+    ]
+    wanted = set(parts)
+    return [row for row in rows if row.part in wanted]
+
+
+def _table(name: str, path: str, rows: int, columns: int) -> Weight:
+    hf = f"embeddings.{name}.weight"
+    return Weight(f"bert/embeddings/{name}", hf, f"encoder.{path}", (rows, columns), False, "encoder")
+
+
+def _pair(google: str, hf: str, path: str, shape: tuple[int, ...], part: Part) -> list[Weight]:
+    """Returns kernel and bias of a dense layer (two sizes), or gamma and beta of a LayerNorm (one size)."""
+    first, second = ("kernel", "bias") if len(shape) == 2 else ("gamma", "beta")
+    return [
+        Weight(f"{google}/{first}", f"{hf}.weight", f"{path}.{first}", shape, len(shape) == 2, part),
+        Weight(f"{google}/{second}", f"{hf}.bias", f"{path}.{second}", shape[-1:], False, part),
+    ]
+
+
+def parameter_count(config: BertConfig, parts: Iterable[Part] = BACKBONE) -> int:
+    """Returns the number of parameters of the given parts."""
+    return sum(int(np.prod(row.shape)) for row in weight_table(config, parts))
+
+
+# Our variables ---------------------------------------------------------------------------------------------
+
+
+def variable(root: Any, row: Weight) -> Any:
+    """Returns the variable of `row`, found from the backbone or the pre-training head it belongs to."""
+    for step in row.path.split("."):
+        root = root[int(step)] if step.isdigit() else getattr(root, step)
+    return root
+
+
+def assign(root: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:
+    """Copies arrays in Google's layout into variables; the [hidden, heads, size] kernels are reshaped."""
+    for row in table:
+        target = variable(root, row)
+        target.assign(values[row.name].reshape(target.shape))
+
+
+def extract(root: Any, table: Iterable[Weight]) -> dict[str, np.ndarray]:
+    """Returns variables as arrays in Google's layout, by Google's name."""
+    return {row.name: variable(root, row).numpy().reshape(row.shape) for row in table}
+
+
+def initial_value(row: Weight, seed: int, deviation: float) -> np.ndarray:
+    """Returns fresh float32 weights that depend only on the seed and the name.
+
+    Kernels and embeddings are normal with the given deviation, redrawn beyond two deviations (as in the BERT
+    paper's code); LayerNorm scales are one, all biases zero.
+    """
+    if row.name.endswith("gamma"):
+        return np.ones(row.shape, np.float32)
+    if len(row.shape) == 1:
+        return np.zeros(row.shape, np.float32)
+    generator = np.random.default_rng([seed, zlib.crc32(row.name.encode())])
+    values = generator.standard_normal(row.shape, np.float32)
+    far = np.abs(values) > 2
+    while far.any():
+        values[far] = generator.standard_normal(int(far.sum()), np.float32)
+        far = np.abs(values) > 2
+    return values * np.float32(deviation)
+
+
+# Loading ---------------------------------------------------------------------------------------------------
+
+_OPTIMIZER = re.compile(
+    r"(^|/)(adam_[mv]|lamb_[mv]|Adam(_\d+)?|AdamWeightDecay\w*|Momentum|Adagrad|Adadelta(_\d+)?|RMSProp(_\d+)?)$"
+    r"|(^|/)(global_step|beta[12]_power|signal_early_stopping/\w+)$"
+)
+_OUTER_SCOPE = re.compile(r"^[^/]*pre_trained_model[^/]*/")
+# Index buffers, and copies of tied weights.
+_HF_IGNORED = re.compile(r"^(embeddings\.(position|token_type)_ids|cls\.predictions\.decoder\.(weight|bias))$")
+
+
+def google_name(source: str) -> str | None:
+    """Maps a variable of a Google or EasyTransfer checkpoint to Google's name; None for optimizer state."""
+    return None if _OPTIMIZER.search(source) else _OUTER_SCOPE.sub("", source)
+
+
+def hf_name(source: str) -> str | None:
+    """Maps a tensor of a Hugging Face file to the name in the table; None for buffers and tied copies."""
+    name = source.removeprefix("bert.")
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+    return None if _HF_IGNORED.match(name) else name
+
+
+def match(
+    tensors: Mapping[str, np.ndarray], table: list[Weight], layout: Literal["google", "hf"], source: str
+) -> tuple[dict[str, np.ndarray], LoadReport]:
+    """Finds the weights of `table` among the tensors of a file.
+
+    Returns:
+        Float32 arrays in Google's layout by Google's name, and the report (not yet checked).
+    """
+    rename = google_name if layout == "google" else hf_name
+    report = LoadReport(source)
+    found: dict[str, str] = {}
+    for name in tensors:
+        key = rename(name)
+        if key is None:
+            report.ignored.append(name)
+        else:
+            found[key] = name
+    values = {}
+    for row in table:
+        name = found.pop(row.name if layout == "google" else row.hf, None)
+        if name is None:
+            report.missing.append(row.name)
+            continue
+        array = tensors[name]
+        transposed = layout == "hf" and row.transposed
+        expected = row.shape[::-1] if transposed else row.shape
+        if tuple(array.shape) != expected:
+            report.mismatched.append((row.name, name, expected, tuple(array.shape)))
+            continue
+        report.matched.append((row.name, name, expected))
+        values[row.name] = np.asarray(array.T if transposed else array, np.float32)
+    report.unexpected = sorted(found.values())
+    return values, report
+
+
+def to_hf(values: Mapping[str, np.ndarray], config: BertConfig) -> dict[str, np.ndarray]:
+    """Returns arrays under Hugging Face's names and layout.
+
+    The `bert.` prefix is added when a head is among the values, as `BertForPreTraining` stores them.
+    """
+    table = [row for row in weight_table(config, PARTS) if row.name in values]
+    prefix = "bert." if any(row.part in ("mlm", "nsp") for row in table) else ""
+    tensors = {}
+    for row in table:
+        value = values[row.name].T if row.transposed else values[row.name]
+        # safetensors writes the buffer as it lies in memory, so a transposed view must be copied.
+        tensors[(prefix if row.part in BACKBONE else "") + row.hf] = np.ascontiguousarray(value)
+    return tensors
+
+
+def parts_in(names: Iterable[str], config: BertConfig) -> tuple[Part, ...]:
+    """Returns the parts of which at least one weight is among `names` (Google's names)."""
+    names = set(names)
+    present = {row.part for row in weight_table(config, PARTS) if row.name in names}
+    return tuple(part for part in PARTS if part in present)

@@ -1,0 +1,274 @@
+"""Reads and writes BERT model folders in three forms: Hugging Face, Google and the original EasyTransfer.
+
+TensorFlow is imported only for the two forms that store a TensorFlow checkpoint.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from easytransfer.errors import ModelError
+from easytransfer.presets.folder import new_folder, write_json, write_manifest
+from easytransfer.presets.load_report import LoadReport
+from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
+from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
+from modelzoo.bert.config import BertConfig, Form
+from modelzoo.bert.convert import (
+    PARTS,
+    Part,
+    google_name,
+    hf_name,
+    match,
+    parameter_count,
+    parts_in,
+    to_hf,
+    weight_table,
+)
+
+if TYPE_CHECKING:
+    from easytransfer.text.wordpiece import WordPiece
+
+FORMS: tuple[Form, ...] = ("hf", "google", "ez")
+_CHECKPOINTS = {"google": "bert_model.ckpt", "ez": "model.ckpt"}
+_CONFIGS = {"hf": "config.json", "google": "bert_config.json", "ez": "config.json"}
+_EZ_SCOPE = "bert_pre_trained_model/"
+_ARCHITECTURES = {
+    ("mlm",): "BertForMaskedLM",
+    ("nsp",): "BertForNextSentencePrediction",
+    ("mlm", "nsp"): "BertForPreTraining",
+}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass
+class ModelFiles:
+    """What was read from a model folder.
+
+    Attributes:
+        config: Configuration.
+        values: Weights that fit, float32, by Google's names and in Google's layout.
+        report: What matched; call `report.check()` before using `values`.
+        form: Form of the folder.
+        parts: Parts of the model of which the file holds at least one weight.
+    """
+
+    config: BertConfig
+    values: dict[str, np.ndarray]
+    report: LoadReport
+    form: Form
+    parts: tuple[Part, ...]
+
+
+def detect_form(folder: str | Path, checkpoint: str | None = None) -> Form:
+    """Returns the form of a model folder.
+
+    Raises:
+        ModelError: No readable weights are there.
+    """
+    folder = Path(folder)
+    if checkpoint is None and ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
+        return "hf"
+    if any(folder.glob("*.index")):
+        return "google" if (folder / "bert_config.json").is_file() else "ez"
+    if any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(
+            f"{folder} holds only pytorch_model.bin, a pickle, which can run code when it is read",
+            fix="save the model as model.safetensors first, for example with "
+            "`save_pretrained(folder, safe_serialization=True)` of transformers",
+        )
+    raise ModelError(
+        f"no weights in {folder}",
+        accepted=f"{WEIGHTS}, or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)",
+        fix="fetch or copy the weights; random weights are used only when from_scratch is set",
+    )
+
+
+def read_folder(
+    folder: str | Path,
+    *,
+    form: Form | None = None,
+    config: BertConfig | None = None,
+    parts: Iterable[Part] | None = None,
+    checkpoint: str | None = None,
+) -> ModelFiles:
+    """Reads configuration and weights of a model folder.
+
+    Args:
+        folder: Model folder.
+        form: Form of the folder; found out when None.
+        config: Sizes to check against; the folder's own configuration when None.
+        parts: Parts to read; when None the encoder, the pooler and each head that is in the file.
+        checkpoint: Prefix of the TensorFlow checkpoint inside the folder.
+
+    Raises:
+        ModelError: The folder has no weights, or a file is damaged.
+    """
+    folder = Path(folder)
+    form = form or detect_form(folder, checkpoint)
+    config = config or BertConfig.from_folder(folder)
+    if form == "hf":
+        source, tensors = str(folder), _with_tied_weights(read_safetensors_folder(folder))
+        names = [hf_name(name) for name in tensors]
+        by_hf = {row.hf: row.name for row in weight_table(config, PARTS)}
+        present = parts_in([by_hf[name] for name in names if name in by_hf], config)
+    else:
+        source, tensors = read_checkpoint(folder, checkpoint)
+        present = parts_in([name for name in map(google_name, tensors) if name], config)
+    wanted = parts if parts is not None else ("encoder", "pooler", *(p for p in present if p in ("mlm", "nsp")))
+    table = weight_table(config, wanted)
+    values, report = match(tensors, table, "hf" if form == "hf" else "google", source)
+    return ModelFiles(config, values, report, form, present)
+
+
+def _with_tied_weights(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Checks that the output matrix of the masked-LM head is the embedding table, which this model always shares."""
+    decoder, words = (
+        tensors.get(name) for name in ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight")
+    )
+    if decoder is not None and words is not None and not np.array_equal(decoder, words):
+        raise ModelError(
+            "the output matrix of the masked-LM head differs from the word embeddings; both must be shared"
+        )
+    bias = tensors.get("cls.predictions.decoder.bias")
+    return tensors if bias is None else {"cls.predictions.bias": bias, **tensors}
+
+
+def read_checkpoint(folder: Path, prefix: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
+    """Reads all variables except optimizer state of a TensorFlow 1 style checkpoint.
+
+    Returns:
+        The checkpoint's path and its arrays by name; skipped variables have an empty array.
+
+    Raises:
+        ModelError: The checkpoint is missing, cut short, or an object-based TensorFlow 2 one.
+    """
+    import tensorflow as tf
+
+    path = str(folder / (prefix or _checkpoint_prefix(folder)))
+    try:
+        reader = tf.train.load_checkpoint(path)
+        names = sorted(reader.get_variable_to_shape_map())
+        if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names):
+            raise ModelError(
+                f"{path} is an object-based TensorFlow 2 checkpoint", accepted="checkpoints with variable names"
+            )
+        return path, {name: reader.get_tensor(name) if google_name(name) else np.empty(0) for name in names}
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"checkpoint {path} cannot be read: {reason}", fix="it is incomplete or damaged; copy it again"
+        ) from None
+
+
+def _checkpoint_prefix(folder: Path) -> str:
+    prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
+    for usual in _CHECKPOINTS.values():
+        if usual in prefixes:
+            return usual
+    if len(prefixes) == 1:
+        return prefixes[0]
+    # TensorFlow's own note of the latest checkpoint in a training folder.
+    note = folder / "checkpoint"
+    latest = re.search(r'^model_checkpoint_path: "([^"/]+)"', note.read_text() if note.is_file() else "", re.MULTILINE)
+    if latest and latest[1] in prefixes:
+        return latest[1]
+    raise ModelError(
+        f"{folder} holds {len(prefixes)} TensorFlow checkpoints",
+        received=", ".join(prefixes) or None,
+        fix="name one of them",
+    )
+
+
+def write_checkpoint(prefix: str | Path, values: Mapping[str, np.ndarray], scope: str = "") -> None:
+    """Writes a checkpoint that TensorFlow 1 and `tf.train.load_checkpoint` read, with exactly the names given."""
+    import tensorflow as tf
+
+    names = sorted(values)
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=[scope + name for name in names],
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.constant(values[name]) for name in names],
+    )
+
+
+def write_folder(
+    target: str | Path,
+    form: Form,
+    config: BertConfig,
+    values: Mapping[str, np.ndarray],
+    *,
+    source: str | Path | None = None,
+    tokenizer: WordPiece | None = None,
+    vocabulary: Sequence[str] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Writes a model folder as a whole or not at all.
+
+    Args:
+        target: New folder.
+        form: `hf`, `google` or `ez`.
+        config: Configuration.
+        values: Weights by Google's names and in Google's layout.
+        source: Model folder to take the vocabulary from.
+        tokenizer: Tokenizer to save instead.
+        vocabulary: Tokens to save instead, under the usual rules and the casing of `config`.
+        facts: Also write the manifest `zoo.json` with these entries.
+        overwrite: Replace an existing folder.
+
+    Raises:
+        ModelError: The form is unknown or the folder exists.
+    """
+    if form not in FORMS:
+        raise ModelError("unknown model format", received=form, accepted=FORMS)
+    with new_folder(target, overwrite) as folder:
+        data = config.to_dict(form)
+        if form == "hf":
+            heads = tuple(part for part in parts_in(values, config) if part in ("mlm", "nsp"))
+            data["architectures"] = [_ARCHITECTURES.get(heads, "BertModel")]
+            write_safetensors(folder / WEIGHTS, to_hf(values, config))
+        else:
+            write_checkpoint(folder / _CHECKPOINTS[form], values, _EZ_SCOPE if form == "ez" else "")
+        write_json(folder / _CONFIGS[form], data)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        elif vocabulary is not None:
+            _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
+        elif source is not None:
+            if form == "hf":
+                for name in _TOKENIZER_FILES:
+                    if Path(source, name).is_file():
+                        shutil.copyfile(Path(source, name), folder / name)
+            _write_tokenizer(folder, form, config, *read_vocabulary(source))
+        if facts is not None:
+            write_manifest(folder, {**_size_facts(config, values), **facts})
+
+
+def _size_facts(config: BertConfig, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns manifest entries under the names that presets.json uses."""
+    return {
+        "layers": config.num_hidden_layers,
+        "hidden": config.hidden_size,
+        "heads": config.num_attention_heads,
+        "intermediate": config.intermediate_size,
+        "vocab": config.vocab_size,
+        "parameters": parameter_count(config),
+        "parts": list(parts_in(values, config)),
+        "tokenizer": "WordPiece",
+    }
+
+
+def _write_tokenizer(folder: Path, form: Form, config: BertConfig, tokens: Sequence[str], rules: Rules) -> None:
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    if form != "hf" or (folder / "tokenizer_config.json").is_file():
+        return
+    settings = {**tokenizer_config(rules), "model_max_length": config.max_position_embeddings}
+    write_json(folder / "tokenizer_config.json", settings)

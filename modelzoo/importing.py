@@ -1,0 +1,133 @@
+"""Checked conversion of model folders from one form to another."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from easytransfer.errors import ModelError
+from easytransfer.presets import Preset, resolve
+from modelzoo.loading import family_module, family_of, load_backbone
+
+if TYPE_CHECKING:
+    from easytransfer import keras
+
+
+def import_model(
+    source: str | Path,
+    target: str | Path,
+    format: str = "auto",
+    *,
+    allow_missing: str | None = None,
+    overwrite: bool = False,
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Turns a Google, Hugging Face or EasyTransfer model into a folder of this platform.
+
+    The result is in Hugging Face's form with a manifest, so `transformers` reads it too. Prints the table
+    variable, source, shape on stderr. Nothing is written when a check fails.
+
+    Args:
+        source: Model folder, TensorFlow checkpoint prefix or zoo name; only read.
+        target: New folder.
+        format: `google`, `hf`, `ez`, or `auto` to find out.
+        allow_missing: Regular expression of weight names that the source may lack.
+        overwrite: Replace an existing folder.
+        facts: Further entries of the manifest.
+
+    Raises:
+        ModelError: The source is not complete or not readable, or the target exists.
+    """
+    preset = resolve(source)
+    found = _read(preset, format, allow_missing)
+    forward(preset, allow_missing)
+    entries: dict[str, Any] = {
+        "name": Path(target).name,
+        "type": found.config.model_type,
+        "origin": {"kind": "import", "format": found.form},
+        **(facts or {}),
+    }
+    if allow_missing:
+        entries["allow_missing"] = allow_missing
+    _formats(preset).write_folder(
+        target, "hf", found.config, found.values, source=preset.folder, facts=entries, overwrite=overwrite
+    )
+    return _result(found, target, "hf", allow_missing)
+
+
+def export_model(
+    name_or_path: str | Path,
+    target: str | Path,
+    format: str,
+    *,
+    zoo: str | Path | None = None,
+    allow_missing: str | None = None,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes a model in another form: `google`, `hf` or `ez`. Prints the table variable, source, shape on stderr.
+
+    Raises:
+        ModelError: The model is not complete, the format is unknown, or the target exists.
+    """
+    preset = resolve(name_or_path, zoo)
+    allow_missing = allow_missing or preset.facts.get("allow_missing")
+    found = _read(preset, "auto", allow_missing)
+    _formats(preset).write_folder(target, format, found.config, found.values, source=preset.folder, overwrite=overwrite)
+    return _result(found, target, format, allow_missing)
+
+
+def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
+    """Loads a model strictly and runs it once on ids from the whole vocabulary.
+
+    Returns:
+        The loaded backbone.
+
+    Raises:
+        ModelError: The weights do not fit or the outputs are not finite.
+    """
+    import numpy as np
+
+    path = preset.folder / preset.checkpoint if preset.checkpoint else preset.folder
+    backbone = load_backbone(path, allow_missing=allow_missing)
+    length = min(8, backbone.config.max_position_embeddings)
+    ids = np.linspace(0, backbone.config.vocab_size - 1, 2 * length).astype(np.int32).reshape(2, length)
+    batch = {"input_ids": ids, "input_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+    if not np.isfinite(backbone(batch)["pooled_output"]).all():
+        raise ModelError(f"{preset.folder} gives values that are not finite", fix="its weights are damaged")
+    return backbone
+
+
+def _formats(preset: Preset) -> Any:
+    return family_module(family_of(preset), "formats")
+
+
+def _read(preset: Preset, form: str, allow_missing: str | None) -> Any:
+    formats = _formats(preset)
+    if form != "auto" and form not in formats.FORMS:
+        raise ModelError("unknown model format", received=form, accepted=("auto", *formats.FORMS))
+    found = formats.read_folder(preset.folder, form=None if form == "auto" else form, checkpoint=preset.checkpoint)
+    print(found.report.table(), file=sys.stderr)
+    found.report.check(allow_missing)
+    return found
+
+
+def _result(found: Any, target: str | Path, form: str, allow_missing: str | None) -> dict[str, Any]:
+    """Reads the written folder back and returns what to tell the user."""
+    preset = resolve(Path(target).resolve())
+    again = _formats(preset).read_folder(preset.folder)
+    again.report.check(allow_missing)
+    if len(again.report.matched) != len(found.report.matched):
+        raise ModelError(f"{target} holds {len(again.report.matched)} of {len(found.report.matched)} weights")
+    return {
+        "folder": str(target),
+        "source": found.report.source,
+        "from": found.form,
+        "to": form,
+        "parts": list(found.parts),
+        "weights": len(found.report.matched),
+        "missing": found.report.allowed,
+        "unexpected": found.report.unexpected,
+        "ignored": len(found.report.ignored),
+        "files": sorted(path.name for path in Path(target).iterdir()),
+    }

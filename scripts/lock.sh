@@ -1,0 +1,34 @@
+#!/bin/sh
+# Writes requirements/run.txt and requirements/test.txt from setup.py: sh scripts/lock.sh [--upgrade]
+# Needs uv and setuptools (pip install uv "setuptools<81"). Without --upgrade, versions already in the files are kept.
+# run.txt holds everything the program needs, test.txt what the tests add; every package with the hashes of all its
+# wheels, for Python 3.11 and newer on every platform, so they are installed with --no-deps. Only wheels are admitted: installing needs
+# no compiler and runs no foreign setup.py.
+set -eu
+cd "$(dirname "$0")/.."
+
+declared() { # the requirements of setup.py and of the extras named
+    python3 - "$@" <<'PYTHON'
+import sys
+import setuptools
+from distutils.core import run_setup
+
+setup = run_setup("setup.py", stop_after="init")
+print(*setup.install_requires, *(line for extra in sys.argv[1:] for line in setup.extras_require[extra]), sep="\n")
+PYTHON
+}
+
+compile() { # output file; further requirements come on stdin, options after the file
+    output=$1
+    shift
+    uv pip compile - "$@" --override requirements/excluded.txt --python-version 3.11 --universal \
+        --only-binary :all: --generate-hashes --no-annotate --quiet --custom-compile-command "sh scripts/lock.sh" \
+        --output-file "$output" >/dev/null
+}
+
+declared zoo plot parquet | compile requirements/run.txt "$@"
+
+# What torch imports is named here because torch itself is not locked (peer.txt).
+locked=$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/run.txt)
+{ declared zoo plot parquet test; printf 'sympy\nnetworkx\njinja2\n'; } |
+    compile requirements/test.txt --constraint requirements/run.txt $locked "$@"

@@ -1,0 +1,245 @@
+"""What every application must do, checked for each folder that is found; a new application adds nothing here.
+
+`configs/smoke.yaml` must hold a line `# Reaches: <metric> >= <number>` (or `<=`); its paths are relative to the
+repository.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from appzoo import discovery
+from appzoo.cli.main import main
+from appzoo.cli.reader import JobReader
+from easytransfer.config.job import JobConfig
+from easytransfer.errors import ConfigError, Interrupted
+
+APPLICATIONS = discovery.applications()
+CONFIGS = [
+    (name, path)
+    for name, application in APPLICATIONS.items()
+    for path in sorted((Path(discovery.__file__).parent / name / "configs").glob("*.yaml"))
+]
+RESULT_COLUMNS = ["config", "seeds", "hardware", "time", "reported", "measured", "log"]
+_GOAL = re.compile(r"^# Reaches: (\w+) (>=|<=) ([\d.]+)$", re.MULTILINE)
+# Long enough to stop in the middle, short enough to run three times.
+SHORT_STEPS, STOP_AFTER = 6, 3
+
+
+def folder_of(name: str) -> Path:
+    return Path(discovery.__file__).parent / name
+
+
+def config_of(mode: str, *arguments: str) -> JobConfig:
+    return JobReader(mode, list(arguments), []).read().config
+
+
+def weights_of(run_dir: Path) -> dict[str, np.ndarray]:
+    last = json.loads((run_dir / "checkpoint.json").read_text())["last"]
+    return load_file(run_dir / last / "weights.safetensors")
+
+
+def assert_equal_weights(a: Path, b: Path) -> None:
+    first, second = weights_of(a), weights_of(b)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not np.array_equal(first[name], second[name])] == []
+
+
+@pytest.fixture(autouse=True)
+def in_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+
+
+# Without TensorFlow ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_compulsory_files(name):
+    assert [f for f in ("app.py", "config.py", "README.md", "configs/smoke.yaml") if not (folder_of(name) / f).is_file()] == []
+
+
+@pytest.mark.parametrize(("name", "path"), CONFIGS, ids=lambda value: getattr(value, "stem", value))
+def test_every_config_parses(name, path):
+    config = config_of("train", f"--config={path}")
+    assert isinstance(config, APPLICATIONS[name].config_class)
+    assert config.model_name in APPLICATIONS[name].model_names
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize("key", ["model.no_such_key", "train.learning_rte", "no_such_section.key"])
+def test_unknown_keys_are_refused(name, key):
+    with pytest.raises(ConfigError, match=re.escape(key.split(".")[-1])):
+        config_of("train", f"--config={folder_of(name)}/configs/smoke.yaml", f"--set={key}=1")
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_readme_has_its_results_table(name):
+    lines = (folder_of(name) / "README.md").read_text(encoding="utf-8").lower().splitlines()
+    headers = [line for line in lines if line.startswith("|") and all(word in line for word in RESULT_COLUMNS)]
+    assert headers, f"no results table with the columns {RESULT_COLUMNS}"
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_command_line_lists_it(name, capfd):
+    assert main(["apps"]) == 0
+    output = capfd.readouterr().out
+    assert all(model_name in output for model_name in APPLICATIONS[name].model_names)
+
+
+# One smoke run per application -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=APPLICATIONS)
+def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """The application trained with its smoke configuration."""
+    from appzoo import jobs
+
+    path = folder_of(request.param) / "configs" / "smoke.yaml"
+    goal = _GOAL.search(path.read_text(encoding="utf-8"))
+    assert goal, f"{path} states no goal"
+    run_dir = tmp_path_factory.mktemp(request.param) / "run"
+    before = os.getcwd()
+    os.chdir(repository)
+    try:
+        config = config_of("train", f"--config={path}", f"--set=checkpoint_dir={run_dir}")
+        result = jobs.train(config)
+    finally:
+        os.chdir(before)
+    return SimpleNamespace(name=request.param, path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result)
+
+
+def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
+    records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [record for record in records if record["event"] == event]
+
+
+def predict(smoke: SimpleNamespace, checkpoint: Path, output: Path) -> tuple[dict[str, Any], list[list[str]]]:
+    from appzoo import jobs
+
+    table = f"--inputTable={smoke.config.data.eval_table}"
+    result = jobs.predict(config_of("predict", f"--checkpointPath={checkpoint}", table, f"--outputTable={output}"))
+    return result, [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
+
+
+def test_smoke_run_learns_and_reaches_its_score(smoke):
+    losses = [record["loss"] for record in history(smoke.run_dir, "step")]
+    assert len(losses) >= 4, "log more often in smoke.yaml: train.log_step_count_steps"
+    quarter = max(len(losses) // 4, 1)
+    assert np.mean(losses[-quarter:]) < np.mean(losses[:quarter])
+    metric, sign, goal = smoke.goal
+    best = json.loads((smoke.run_dir / "evaluation.json").read_text())["best"][metric]
+    assert {">=": operator.ge, "<=": operator.le}[sign](best, float(goal)), f"{metric} is {best}"
+
+
+def test_saved_model_evaluates_as_in_training(smoke):
+    from appzoo import jobs
+
+    in_training = json.loads((smoke.run_dir / "evaluation.json").read_text())["best"]
+    table = f"--inputTable={smoke.config.data.eval_table}"
+    found = jobs.evaluate(config_of("evaluate", f"--checkpointPath={smoke.run_dir}", table))["metrics"]
+    for name, value in found.items():
+        assert value == pytest.approx(in_training[name], abs=1e-5), name
+
+
+def test_predicted_rows_have_the_declared_columns(smoke, tmp_path):
+    result, rows = predict(smoke, smoke.run_dir, tmp_path / "out.tsv")
+    assert result["columns"] and len(rows) == result["written"] == result["read"] - result["rejected"]
+    assert {len(row) for row in rows} == {len(result["columns"])}
+
+
+def test_export_answers_like_the_model(smoke, tmp_path):
+    from appzoo import jobs
+
+    arguments = (f"--checkpointPath={smoke.run_dir}", f"--exportDirBase={tmp_path / 'export'}")
+    exported = Path(jobs.export(config_of("export", *arguments))["export"])
+    alone = shutil.move(exported, tmp_path / "elsewhere" / "1") if (tmp_path / "elsewhere").mkdir() is None else None
+    _, expected = predict(smoke, smoke.run_dir, tmp_path / "model.tsv")
+    _, found = predict(smoke, Path(alone), tmp_path / "export.tsv")
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            try:
+                np.testing.assert_allclose(*(np.array(cell.split(","), float) for cell in (a, b)), atol=2e-5)
+            except ValueError:
+                assert a == b
+
+
+# Short deterministic runs ------------------------------------------------------------------------------------
+
+
+def short_config(smoke: SimpleNamespace, run_dir: Path) -> JobConfig:
+    rows = len(Path(smoke.config.data.train_table).read_text(encoding="utf-8").splitlines())
+    epochs = SHORT_STEPS * smoke.config.train.batch_size / rows
+    values = {
+        "checkpoint_dir": run_dir,
+        "runtime.deterministic": "true",
+        "train.num_epochs": epochs,
+        "train.log_step_count_steps": 1,
+    }
+    return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))
+
+
+@pytest.fixture(scope="module")
+def unbroken(smoke, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from appzoo import jobs
+
+    run_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    before = os.getcwd()
+    os.chdir(repository)
+    try:
+        jobs.train(short_config(smoke, run_dir))
+    finally:
+        os.chdir(before)
+    return run_dir
+
+
+def test_two_runs_with_one_seed_agree(smoke, unbroken, tmp_path):
+    from appzoo import jobs
+
+    jobs.train(short_config(smoke, tmp_path / "again"))
+    assert_equal_weights(unbroken, tmp_path / "again")
+
+
+def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_path, monkeypatch):
+    from appzoo import jobs
+    from easytransfer.run.report import RunReporter
+
+    plain_step = RunReporter.step
+
+    def stopping_step(self, step, metrics):
+        plain_step(self, step, metrics)
+        if step == STOP_AFTER:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunReporter, "step", stopping_step)
+    with pytest.raises(Interrupted):
+        jobs.train(short_config(smoke, tmp_path / "run"))
+    monkeypatch.undo()
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert json.loads((tmp_path / "run" / "checkpoint.json").read_text())["last"] == f"model.ckpt-{STOP_AFTER}"
+    jobs.train(short_config(smoke, tmp_path / "run"))
+    assert_equal_weights(unbroken, tmp_path / "run")
+
+
+# Presets -----------------------------------------------------------------------------------------------------
+
+
+def test_every_preset_has_its_facts(repository: Path):
+    files = sorted((repository / "modelzoo").glob("*/presets.json"))
+    assert files
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        assert yaml.safe_load(text), path

@@ -1,0 +1,291 @@
+"""Every way to break an export is found by the check that is meant for it."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from export_models import LABELS, TEXTS, CoreClassifier, signatures
+
+from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export import validate as validation
+from easytransfer.export.saved_model import publish, write_servable
+from easytransfer.export.selfcheck.behaviour import check_outputs
+from easytransfer.export.selfcheck.checks import SelfCheck
+from easytransfer.export.selfcheck.failure import CheckFailed
+from easytransfer.export.selfcheck.layout import signature_digest
+from easytransfer.export.selfcheck.operators import read_saved_model
+from easytransfer.export.selfcheck.values import encode_array
+from easytransfer.export.servable import Signature
+from easytransfer.export.server_config import check_existing_files, update_server_files
+from easytransfer.export.warmup import write_warmup
+
+
+def write(folder: Path, model: CoreClassifier, chosen: dict[str, Signature] | None = None) -> None:
+    labels = folder.parent / "labels.txt"
+    labels.write_text("\n".join(LABELS), encoding="utf-8")
+    write_servable(
+        folder, chosen or signatures(model), module=model, name="sentiment", assets={"labels.txt": labels},
+        manifest={"labels": LABELS}, max_batch_size=4, tolerance=1e-5,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    """`<base>/sentiment/1` with its configuration files; the checks run in this process to save time."""
+    folder = tmp_path_factory.mktemp("exports")
+    base = folder / "base"
+    (base / "sentiment").mkdir(parents=True)
+    write(folder / "staging", CoreClassifier(folder))
+    publish(folder / "staging", base / "sentiment")
+    update_server_files(base, "sentiment", max_batch_size=4, serving_root="/models")
+    return base / "sentiment" / "1"
+
+
+@pytest.fixture
+def copy(published, tmp_path) -> Path:
+    shutil.copytree(published.parents[1], tmp_path / "base")
+    return tmp_path / "base" / "sentiment" / "1"
+
+
+def edit_manifest(folder: Path, change: Callable[[dict], None]) -> None:
+    path = folder / "assets.extra/export.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    change(manifest)
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def edit_graph(folder: Path, change: Callable) -> None:
+    proto = read_saved_model(folder)
+    change(proto.meta_graphs[0])
+    (folder / "saved_model.pb").write_bytes(proto.SerializeToString())
+
+
+def node(meta, op: str):
+    nodes = [*meta.graph_def.node, *(n for f in meta.graph_def.library.function for n in f.node_def)]
+    return next(n for n in nodes if n.op == op)
+
+
+def flip_byte(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 0xFF
+    path.write_bytes(data)
+
+
+def manifest_shape(manifest: dict) -> None:
+    manifest["signatures"]["predict_ids"]["outputs"]["logits"]["shape"] = [None, 7]
+    manifest["signature_digest"] = signature_digest(manifest["signatures"])
+
+
+def absolute_constant(meta) -> None:
+    tensor = tf.make_tensor_proto("/home/someone/vocab.txt")
+    meta.graph_def.node.add(op="Const", name="path").attr["value"].tensor.CopyFrom(tensor)
+    meta.graph_def.node[-1].attr["dtype"].type = tf.string.as_datatype_enum
+
+
+def other_weights(folder: Path) -> None:
+    model = CoreClassifier(folder.parents[1])
+    model.vectors.assign(model.vectors * 1.001)
+    write(folder.parents[1] / "other", model)
+    shutil.rmtree(folder / "variables")
+    shutil.copytree(folder.parents[1] / "other" / "variables", folder / "variables")
+
+
+def few_requests(folder: Path, rows: int = 1) -> None:
+    write_warmup(folder, "sentiment", signatures(CoreClassifier(folder.parents[1])), rows)
+
+
+def in_manifest(**changes) -> Callable[[Path], None]:
+    return lambda folder: edit_manifest(folder, lambda manifest: manifest.update(changes))
+
+
+def in_node(field: str, value: str) -> Callable[[Path], None]:
+    return lambda folder: edit_graph(folder, lambda meta: setattr(node(meta, "Softmax"), field, value))
+
+
+def asset_named(name: str) -> Callable[[Path], None]:
+    return lambda folder: edit_graph(folder, lambda meta: setattr(meta.asset_file_def[0], "filename", name))
+
+
+def text_in(name: str, text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(text, encoding="utf-8")
+
+
+def without(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+WARMUP, MANIFEST = "assets.extra/tf_serving_warmup_requests", "assets.extra/export.json"
+WEIGHTS = "variables/variables.data-00000-of-00001"
+# What is broken -> how, the check that must fail first, and what it says.
+BREAKS = {
+    "foreign file": (text_in("notes.txt", "x"), "layout", "foreign files: notes.txt"),
+    "missing asset": (without("assets/vocab.txt"), "layout", "missing under assets/: vocab.txt"),
+    "changed asset": (text_in("assets/labels.txt", "x"), "layout", "not as the manifest says .*labels.txt"),
+    "no warm-up": (without(WARMUP), "layout", f"missing: {WARMUP}"),
+    "no manifest": (without(MANIFEST), "layout", f"missing: {MANIFEST}"),
+    "cut manifest": (text_in(MANIFEST, "{"), "layout", "cannot be read"),
+    "poor manifest": (lambda f: edit_manifest(f, lambda m: m.pop("max_length")), "layout", "lacks max_length"),
+    "machine path": (in_manifest(run="/home/me/run"), "layout", "machine that wrote it: /home/me/run"),
+    "other digest": (in_manifest(signature_digest="0"), "layout", "signature_digest does not belong"),
+    "other shape": (lambda f: edit_manifest(f, manifest_shape), "signatures", "differ from the manifest: predict_ids"),
+    "label dropped": (in_manifest(labels=LABELS[:2]), "signatures", "has 3 columns for 2 labels"),
+    "labels swapped": (in_manifest(labels=LABELS[::-1]), "outputs", "classes are"),
+    "labels renamed": (in_manifest(labels=["x", "y", "z"]), "outputs", "answered the label b'(bad|good|odd)'"),
+    "train tag": (lambda f: edit_graph(f, lambda m: m.meta_info_def.tags.append("train")), "signatures", "tag sets"),
+    "not a model": (lambda f: (f / "saved_model.pb").write_bytes(b"\xff" * 9), "signatures", "cannot be parsed"),
+    "python operator": (in_node("op", "EagerPyFunc"), "operators", "does not run: EagerPyFunc"),
+    "horovod operator": (in_node("op", "HorovodAllreduce"), "operators", "does not run: HorovodAllreduce"),
+    "collective": (in_node("op", "CollectiveReduceV2"), "operators", "does not run: CollectiveReduceV2"),
+    "too new for servers": (in_node("op", "TFText>Utf8Binarize"), "operators", "does not run: TFText>Utf8Binarize"),
+    "unknown operator": (in_node("op", "MyOp"), "operators", "neither TensorFlow nor tf.Text has .* MyOp"),
+    "device name": (in_node("device", "/job:a/device:GPU:0"), "operators", "device names .*/job:a/device:GPU:0"),
+    "absolute path": (lambda f: edit_graph(f, absolute_constant), "operators", "absolute paths.*/home/someone"),
+    "asset outside": (asset_named("../vocab.txt"), "operators", "leaves the export"),
+    "unknown asset": (asset_named("x.txt"), "operators", "reads assets/x.txt, which is missing"),
+    "other weights": (other_weights, "outputs", "differs from the model in memory by"),
+    "damaged weights": (lambda f: flip_byte(f / WEIGHTS, 5), "outputs", "DataLoss|[Cc]hecksum"),
+    "damaged warm-up": (lambda f: flip_byte(f / WARMUP, 20), "warmup", "damaged after 0 records"),
+    "few warm-ups": (few_requests, "warmup", r"no request of serving_default with a batch of \[4\]"),
+    "models.config": (text_in("../../models.config", "model_config_list {"), "server_files", "does not parse"),
+    "unlisted": (text_in("../../models.config", ""), "server_files", "must list 'sentiment' once"),
+    "batch sizes": (
+        text_in("../../batching.config", "max_batch_size { value: 8 } allowed_batch_sizes: [4, 2]"),
+        "server_files",
+        r"\[4, 2\] must ascend to max_batch_size 8",
+    ),
+}
+
+
+def failure(folder: Path, staged: bool = False) -> dict:
+    report = SelfCheck(folder, staged).run()
+    assert not report["ok"], report
+    assert all(check["ok"] for check in report["checks"][:-1])
+    return report["checks"][-1]
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_broken_export_is_caught(copy, name):
+    damage, check, message = BREAKS[name]
+    damage(copy)
+    failed = failure(copy)
+    assert failed["name"] == check and re.search(message, failed["detail"]), failed
+
+
+def test_untouched_export_passes(copy):
+    report = SelfCheck(copy).run()
+    assert report["ok"] and len(report["checks"]) == 9, report
+    assert report["checks"][7]["detail"] == "models.config, batching.config, monitoring.config"
+
+
+@pytest.mark.parametrize("name", ["latest", "01", "0", "1.5"])
+def test_folder_must_be_a_version(copy, name):
+    renamed = copy.rename(copy.with_name(name))
+    assert "positive integer" in failure(renamed)["detail"]
+
+
+def test_fixed_batch_axis(tmp_path):
+    model = CoreClassifier(tmp_path)
+    fixed = Signature(model.answer, {"text": tf.TensorSpec([4], tf.string)}, {"text": TEXTS})
+    write(tmp_path / "fixed", model, {"serving_default": fixed})
+    failed = failure(tmp_path / "fixed", staged=True)
+    assert failed["name"] == "signatures" and "the batch axis must be None, not shape [4]" in failed["detail"]
+
+
+def test_wrong_classify_contract(tmp_path):
+    model = CoreClassifier(tmp_path)
+    raw = signatures(model)["serving_default"]
+    write(tmp_path / "wrong", model, {"serving_default": raw, "classify": raw})
+    assert "classify.inputs must be ['inputs'], not ['text']" in failure(tmp_path / "wrong", staged=True)["detail"]
+
+
+ROWS = np.array([[0.1, 0.2], [0.4, 0.3], [0.5, 0.9]], np.float32)
+
+
+def compared(answer: Callable[[np.ndarray], dict[str, np.ndarray]], recorded: Callable = np.array) -> str:
+    outputs = {str(rows): {"y": encode_array(recorded(ROWS[:rows]))} for rows in (1, 3)}
+    samples = {"inputs": {"x": encode_array(ROWS)}, "outputs": outputs}
+    specs = {"s": {"inputs": {"x": {"dtype": "float32", "shape": [None, 2]}}}}
+    manifest = {"samples": {"s": samples}, "signatures": specs, "labels": None, "tolerance": 1e-5}
+    return check_outputs({"s": lambda inputs: answer(inputs["x"])}, manifest)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda x: {"y": x if len(x) else ROWS[:1]}, "an empty batch gave"),
+        (lambda x: {"y": x + np.float32(2e-4)}, "y differs from the model in memory by 0.0002"),
+        (lambda x: {"z": x}, r"outputs \['z'\], expected \['y'\]"),
+        (lambda x: {"y": x[:, :1]}, r"y has shape \(1, 1\), the model in memory \(1, 2\)"),
+        (lambda x: {"y": np.full_like(x, np.nan)}, "y is not finite"),
+    ],
+)
+def test_wrong_answers_are_found(answer, message):
+    with pytest.raises(CheckFailed, match=message):
+        compared(answer)
+
+
+def test_rows_that_look_at_each_other_are_found():
+    def centred(x: np.ndarray) -> np.ndarray:
+        return x - x.mean(0) if len(x) else x
+
+    with pytest.raises(CheckFailed, match="y of a row depends on the other rows"):
+        compared(lambda x: {"y": centred(x)}, recorded=centred)
+
+
+def test_difference_is_reported():
+    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 4e-06")
+
+
+def test_server_files_keep_what_is_there(tmp_path, published):
+    base = tmp_path / "base"
+    shutil.copytree(published.parents[1], base)
+    own = '# by hand\nmodel_config_list { config { name: "sentiment" base_path: "/srv/x" } }\n'
+    (base / "models.config").write_text(own)
+    (base / "batching.config").write_text("max_batch_size { value: 2 }")
+    for other in ("topics", "a-b"):
+        shutil.copytree(base / "sentiment", base / other)
+    (base / "unfinished" / ".staging-1").mkdir(parents=True)
+    update_server_files(base, "topics", max_batch_size=4, serving_root="/models/")
+    text = (base / "models.config").read_text()
+    assert text.startswith('# by hand\nmodel_config_list { config { name: "sentiment" base_path: "/srv/x" }')
+    assert [text.count(f'name: "{name}"') for name in ("sentiment", "topics", "a-b", "unfinished")] == [1, 1, 1, 0]
+    assert 'base_path: "/models/topics"' in text
+    assert (base / "batching.config").read_text() == "max_batch_size { value: 2 }"
+    update_server_files(base, "topics", max_batch_size=4, serving_root="/models")
+    assert (base / "models.config").read_text() == text
+
+
+def test_unusable_server_file_is_found_before_the_export(tmp_path):
+    (tmp_path / "models.config").write_text("model_config_list { name: }")
+    with pytest.raises(ConfigError, match=r"models.config does not parse.*correct or remove"):
+        check_existing_files(tmp_path)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 5, 64])
+def test_batch_sizes_ascend_to_the_largest(tmp_path, largest, copy):
+    (copy.parents[1] / "batching.config").unlink()
+    update_server_files(copy.parents[1], "sentiment", max_batch_size=largest, serving_root="/models")
+    sizes = [int(line.split()[1]) for line in (copy.parents[1] / "batching.config").read_text().splitlines()
+             if line.startswith("allowed")]  # fmt: skip
+    assert sizes == {1: [1], 2: [1, 2], 5: [1, 2, 4, 5], 64: [1, 2, 4, 8, 16, 32, 64]}[largest]
+
+
+def test_validate_command(copy, capsys):
+    """The one test here that pays for a fresh process."""
+    (copy / "assets/labels.txt").write_text("other")
+    assert validation.main([str(copy), "--json"]) == 4
+    report = json.loads(capsys.readouterr().out)
+    assert report["checks"][0]["name"] == "layout" and not report["checks"][0]["ok"]
+    assert validation.main([str(copy / "missing")]) == 4
+    assert "no such export" in capsys.readouterr().err
+
+
+def test_validate_explains_a_dead_process(copy, monkeypatch):
+    monkeypatch.setattr(validation, "_START", "import sys; sys.exit('killed by something')")
+    with pytest.raises(ModelError, match="died with exit code 1.*killed by something"):
+        validation.validate(copy)

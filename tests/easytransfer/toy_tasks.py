@@ -1,0 +1,160 @@
+"""Small tasks on synthetic data for the training tests."""
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer import keras
+from easytransfer.data.batches import Batches
+from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.layers.dropout import Dropout
+from easytransfer.train.task import Task
+
+WORDS, WIDTH, CLASSES = 40, 8, 3
+
+
+def words_table(rows=50, seed=0):
+    """Texts of 1 to 12 word ids; the label is the class of the word ids' sum."""
+    random = np.random.default_rng(seed)
+    texts = [random.integers(1, WORDS, random.integers(1, 13)) for _ in range(rows)]
+    labels = np.array([int(text.sum()) % CLASSES for text in texts], np.int32)
+    return EncodedTable({"input_ids": Ragged.from_lists(texts), "label_id": labels}, {"input_mask": "input_ids"})
+
+
+def words_batches(rows=50, batch_size=8, shuffle=True, seed=0):
+    return Batches(words_table(rows, seed), batch_size, shuffle=shuffle, seed=3)
+
+
+class Accuracy:
+    main_metric = "accuracy"
+    higher_is_better = True
+
+    def __init__(self):
+        self.right = self.total = 0
+
+    def update(self, batch, outputs):
+        self.right += int((outputs["logits"].argmax(-1) == batch["label_id"]).sum())
+        self.total += len(batch["label_id"])
+
+    def result(self):
+        return {"accuracy": self.right / self.total, "rows": float(self.total)}
+
+
+class WordModel(keras.Model):
+    """Embedding, mean over real words, two layers with dropout, head."""
+
+    def __init__(self, dropout):
+        super().__init__(name="words")
+        self.embedding = keras.layers.Embedding(WORDS, WIDTH, name="embeddings")
+        self.layer_0 = keras.layers.Dense(WIDTH, activation="tanh", name="layer_0")
+        self.layer_1 = keras.layers.Dense(WIDTH, activation="tanh", name="layer_1")
+        self.dropout = Dropout(dropout)
+        self.head = keras.layers.Dense(CLASSES, name="head")
+
+    def call(self, batch, training=False):
+        return self.classify(self.embedding(batch["input_ids"]), batch["input_mask"], training)
+
+    def classify(self, embedded, mask, training):
+        mask = tf.cast(mask, embedded.dtype)[..., None]
+        x = tf.reduce_sum(embedded * mask, 1) / tf.reduce_sum(mask, 1)
+        x = self.dropout(self.layer_0(x), training=training)
+        x = self.dropout(self.layer_1(x), training=training)
+        return {"logits": self.head(x)}
+
+
+class WordTask(Task):
+    """Classifies word lists."""
+
+    def __init__(self, dropout=0.1):
+        self.dropout = dropout
+        self.restored = None
+
+    def build_model(self):
+        model = WordModel(self.dropout)
+        model({"input_ids": tf.ones([1, 2], tf.int32), "input_mask": tf.ones([1, 2], tf.int32)})
+        return model
+
+    def losses(self, batch, outputs):
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label_id"], outputs["logits"])
+        return {"cross_entropy": tf.reduce_sum(each * batch["example_weight"])}
+
+    def evaluator(self):
+        return Accuracy()
+
+    def layer_groups(self):
+        m = self.model
+        return [layer.trainable_variables for layer in (m.embedding, m.layer_0, m.layer_1, m.head)]
+
+    def state(self):
+        return {"note": "kept"}
+
+    def restore_state(self, state):
+        self.restored = state
+
+
+class AdversarialWordTask(WordTask):
+    """Adds the loss at embeddings moved one step along the sign of their gradient (FGSM)."""
+
+    SIZE = 0.05
+
+    def train_step(self, engine, batch):
+        with tf.GradientTape() as tape:
+            embedded = self.model.embedding(batch["input_ids"])
+            with tf.GradientTape() as inner:
+                inner.watch(embedded)
+                outputs = self.model.classify(embedded, batch["input_mask"], True)
+                clean = self.losses(batch, outputs)["cross_entropy"]
+            direction = tf.stop_gradient(tf.sign(inner.gradient(clean, embedded)))
+            moved = self.model.classify(embedded + self.SIZE * direction, batch["input_mask"], True)
+            adversarial = self.losses(batch, moved)["cross_entropy"]
+            objective = engine.scale(clean + adversarial)
+        engine.update(tape.gradient(objective, engine.variables()), self.loss_weight(batch))
+        return {"clean": clean, "adversarial": adversarial}
+
+
+class GeneratorCriticTask(WordTask):
+    """Head and encoder as two players with an optimizer each; the encoder moves in every second step only."""
+
+    def optimizers(self):
+        m = self.model
+        encoder = m.embedding.trainable_variables + m.layer_0.trainable_variables + m.layer_1.trainable_variables
+        return {"critic": m.head.trainable_variables, "generator": encoder}
+
+    def optimizer_settings(self, name):
+        return {"learning_rate": 1.0, "optimizer_type": "adagrad"} if name == "generator" else {}
+
+    def train_step(self, engine, batch):
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.losses(batch, self.forward(batch, training=True))["cross_entropy"]
+            if tf.reduce_max(batch["label_id"]) >= 0:  # A Python `if` on a tensor must work here.
+                loss = tf.identity(loss)
+            critic, generator = engine.scale(loss), engine.scale(-0.5 * loss)
+        weight = self.loss_weight(batch)
+        engine.update(tape.gradient(critic, engine.variables("critic")), weight, "critic")
+        moves = engine.step % 2 == 0
+        engine.update(tape.gradient(generator, engine.variables("generator")), weight, "generator", when=moves)
+        return {"critic": loss, "generator": -0.5 * loss}
+
+
+class Recorder:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self):
+        self.steps, self.evaluations, self.saves, self.messages, self.status = {}, {}, {}, [], None
+
+    def start(self, total_steps, start_step=0):
+        self.total_steps, self.start_step = total_steps, start_step
+
+    def step(self, step, metrics):
+        self.steps[step] = dict(metrics)
+
+    def evaluation(self, step, metrics):
+        self.evaluations[step] = dict(metrics)
+
+    def saved(self, step, path):
+        self.saves[step] = path
+
+    def message(self, text):
+        self.messages.append(text)
+
+    def end(self, status):
+        self.status = status

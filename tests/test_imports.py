@@ -1,0 +1,227 @@
+"""Which way imports go, what stays light, and how large files may get: read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGES = ("easytransfer", "modelzoo", "appzoo")
+# A package may import packages of a lower rank, and of its own rank as long as no cycle comes of it.
+CORE_RANKS = {
+    "errors": 0, "keras": 0,
+    "config": 1, "run": 1,
+    "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
+    "train": 3, "export": 3,
+    # The Python API under the original's names: single files on top of the packages.
+    "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "base_model": 4,
+}  # fmt: skip
+APP_CORE = {"base", "discovery", "jobs", "cli"}
+HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
+OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
+LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")
+LIGHT_MODULES = {"easytransfer", "easytransfer.errors", "easytransfer.text.wordpiece", "appzoo", "appzoo.discovery"}
+FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "util", "helper"}
+FILE_LINES, FUNCTION_LINES, APP_FILES, APP_LINES = 500, 80, 10, 1500
+
+
+def modules(root: Path) -> dict[str, ast.Module]:
+    """Parses every module of our packages below `root`, by dotted name."""
+    found = {}
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            found[name] = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    return found
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imported(tree: ast.AST, known: set[str], everywhere: bool) -> set[str]:
+    """Names of imported modules; `everywhere` includes those inside functions and under TYPE_CHECKING."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= (submodules & known) | ({node.module} if submodules - known else set())
+        elif everywhere or not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node)):
+            names |= imported(node, known, everywhere)
+    return names
+
+
+def graph(trees: dict[str, ast.Module], everywhere: bool) -> dict[str, set[str]]:
+    return {name: imported(tree, set(trees), everywhere) for name, tree in trees.items()}
+
+
+def arrow_error(source: str, target: str) -> str | None:
+    """Says what is wrong with module `source` importing our module `target`, or None."""
+    a, b = source.split("."), target.split(".")
+    if PACKAGES.index(a[0]) < PACKAGES.index(b[0]):
+        return f"{source} imports {target}: {a[0]} must not know {b[0]}"
+    if a[0] == b[0] == "easytransfer" and len(a) > 1 and len(b) > 1:
+        for part in (a[1], b[1]):
+            if part not in CORE_RANKS:
+                return f"easytransfer/{part} has no rank; add it to CORE_RANKS"
+        if CORE_RANKS[a[1]] < CORE_RANKS[b[1]]:
+            return f"{source} imports {target}: {a[1]} is below {b[1]}"
+    if b[0] == "appzoo" and len(b) > 1 and b[1] not in APP_CORE and a[1:2] != b[1:2]:
+        return f"{source} imports {target}: nothing imports an application by name"
+    return None
+
+
+def arrow_errors(imports: dict[str, set[str]]) -> list[str]:
+    pairs = ((source, target) for source in imports for target in sorted(imports[source]))
+    errors = (arrow_error(s, t) for s, t in pairs if t.split(".")[0] in PACKAGES)
+    return [error for error in errors if error]
+
+
+def cycles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Every cycle that a depth-first search closes, each as the path around it."""
+    found, path, done = [], [], set()
+
+    def visit(node: str) -> None:
+        if node in path:
+            found.append([*path[path.index(node) :], node])
+        elif node not in done:
+            path.append(node)
+            for target in sorted(edges.get(node, ())):
+                visit(target)
+            done.add(path.pop())
+
+    for node in sorted(edges):
+        visit(node)
+    return found
+
+
+def package_edges(imports: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The same graph between the subpackages of easytransfer."""
+    edges: dict[str, set[str]] = {}
+    for source, targets in imports.items():
+        a = source.split(".")
+        if a[0] == "easytransfer" and len(a) > 1:
+            ours = {t.split(".")[1] for t in targets if t.startswith("easytransfer.")}
+            edges.setdefault(a[1], set()).update(ours - {a[1]})
+    return edges
+
+
+def heavy_path(name: str, imports: dict[str, set[str]], seen: set[str]) -> list[str] | None:
+    """The chain of module-level imports from `name` to a heavy package, or None. Parents of a module count too."""
+    if name.split(".")[0] in HEAVY:
+        return [name]
+    if name in seen or name.split(".")[0] not in PACKAGES:
+        return None
+    seen.add(name)
+    parents = [name.rsplit(".", 1)[0]] if "." in name else []
+    for target in [*parents, *sorted(imports.get(name, ()))]:
+        chain = heavy_path(target, imports, seen)
+        if chain:
+            return [name, *chain]
+    return None
+
+
+def is_light(name: str) -> bool:
+    parts = name.split(".")
+    app_config = len(parts) == 3 and parts[0] == "appzoo" and parts[2] == "config"
+    return app_config or name in LIGHT_MODULES or any(f"{name}.".startswith(f"{p}.") for p in LIGHT_PREFIXES)
+
+
+@pytest.fixture(scope="module")
+def trees(repository: Path) -> dict[str, ast.Module]:
+    return modules(repository)
+
+
+def test_imports_point_down(trees):
+    assert arrow_errors(graph(trees, everywhere=True)) == []
+
+
+def test_no_import_cycles(trees):
+    imports = graph(trees, everywhere=False)
+    assert cycles(imports) == []
+    assert cycles(package_edges(imports)) == []
+
+
+def test_light_modules_do_not_import_tensorflow(trees):
+    imports = graph(trees, everywhere=False)
+    light = [name for name in trees if is_light(name)]
+    assert len(light) > 10
+    chains = [heavy_path(name, imports, set()) for name in light]
+    assert [" -> ".join(chain) for chain in chains if chain] == []
+
+
+def test_only_one_module_picks_a_keras(trees):
+    offenders = []
+    for name, tree in trees.items():
+        if name == "easytransfer.keras":
+            continue
+        if {target.split(".")[0] for target in imported(tree, set(trees), True)} & {"keras", "tf_keras"}:
+            offenders.append(name)
+        if any(isinstance(n, ast.Attribute) and ast.unparse(n) == "tf.keras" for n in ast.walk(tree)):
+            offenders.append(f"{name} (tf.keras)")
+    assert offenders == []
+
+
+def test_optional_packages_are_imported_inside_functions(trees):
+    imports = graph(trees, everywhere=False)
+    used = {name: {t.split(".")[0] for t in targets} & OPTIONAL for name, targets in imports.items()}
+    assert {name: found for name, found in used.items() if found} == {}
+
+
+def test_size_and_names(repository: Path, trees):
+    errors = []
+    for path in (p for package in PACKAGES for p in sorted((repository / package).rglob("*.py"))):
+        place = path.relative_to(repository)
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > FILE_LINES:
+            errors.append(f"{place}: {lines} lines")
+        if path.stem in FORBIDDEN_NAMES:
+            errors.append(f"{place}: name the subject of the file")
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and (size := node.end_lineno - node.lineno + 1) > FUNCTION_LINES:
+                errors.append(f"{name}.{node.name}: {size} lines")
+    for folder in sorted((repository / "appzoo").iterdir()):
+        files = list(folder.rglob("*.py")) if folder.is_dir() and folder.name not in APP_CORE else []
+        total = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in files)
+        if len(files) >= APP_FILES or total > APP_LINES:
+            errors.append(f"{folder.name}: {len(files)} files, {total} lines")
+    assert errors == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("easytransfer/data/a.py", "from modelzoo.bert import backbone", "easytransfer must not know modelzoo"),
+        ("easytransfer/config/a.py", "def f():\n    import easytransfer.train.loop", "config is below train"),
+        ("modelzoo/a.py", "import appzoo.base", "modelzoo must not know appzoo"),
+        ("appzoo/one/app.py", "from appzoo.two.app import Two", "nothing imports an application by name"),
+        ("appzoo/jobs.py", "from appzoo.two import app", "nothing imports an application by name"),
+        ("easytransfer/novel/a.py", "import easytransfer.errors", "no rank"),
+    ],
+)
+def test_checker_finds_an_arrow_that_points_back(tmp_path, file, text, expected):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(text)
+    (error,) = arrow_errors(graph(modules(tmp_path), everywhere=True))
+    assert expected in error
+
+
+def test_checker_finds_cycles_and_heavy_imports(tmp_path):
+    for file, text in {
+        "easytransfer/data/a.py": "from easytransfer.data import b",
+        "easytransfer/data/b.py": "import easytransfer.data.a\nimport easytransfer.keras",
+        "easytransfer/keras.py": "import tf_keras",
+        "easytransfer/data/c.py": "def f():\n    import tensorflow",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    imports = graph(modules(tmp_path), everywhere=False)
+    assert cycles(imports) == [["easytransfer.data.a", "easytransfer.data.b", "easytransfer.data.a"]]
+    chain = heavy_path("easytransfer.data.a", imports, set())
+    assert chain == ["easytransfer.data.a", "easytransfer.data.b", "easytransfer.keras", "tf_keras"]
+    assert heavy_path("easytransfer.data.c", imports, set()) is None

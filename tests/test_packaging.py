@@ -1,0 +1,112 @@
+"""The lock files agree with setup.py, miss nothing but what is excluded on purpose, and the wheel is complete."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import setuptools  # noqa: F401 - provides distutils
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN_EXTRAS = ("zoo", "plot", "parquet")
+
+
+def locked(name: str) -> dict[str, str]:
+    """Returns version by package of a lock file, as it applies to this Python."""
+    found = {}
+    for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"([a-z0-9][\w.-]*)==([^ ;]+)( ;[^\\]*)?", line):
+            requirement = Requirement(match.group().strip())
+            if requirement.marker is None or requirement.marker.evaluate():
+                found[canonicalize_name(match[1])] = match[2]
+    return found
+
+
+def excluded() -> set[str]:
+    lines = (ROOT / "requirements" / "excluded.txt").read_text(encoding="utf-8").splitlines()
+    return {Requirement(line).name for line in lines if line and not line.startswith("#")}
+
+
+@cache
+def declared() -> dict[str, list[Requirement]]:
+    """Returns the requirements of setup.py by extra, those of the core under ""."""
+    from distutils.core import run_setup
+
+    setup = run_setup(str(ROOT / "setup.py"), stop_after="init")
+    groups = {"": setup.install_requires, **setup.extras_require}
+    return {name: [Requirement(line) for line in lines] for name, lines in groups.items()}
+
+
+def test_locks_hold_what_setup_declares():
+    run, test = locked("run.txt"), locked("run.txt") | locked("test.txt")
+    needed = [(run, r) for group in ("", *RUN_EXTRAS) for r in declared()[group]]
+    needed += [(test, r) for r in declared()["test"] if r.name not in excluded()]
+    wrong = [str(r) for lock, r in needed if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0"))]
+    assert wrong == []
+
+
+def test_torch_is_the_same_everywhere():
+    (torch,) = [str(r) for r in declared()["test"] if r.name == "torch"]
+    assert torch in (ROOT / "requirements" / "peer.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_locked_package_has_hashes():
+    for name in ("run.txt", "test.txt"):
+        text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+        assert all("==" in line and "--hash=sha256:" in line for line in lines), name
+
+
+@pytest.mark.parametrize("name", ["run.txt", "test.txt"])
+def test_lock_is_closed(name):
+    """What an installed package of the lock requires is in the lock too, or is excluded with a reason."""
+    known = {canonicalize_name(p) for p in excluded() | set(locked("run.txt")) | set(locked("test.txt"))}
+    if name == "run.txt":
+        known -= set(locked("test.txt")) - set(locked("run.txt"))
+    missing = set()
+    for package in locked(name):
+        try:
+            lines = metadata.requires(package) or []
+        except metadata.PackageNotFoundError:
+            pytest.skip(f"{package} is not installed; the environment was not made from the lock")
+        for requirement in map(Requirement, lines):
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if applies and canonicalize_name(requirement.name) not in known:
+                missing.add(f"{package} -> {requirement}")
+    assert missing == set()
+
+
+def test_wheel_holds_every_file_of_the_packages(tmp_path: Path):
+    source = tmp_path / "source"
+    source.mkdir()
+    for package in ("easytransfer", "modelzoo", "appzoo"):
+        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path,
+        source,
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("easytransfer-")}
+    built = {"build", "easytransfer.egg-info"}
+    files = {path.relative_to(source) for path in source.glob("*/**/*") if path.is_file()}
+    assert packed == {path.as_posix() for path in files if path.parts[0] not in built}

@@ -1,0 +1,100 @@
+"""Every command of a README is run as written, in a scratch folder that looks like the repository.
+
+Blocks are tagged in the fence: `bash fast` runs by default, `bash` with `-m slow`, `bash install` (which makes an
+environment from the package index) with `-m network`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md"))]
+_BLOCK = re.compile(r"^([ ]*)```(?:bash|sh|shell|console)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def blocks(readme: Path, tag: str) -> list[str]:
+    """Returns the shell blocks of a file that carry `tag` ("" for none)."""
+    found = _BLOCK.findall(readme.read_text(encoding="utf-8"))
+    return [textwrap.dedent(text) for _, given, text in found if given.strip() == tag]
+
+
+def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+
+
+def check(command: str, folder: Path) -> str:
+    done = run(command, folder)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder with the examples, and the user's own tables that the README speaks of."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    sample = ROOT / "examples" / "text_classify"
+    for name, source in {"train.tsv": "train.tsv", "dev.tsv": "dev.tsv", "new.tsv": "test.tsv"}.items():
+        (tmp_path / name).write_bytes((sample / source).read_bytes())
+    return tmp_path
+
+
+def test_every_block_has_a_known_tag():
+    tags = {given.strip() for readme in READMES for _, given, _ in _BLOCK.findall(readme.read_text(encoding="utf-8"))}
+    assert tags == {"", "fast", "install"}
+
+
+def test_fast_commands(scratch: Path):
+    for block in blocks(ROOT / "README.md", "fast"):
+        for line in block.replace("\\\n", " ").splitlines():
+            assert check(line, scratch).strip(), f"{line} printed nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands(readme: Path, scratch: Path):
+    for block in blocks(readme, ""):
+        check(block, scratch)
+    if readme == ROOT / "README.md":
+        predicted = (scratch / "predictions.tsv").read_text(encoding="utf-8").splitlines()
+        assert [line.split("\t")[-1] for line in predicted] == (scratch / "new.tsv").read_text().splitlines()
+        assert (scratch / "serving" / "models.config").is_file()
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_installing_commands(tmp_path: Path):
+    (demo,) = [block for block in blocks(ROOT / "README.md", "install") if "demo" in block]
+    done = run(demo, ROOT, EZ_VENV=str(tmp_path / "venv"))
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def test_ci_runs_the_documented_test_command():
+    (command,) = [block for block in blocks(ROOT / "README.md", "install") if "test" in block]
+    assert command.strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_links_lead_to_files():
+    dead = [
+        f"{readme.relative_to(ROOT)}: {target}"
+        for readme in [*READMES, ROOT / "benchmarks" / "README.md"]
+        for target in _LINK.findall(readme.read_text(encoding="utf-8"))
+        if not (readme.parent / target).exists()
+    ]
+    assert dead == []
