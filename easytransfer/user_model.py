@@ -204,7 +204,8 @@ class _HookTask(Task):
         """Calls `build_logits` on the first rows, which creates the variables and tells the preprocessor."""
         self.model = _HookModel(self._app)
         features = RawRows(self._sample, self._app.job.data)
-        output = self.model(features, mode="eval")
+        # Not through Keras' __call__, which copies dicts and would lose what `features` carries.
+        output = self.model.call(features, mode="eval")
         self._preprocessor = features.preprocessor
         # A subclass made for prediction alone returns a dict and has no metrics.
         self._metrics = self._app.build_eval_metrics(*output) if isinstance(output, tuple) else {}

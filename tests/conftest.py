@@ -20,3 +20,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets not found at {folder}; set EZ_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A seeded two-layer BERT folder with a small vocabulary."""
+    from modelzoo.commands import make_tiny
+
+    folder = tmp_path_factory.mktemp("zoo") / "tiny-bert"
+    make_tiny(folder)
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
@@ -17,8 +18,11 @@ def evaluate(config: JobConfig) -> dict[str, Any]:
     """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file."""
     trained = open_trained(config)
     app = trained.app
-    bad_rows = BadRows(config.data.bad_rows, config.data.max_bad_rows)
+    # A published export is never written to.
+    aside = Path("evaluate.bad") if trained.step is None else trained.folder / "bad_rows.evaluate.tsv"
+    bad_rows = BadRows(config.data.bad_rows, config.data.max_bad_rows, aside)
     loaded = load_rows(app, config.data.input_table, True, bad_rows, limit=100 if config.runtime.dry_run else None)
+    bad_rows.close()
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size)

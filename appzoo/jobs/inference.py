@@ -26,7 +26,7 @@ def outputs_in_order(table: EncodedTable, call: Call, batch_size: int) -> dict[s
     order = np.argsort(table.lengths, kind="stable")
     parts: dict[str, list[np.ndarray]] = {}
     for rows in _slices(order, batch_size):
-        for name, value in call(table.batch(rows)).items():
+        for name, value in call(table.batch(rows, pad_multiple=1)).items():
             parts.setdefault(name, []).append(np.asarray(value))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import encoded_chunks, open_input, output_form
+from appzoo.jobs.tables import encoded_chunks, open_input, output_form, quarantine_path
 from appzoo.jobs.trained import Trained, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import BadRows
@@ -27,7 +26,7 @@ def predict(config: JobConfig) -> dict[str, Any]:
     app, data = trained.app, config.data
     columns = _model_columns(trained, data.output_schema)
     append = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
-    bad_rows = BadRows(data.bad_rows, data.max_bad_rows, _quarantine(data.output_table))
+    bad_rows = BadRows(data.bad_rows, data.max_bad_rows, quarantine_path(data.output_table))
     table = open_input(app, data.input_table, app.input_columns() + append, bad_rows)
     if config.runtime.dry_run:
         return {"mode": "predict", "dry_run": True, "columns": columns + append}
@@ -73,6 +72,3 @@ def _model_columns(trained: Trained, output_schema: str | None) -> list[str]:
             )
     return asked
 
-
-def _quarantine(output: str) -> Path:
-    return Path(f"{output}.bad")

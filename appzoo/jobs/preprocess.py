@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.jobs.tables import encoded_chunks, open_input, output_form
+from appzoo.jobs.tables import encoded_chunks, open_input, output_form, quarantine_path
 from appzoo.jobs.trained import new_app
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
@@ -32,7 +32,7 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     labelled = data.label_name is not None
     columns = _columns(data.output_schema, labelled)
     append = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
-    bad_rows = BadRows(data.bad_rows, data.max_bad_rows)
+    bad_rows = BadRows(data.bad_rows, data.max_bad_rows, quarantine_path(data.output_table))
     needed = app.input_columns() + append + ([data.label_name] if labelled else [])
     table = open_input(app, data.input_table, needed, bad_rows)
     form = output_form(data, data.output_table)
@@ -41,7 +41,8 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
             if len(encoded):
                 dense = _dense(encoded, data.sequence_length)
                 writer.write({name: dense[name] for name in columns} | {name: chunk.columns[name] for name in append})
-    say(f"wrote {table.count.accepted} rows to {data.output_table}")
+    bad_rows.close()
+    say(f"wrote {table.count.accepted} rows to {data.output_table} ({table.count.rejected} rejected)")
     return {
         "mode": "preprocess",
         "output": data.output_table,

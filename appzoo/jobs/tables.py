@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from appzoo.base import App
 from easytransfer.config.job import DataConfig
@@ -49,6 +50,11 @@ def output_form(data: DataConfig, output: str) -> str | None:
     """Returns `text` for a `.csv` output of a job whose `.csv` input is the original's TAB-separated form."""
     original = data.input_schema is not None and data.header == "none" and data.delimiter == "\t"
     return "text" if original and output.endswith((".csv", ".csv.gz")) else None
+
+
+def quarantine_path(output: str) -> Path:
+    """Returns where bad rows of a job go under `badRows=quarantine`: beside its output."""
+    return Path(f"{output}.bad")
 
 
 def encoded_chunks(

@@ -21,6 +21,7 @@ from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record, input_files
 from easytransfer.run.folder import RunFolder
+from easytransfer.run.lock import check_space
 from easytransfer.run.log import say, warn
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
@@ -60,6 +61,7 @@ def train(config: JobConfig) -> dict[str, Any]:
             folder.finish("failed", error=error)
             raise
         folder.finish("done", report=report)
+    write_card(folder.path)
     _say_end(config, report)
     shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
@@ -72,16 +74,19 @@ def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
     devices = [device.name for device in tf.config.list_physical_devices()]
     folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
     app.fit_labels(tables["train"].encoded)
-    batches = Batches(tables["train"].encoded, config.train.batch_size, shuffle=True, seed=config.runtime.seed)
-    held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False)
+    seed, multiple = config.runtime.seed, _pad_multiple(config)
+    batches = Batches(
+        tables["train"].encoded, config.train.batch_size, shuffle=True, seed=seed, pad_multiple=multiple
+    )
+    held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False, pad_multiple=multiple)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter)
+    check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
     fit = trainer.fit(batches, held_out)
     report = _evaluate_best(app, config, folder, tables, fit)
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
     path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
-    write_card(folder.path, report)
     return report
 
 
@@ -131,6 +136,16 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
         "loss": float(tf.add_n(list(losses.values())) / app.loss_weight(batch)),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
     }
+
+
+def _pad_multiple(config: JobConfig) -> int:
+    """Padded widths: few shapes where each is compiled or aligned, no surplus column on a plain CPU."""
+    return 8 if config.runtime.enable_xla or tf.config.list_physical_devices("GPU") else 1
+
+
+def _checkpoint_bytes(app: App) -> int:
+    """Size of a checkpoint: weights and at most two optimizer slots, float32."""
+    return 3 * 4 * sum(variable.shape.num_elements() for variable in app.model.weights)
 
 
 def _evaluate_best(

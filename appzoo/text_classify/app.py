@@ -109,6 +109,7 @@ class TextClassify(App):
             model.pretrain_model_name_or_path if folder is None else folder,
             zoo=self.config.runtime.model_zoo_base_path,
             weights=folder is None and not model.from_scratch,
+            seed=self.config.runtime.seed,
         )
         self.model = TextClassifier(backbone, self.target.num_outputs, model.dropout_rate)
         ids = tf.ones([1, 4], tf.int32)

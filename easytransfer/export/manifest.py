@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def build_manifest(
     name: str | None,
     max_batch_size: int,
     tolerance: float,
+    float_types: Sequence[str],
 ) -> dict[str, Any]:
     """Returns everything `export.json` holds.
 
@@ -49,6 +50,7 @@ def build_manifest(
         name: Model name, None in a flat export.
         max_batch_size: Largest batch of the warm-up requests.
         tolerance: Largest absolute or relative difference of an answer.
+        float_types: Floating-point types the graph works in.
     """
     assets = {path.name: file_digest(path) for path in sorted(asset_folder.glob("*"))}
     manifest: dict[str, Any] = {"labels": None, "max_length": None, "tokenizer_digest": _tokenizer_digest(assets)}
@@ -61,6 +63,7 @@ def build_manifest(
         "git_revision": git_revision(),
         "max_batch_size": max_batch_size,
         "tolerance": tolerance,
+        "float_types": list(float_types),
         "assets": assets,
         "signatures": {key: {"doc": signatures[key].doc, **declared[key]} for key in signatures},
         "signature_digest": signature_digest(dict(declared)),

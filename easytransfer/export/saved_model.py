@@ -18,7 +18,7 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.manifest import build_manifest, servable_output
 from easytransfer.export.selfcheck.contract import graph_signatures
 from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.operators import read_saved_model
+from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
 from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files, write_atomically
 from easytransfer.export.validate import failed_check, validate
@@ -133,10 +133,10 @@ def write_servable(
         ) from error
     _copy_assets(folder / "assets", assets)
     (folder / "assets.extra").mkdir()
-    declared = graph_signatures(read_saved_model(folder).meta_graphs[0])
+    proto = read_saved_model(folder)
     content = build_manifest(
-        manifest, signatures, declared, folder / "assets",
-        name=name, max_batch_size=max_batch_size, tolerance=tolerance,
+        manifest, signatures, graph_signatures(proto.meta_graphs[0]), folder / "assets", name=name,
+        max_batch_size=max_batch_size, tolerance=tolerance, float_types=graph_float_types(proto),
     )  # fmt: skip
     write_atomically(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_warmup(folder, name or "default", signatures, max_batch_size)

@@ -26,6 +26,8 @@ except ImportError as error:
         fix="pip install 'tensorflow-text==2.20.*', the release of the installed TensorFlow",
     ) from error
 
+# Nothing here branches on tensors in Python, and tracing is faster without the source transformation.
+_no_autograph = tf.autograph.experimental.do_not_convert
 # Private-use characters, one of which stands for words that are too long to be looked up.
 _PRIVATE_USE = range(0xE000, 0xF900)
 
@@ -89,6 +91,7 @@ class GraphWordPiece(tf.Module):
         module._folder = _Folder(folder)
         return module
 
+    @_no_autograph
     def __call__(self, text: tf.Tensor, pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Encodes texts or pairs of texts.
 
@@ -97,7 +100,8 @@ class GraphWordPiece(tf.Module):
             pair: Second texts, string [B], or None.
 
         Returns:
-            `input_ids`, `input_mask` and `segment_ids`, int32 [B, T] with T the longest row, at most `max_length`.
+            `input_ids`, `input_mask` and `segment_ids`, int32 [B, T]. T is the longest row: at most
+            `max_length`, and 1 for an empty batch.
         """
         room = text_room(self.max_length, pair is not None)
         first = self.pieces(text)
@@ -114,12 +118,17 @@ class GraphWordPiece(tf.Module):
         segment_ids = tf.concat([tf.ones_like(part) * number for part, number in zip(parts, segments, strict=True)], 1)
         # At least one column, also for an empty batch: encoders read the first token.
         width = tf.maximum(ids.bounding_shape(axis=1), 1)
-        padded = {"input_ids": (ids, self._ids["pad"]), "input_mask": (tf.ones_like(ids), 0), "segment_ids": (segment_ids, 0)}
+        padded = {
+            "input_ids": (ids, self._ids["pad"]),
+            "input_mask": (tf.ones_like(ids), 0),
+            "segment_ids": (segment_ids, 0),
+        }
         return {
             name: tf.ensure_shape(value.to_tensor(pad, shape=tf.stack([ids.nrows(), width])), [None, None])
             for name, (value, pad) in padded.items()
         }
 
+    @_no_autograph
     def pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the piece ids of every text, int32 [B, (pieces)], without special tokens and not truncated."""
         words = self.words(text)
@@ -127,6 +136,7 @@ class GraphWordPiece(tf.Module):
         values = tf.where(too_long, self._too_long, words.values)
         return words.with_values(self._pieces.tokenize(values)).merge_dims(1, 2)
 
+    @_no_autograph
     def words(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the cleaned, folded and split words of every text, string [B, (words)]."""
         # The space in front makes every row start with a starter and a word break, so that all rows can be treated

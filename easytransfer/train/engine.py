@@ -18,11 +18,11 @@ from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import build_optimizer, build_schedule
 from easytransfer.train.averaging import AveragedWeights
+from easytransfer.train.gradients import Accumulator, Gradients, dense
 from easytransfer.train.parameters import select_parameters
 from easytransfer.train.precision import LossScale
 from easytransfer.train.task import Batch, Task
 
-Gradients = list["tf.Tensor | tf.IndexedSlices | None"]
 # Sums every tensor over all workers. The list is the same on every worker: all gradients of a step that exist, in
 # order, and last one float32 vector with the summed losses and weights.
 Reduce = Callable[[list["tf.Tensor | tf.IndexedSlices"]], list["tf.Tensor | tf.IndexedSlices"]]
@@ -83,7 +83,8 @@ class Engine:
         self._weight_names: list[str] = []
         trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
         self.averages = AveragedWeights(trained, train.ema_decay)
-        self._make_accumulators()
+        variables = {name: chosen.variables for name, chosen in self._parameters.items()}
+        self._accumulator = Accumulator(variables) if train.num_accumulated_batches > 1 else None
         self._make_functions(signature, runtime.enable_xla)
 
     # What a train step uses ----------------------------------------------------------------------------------
@@ -185,16 +186,6 @@ class Engine:
 
     # Inside --------------------------------------------------------------------------------------------------
 
-    def _make_accumulators(self) -> None:
-        self._accumulators: dict[str, list[tf.Variable]] = {}
-        if self._train.num_accumulated_batches > 1:
-            self._accumulators = {
-                name: [tf.Variable(tf.zeros_like(v), trainable=False) for v in chosen.variables]
-                for name, chosen in self._parameters.items()
-            }
-            # One element is enough to start from: it is broadcast against the first vector added.
-            self._sums = tf.Variable(tf.zeros([1]), shape=[None], trainable=False)
-
     def _make_functions(self, signature: Signature | None, xla: bool) -> None:
         self._xla = xla
         self._forward_backward = tf.function(self._collect, jit_compile=True if xla else None)
@@ -215,7 +206,7 @@ class Engine:
         if not updates:
             raise ValueError(f"{type(self.task).__name__}.train_step did not call engine.update")
         if self._xla:
-            updates = {name: update._replace(gradients=_dense(update.gradients)) for name, update in updates.items()}
+            updates = {name: update._replace(gradients=dense(update.gradients)) for name, update in updates.items()}
         return {name: tf.cast(loss, tf.float32) for name, loss in losses.items()}, updates
 
     def _one_batch(self, batch: Batch, index: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor, Conditions]:
@@ -229,26 +220,15 @@ class Engine:
         gradients = {name: update.gradients for name, update in updates.items()}
         return gradients, vector, {name: update.when for name, update in updates.items()}
 
-    def _add(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
-        """Adds a micro-batch to the accumulators and returns the sums so far."""
-        sums = {
-            name: [
-                None if g is None else a.assign_add(g).read_value() for g, a in zip(_dense(given), into, strict=True)
-            ]
-            for name, given in gradients.items()
-            for into in [self._accumulators[name]]
-        }
-        return sums, tf.ensure_shape(self._sums.assign(self._sums + vector).read_value(), vector.shape)
-
     def _accumulate(self, batch: Batch, index: tf.Tensor) -> None:
         gradients, vector, _ = self._one_batch(batch, index)
-        self._add(gradients, vector)
+        self._accumulator.add(gradients, vector)
 
     def _finish(self, batch: Batch, index: tf.Tensor) -> tf.Tensor:
         """Runs the last micro-batch of a step and updates the weights."""
         gradients, vector, when = self._one_batch(batch, index)
-        if self._accumulators:
-            gradients, vector = self._add(gradients, vector)
+        if self._accumulator is not None:
+            gradients, vector = self._accumulator.add(gradients, vector)
         gradients, vector = self._reduced(gradients, vector)
         return self._apply(gradients, vector, when)
 
@@ -257,7 +237,7 @@ class Engine:
         present = [g for given in gradients.values() for g in given if g is not None]
         *summed, vector = self._reduce([*present, vector])
         rest = iter(summed)
-        filled = {name: _dense([None if g is None else next(rest) for g in given]) for name, given in gradients.items()}
+        filled = {name: dense([None if g is None else next(rest) for g in given]) for name, given in gradients.items()}
         return filled, vector
 
     def _apply(self, gradients: dict[str, Gradients], vector: tf.Tensor, when: Conditions) -> tf.Tensor:
@@ -276,12 +256,11 @@ class Engine:
 
         # Once a step has failed, nothing changes the weights any more: the host sees it only at the next log or save.
         tf.cond(finite & ~self.failed, change, lambda: tf.constant(0.0))
-        for accumulator in tf.nest.flatten(self._accumulators):
-            accumulator.assign(tf.zeros_like(accumulator))
-        if self._accumulators:
-            self._sums.assign(tf.zeros([1]))
+        if self._accumulator is not None:
+            self._accumulator.reset()
         self.step.assign_add(1)
-        facts = [norm, next(iter(rates.values())), tf.cast(~finite, tf.float32), tf.cast(self.failed, tf.float32), scale]
+        skipped, failed = tf.cast(~finite, tf.float32), tf.cast(self.failed, tf.float32)
+        facts = [norm, next(iter(rates.values())), skipped, failed, scale]
         return tf.concat([vector, tf.stack(facts)], axis=0)
 
     def _clip(
@@ -307,11 +286,6 @@ class Engine:
 
 def _tensors(batch: dict[str, np.ndarray]) -> Batch:
     return {name: tf.convert_to_tensor(value) for name, value in batch.items()}
-
-
-def _dense(gradients: Gradients) -> list[tf.Tensor | None]:
-    """Makes sparse gradients dense: Adam's moments of an embedding decay for all its rows, see `Optimizer`."""
-    return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
 def _when(condition: tf.Tensor | None, apply: Callable, gradients: list, factor: tf.Tensor, rate: tf.Tensor) -> None:

@@ -64,7 +64,6 @@ class Fitting:
         train: When to log, evaluate and stop.
         checkpoints: Reads and writes checkpoints.
         reporter: Receives progress.
-        stop: Flag of the signals.
         batches: Training rows.
         eval_batches: Rows evaluated during training; None = no evaluation.
     """
@@ -77,20 +76,19 @@ class Fitting:
         train: TrainConfig,
         checkpoints: RunCheckpoints,
         reporter: Reporter,
-        stop: StopRequest,
         batches: Batches,
         eval_batches: Batches | None,
     ) -> None:
         self.engine, self.inference, self.plan, self.train = engine, inference, plan, train
-        self.checkpoints, self.reporter, self.stop = checkpoints, reporter, stop
+        self.checkpoints, self.reporter = checkpoints, reporter
         self.batches, self.eval_batches = batches, eval_batches
         self.progress = Progress(BestTracker(train.metric_for_best, train.early_stopping_patience))
         self.log = StepLog(engine, reporter)
         self._last_evaluation = -float("inf")
 
-    def run(self) -> FitResult:
-        """Starts or continues, and goes on to the end of the plan; raises what `Trainer.fit` says."""
-        begin, progress = time.monotonic(), self.progress
+    def run(self, stop: StopRequest) -> FitResult:
+        """Starts or continues and goes on to the end of the plan, or to `stop`; raises what `Trainer.fit` says."""
+        self.stop, begin, progress = stop, time.monotonic(), self.progress
         self.checkpoints.start(progress)
         self.reporter.start(self.plan.total_steps, progress.step)
         try:

@@ -113,12 +113,13 @@ class Trainer:
         checkpoints = RunCheckpoints(
             self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self._replica == 0
         )
+        fitting = Fitting(
+            self.engine, self.inference, plan, self.train, checkpoints, self.reporter, batches, eval_batches
+        )
         status = "failed"
         try:
             with StopRequest() as stop:
-                result = Fitting(
-                    self.engine, self.inference, plan, self.train, checkpoints, self.reporter, stop, batches, eval_batches
-                ).run()
+                result = fitting.run(stop)
             status = "early_stopped" if result.stopped_early else "done"
             return result
         except Interrupted:

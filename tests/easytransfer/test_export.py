@@ -70,6 +70,7 @@ def test_manifest_repeats_the_model(core):
     manifest = json.loads((report.path / "assets.extra/export.json").read_text(encoding="utf-8"))
     assert manifest["labels"] == LABELS and manifest["max_length"] == 128 and len(manifest["tokenizer_digest"]) == 64
     assert manifest["config"] == {"tables": ["a.tsv,b.tsv", "c/d.tsv"]}
+    assert manifest["float_types"] == ["float32"]
     assert manifest["packages"]["tensorflow"] == tf.__version__
     assert manifest["signatures"]["predict_ids"]["inputs"]["input_ids"] == {"dtype": "int32", "shape": [None, None]}
     recorded = manifest["samples"]["serving_default"]["outputs"]["3"]["probabilities"]

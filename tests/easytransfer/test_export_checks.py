@@ -211,6 +211,7 @@ def compared(answer: Callable[[np.ndarray], dict[str, np.ndarray]], recorded: Ca
     samples = {"inputs": {"x": encode_array(ROWS)}, "outputs": outputs}
     specs = {"s": {"inputs": {"x": {"dtype": "float32", "shape": [None, 2]}}}}
     manifest = {"samples": {"s": samples}, "signatures": specs, "labels": None, "tolerance": 1e-5}
+    manifest["float_types"] = ["float32"]
     return check_outputs({"s": lambda inputs: answer(inputs["x"])}, manifest)
 
 

@@ -101,14 +101,16 @@ class AdversarialWordTask(WordTask):
             embedded = self.model.embedding(batch["input_ids"])
             with tf.GradientTape() as inner:
                 inner.watch(embedded)
-                outputs = self.model.classify(embedded, batch["input_mask"], True)
-                clean = self.losses(batch, outputs)["cross_entropy"]
+                clean = self._loss(batch, embedded)
             direction = tf.stop_gradient(tf.sign(inner.gradient(clean, embedded)))
-            moved = self.model.classify(embedded + self.SIZE * direction, batch["input_mask"], True)
-            adversarial = self.losses(batch, moved)["cross_entropy"]
+            adversarial = self._loss(batch, embedded + tf.cast(self.SIZE, embedded.dtype) * direction)
             objective = engine.scale(clean + adversarial)
         engine.update(tape.gradient(objective, engine.variables()), self.loss_weight(batch))
         return {"clean": clean, "adversarial": adversarial}
+
+    def _loss(self, batch, embedded):
+        logits = self.model.classify(embedded, batch["input_mask"], True)["logits"]
+        return self.losses(batch, {"logits": tf.cast(logits, tf.float32)})["cross_entropy"]
 
 
 class GeneratorCriticTask(WordTask):

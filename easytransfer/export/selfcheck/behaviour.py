@@ -17,8 +17,10 @@ from .values import decode_array, take_rows
 
 Arrays = dict[str, np.ndarray]
 Caller = Callable[[Mapping[str, np.ndarray]], Arrays]
-# Rows of a batch may differ in the last bits from the same rows alone: sums run in another order.
-ROW_TOLERANCE = 1e-4
+# Rows of a batch may differ in the last bits from the same rows alone: sums run in another order. Half precision has
+# 8 to 11 bits, and its roundings add up over the layers.
+ROW_TOLERANCE, HALF_ROW_TOLERANCE = 1e-4, 0.05
+HALF_TYPES = {"bfloat16", "float16"}
 HARD_TEXTS = ("", "naïve café, Straße, 漢字かな 한국어 العربية 👩‍👩‍👧 \u0000\u200b\t", "long " * 3000)
 
 
@@ -67,7 +69,7 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
     Raises:
         CheckFailed: A signature fails, mixes rows, or differs from what the manifest recorded.
     """
-    largest = 0.0
+    largest, half = 0.0, HALF_TYPES & set(manifest["float_types"])
     for name, samples in manifest["samples"].items():
         inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
         answers = {}
@@ -79,8 +81,9 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
             _check_label_values(name, answers[rows], manifest["labels"])
         empty = _call(f"{name}, empty batch", callers[name], {key: value[:0] for key, value in inputs.items()})
         if any(value.shape[:1] != (0,) for value in empty.values()):
-            raise CheckFailed(f"{name}: an empty batch gave { ({k: v.shape for k, v in empty.items()}) }")
-        _check_rows_apart(name, list(answers.values()))
+            shapes = {key: value.shape for key, value in empty.items()}
+            raise CheckFailed(f"{name}: an empty batch gave {shapes}")
+        _check_rows_apart(name, list(answers.values()), HALF_ROW_TOLERANCE if half else ROW_TOLERANCE)
         if hard_texts:
             _check_hard_texts(name, callers[name], manifest["signatures"][name])
     return f"largest difference from the model in memory {largest:.2g}"
@@ -150,14 +153,14 @@ def _check_label_values(name: str, outputs: Arrays, labels: list[str] | None) ->
             raise CheckFailed(f"{name}: answered the label {value!r}, which is none of {labels}")
 
 
-def _check_rows_apart(name: str, answers: list[Arrays]) -> None:
+def _check_rows_apart(name: str, answers: list[Arrays], tolerance: float) -> None:
     """The server joins rows of different requests, so the answer to the first row must not depend on the others."""
     for other in answers[1:]:
         for key, value in answers[0].items():
             alone, together = value[:1], other[key][:1]
             # An axis whose length follows the longest row of the batch cannot be compared.
             if alone.dtype.kind == "f" and alone.shape == together.shape:
-                if not np.allclose(alone, together, rtol=ROW_TOLERANCE, atol=ROW_TOLERANCE):
+                if not np.allclose(alone, together, rtol=tolerance, atol=tolerance):
                     raise CheckFailed(f"{name}: {key} of a row depends on the other rows of its batch")
 
 

@@ -20,7 +20,7 @@ ALLOWED_FILES = re.compile(
 # `labels`, `max_length` and `tokenizer_digest` may be null where a model has none, but must be stated.
 REQUIRED_KEYS = (
     "format", "packages", "git_revision", "labels", "max_length", "tokenizer_digest", "assets", "max_batch_size",
-    "tolerance", "signatures", "samples",
+    "tolerance", "float_types", "signatures", "samples",
 )  # fmt: skip
 ABSOLUTE_PATH = re.compile(r"^(/([^/\0\n]+/)+[^/\0\n]+|[A-Za-z]:\\[^\0\n]+)$")
 

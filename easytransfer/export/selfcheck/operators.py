@@ -48,6 +48,12 @@ def graph_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
     return {node.op for node in _nodes(proto)} - functions
 
 
+def graph_float_types(proto: saved_model_pb2.SavedModel) -> list[str]:
+    """Returns names of the floating-point types that operators of the graph work in."""
+    found = {attribute.type for node in _nodes(proto) for attribute in node.attr.values() if attribute.type}
+    return sorted(kind.name for kind in map(tf.dtypes.as_dtype, found) if kind.is_floating)
+
+
 def registered_operators() -> set[str]:
     """Returns names of all operators this process knows."""
     listed = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))

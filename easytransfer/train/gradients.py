@@ -1,0 +1,45 @@
+"""Gradients by optimizer: made dense, summed over micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import tensorflow as tf
+
+Gradients = list["tf.Tensor | tf.IndexedSlices | None"]
+
+
+def dense(gradients: Gradients) -> list[tf.Tensor | None]:
+    """Makes sparse gradients dense: Adam's moments of an embedding decay for all its rows, see `Optimizer`."""
+    return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+class Accumulator(tf.Module):
+    """Sums of gradients, and of the vector of losses and weights, over the micro-batches of a step.
+
+    Args:
+        variables: Trained variables by optimizer.
+    """
+
+    def __init__(self, variables: Mapping[str, Sequence[tf.Variable]]) -> None:
+        super().__init__()
+        self._sums = {
+            name: [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in each]
+            for name, each in variables.items()
+        }
+        # One element is enough to start from: it is broadcast against the first vector added.
+        self._vector = tf.Variable(tf.zeros([1]), shape=[None], trainable=False)
+
+    def add(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
+        """Adds a micro-batch and returns the sums so far; a missing gradient stays missing."""
+        sums: dict[str, Gradients] = {}
+        for name, given in gradients.items():
+            pairs = zip(dense(given), self._sums[name], strict=True)
+            sums[name] = [None if g is None else total.assign_add(g).read_value() for g, total in pairs]
+        return sums, tf.ensure_shape(self._vector.assign(self._vector + vector).read_value(), vector.shape)
+
+    def reset(self) -> None:
+        """Starts the next step."""
+        for total in tf.nest.flatten(self._sums):
+            total.assign(tf.zeros_like(total))
+        self._vector.assign(tf.zeros([1]))
