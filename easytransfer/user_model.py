@@ -222,9 +222,9 @@ class _HookTask(Task):
         backbones = [obj.backbone for obj in self.model.objects.values() if hasattr(obj, "backbone")]
         if len(backbones) != 1:
             return super().layer_groups()
-        groups = backbones[0].layer_groups()
-        known = {id(variable) for group in groups for variable in group}
-        return [*groups, [v for v in self.model.trainable_variables if id(v) not in known]]
+        *encoder, pooler = backbones[0].layer_groups()
+        known = {id(variable) for group in (*encoder, pooler) for variable in group}
+        return [*encoder, [*pooler, *(v for v in self.model.trainable_variables if id(v) not in known)]]
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Returns logits and labels, in evaluation also what the metrics need."""

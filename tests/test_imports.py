@@ -15,7 +15,7 @@ CORE_RANKS = {
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
     "train": 3, "export": 3,
     # The Python API under the original's names: single files on top of the packages.
-    "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "base_model": 4,
+    "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,
 }  # fmt: skip
 APP_CORE = {"base", "discovery", "jobs", "cli"}
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}

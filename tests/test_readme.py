@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md"))]
+READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md")), *sorted(ROOT.glob("appzoo/*/README.md"))]
 _BLOCK = re.compile(r"^([ ]*)```(?:bash|sh|shell|console)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -48,7 +48,8 @@ def check(command: str, folder: Path) -> str:
 @pytest.fixture
 def scratch(tmp_path: Path) -> Path:
     """A folder with the examples, and the user's own tables that the README speaks of."""
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for name in ("examples", "appzoo"):
+        (tmp_path / name).symlink_to(ROOT / name)
     sample = ROOT / "examples" / "text_classify"
     for name, source in {"train.tsv": "train.tsv", "dev.tsv": "dev.tsv", "new.tsv": "test.tsv"}.items():
         (tmp_path / name).write_bytes((sample / source).read_bytes())
@@ -74,7 +75,8 @@ def test_commands(readme: Path, scratch: Path):
     if readme == ROOT / "README.md":
         predicted = (scratch / "predictions.tsv").read_text(encoding="utf-8").splitlines()
         assert [line.split("\t")[-1] for line in predicted] == (scratch / "new.tsv").read_text().splitlines()
-        assert (scratch / "serving" / "models.config").is_file()
+        assert (scratch / "exported" / "1" / "saved_model.pb").is_file()
+        assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
 
 
 @pytest.mark.network

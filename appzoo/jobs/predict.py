@@ -71,4 +71,3 @@ def _model_columns(trained: Trained, output_schema: str | None) -> list[str]:
                 fix=did_you_mean(name, available),
             )
     return asked
-

@@ -70,19 +70,22 @@ def encoded_chunks(
     return prefetch(encode(), depth=2)
 
 
-def load_rows(app: App, spec: str, with_labels: bool, bad_rows: BadRows, limit: int | None = None) -> EncodedRows:
+def load_rows(
+    app: App, spec: str, with_labels: bool, bad_rows: BadRows | None = None, limit: int | None = None
+) -> EncodedRows:
     """Reads and encodes a table.
 
     Args:
         app: Prepared application.
         spec: File, glob, folder or comma list.
         with_labels: Whether the label column is read.
-        bad_rows: Policy and counts.
+        bad_rows: Policy and counts; stops at the first bad row when None.
         limit: Read about this many rows only, for `dryRun`.
 
     Raises:
         DataError: No row is left.
     """
+    bad_rows = bad_rows or BadRows("fail")
     needed = app.input_columns() + ([app.config.data.label_name] if with_labels else [])
     table = open_input(app, spec, needed, bad_rows)
     parts = []

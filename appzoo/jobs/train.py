@@ -75,9 +75,7 @@ def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
     folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
     app.fit_labels(tables["train"].encoded)
     seed, multiple = config.runtime.seed, _pad_multiple(config)
-    batches = Batches(
-        tables["train"].encoded, config.train.batch_size, shuffle=True, seed=seed, pad_multiple=multiple
-    )
+    batches = Batches(tables["train"].encoded, config.train.batch_size, shuffle=True, seed=seed, pad_multiple=multiple)
     held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False, pad_multiple=multiple)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter)

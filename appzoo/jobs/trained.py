@@ -16,6 +16,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.train import checkpoint
+from easytransfer.train.precision import compute_precision
 
 # Arrays of a batch that the model does not read.
 NOT_INPUTS = ("label_id", "example_weight")
@@ -57,7 +58,8 @@ def open_trained(config: JobConfig) -> Trained:
     path = checkpoint.resolve(config.checkpoint_path)
     app = new_app(config)
     app.prepare(path.parent)
-    app.build_model(path.parent)
+    with compute_precision(config.runtime.mixed_precision):
+        app.build_model(path.parent)
     checkpoint.load_weights(app.model, path)
     return Trained(app, model_call(app), path.parent, path, int(path.name.rpartition("-")[2]))
 

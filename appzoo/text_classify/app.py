@@ -117,8 +117,9 @@ class TextClassify(App):
         return self.model
 
     def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns the encoder's groups and then the head."""
-        return [*self.model.backbone.layer_groups(), list(self.model.head.trainable_variables)]
+        """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""
+        *encoder, pooler = self.model.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.model.head.trainable_variables]]
 
     # Rows ----------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class Dropout(keras.layers.Layer):
         self.rate = float(rate)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Returns `inputs` with elements dropped in training, unchanged otherwise."""
         if not training or self.rate == 0:
             return inputs
         if _scopes:
@@ -69,4 +70,5 @@ class Dropout(keras.layers.Layer):
         return inputs * (tf.cast(keep, inputs.dtype) * tf.cast(1 / (1 - self.rate), inputs.dtype))
 
     def get_config(self) -> dict:
+        """Returns what rebuilds the layer."""
         return {**super().get_config(), "rate": self.rate}

@@ -40,7 +40,15 @@ class AdamW(Optimizer):
         super().__init__(variables, **options)
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
 
-    def _update(self, variable, gradient, rate, step, decay, slots) -> None:
+    def _update(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        decay: float,
+        slots: dict[str, tf.Variable],
+    ) -> None:
         dtype = variable.dtype.as_numpy_dtype
         # The kernel works with betas rounded to the variable's dtype. Correcting with the same rounded values makes the
         # first steps exact: in float32, 1 - 0.999 alone is off by 5e-5.

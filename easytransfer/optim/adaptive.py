@@ -13,7 +13,15 @@ class Adagrad(Optimizer):
     SLOTS = ("accumulator",)
     INITIAL = 0.1
 
-    def _update(self, variable, gradient, rate, step, decay, slots) -> None:
+    def _update(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        decay: float,
+        slots: dict[str, tf.Variable],
+    ) -> None:
         tf.raw_ops.ResourceApplyAdagrad(
             var=variable.handle, accum=slots["accumulator"].handle, lr=tf.cast(rate, variable.dtype), grad=gradient
         )
@@ -26,7 +34,15 @@ class Adadelta(Optimizer):
     RHO = 0.95
     EPSILON = 1e-8
 
-    def _update(self, variable, gradient, rate, step, decay, slots) -> None:
+    def _update(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        decay: float,
+        slots: dict[str, tf.Variable],
+    ) -> None:
         dtype = variable.dtype.as_numpy_dtype
         tf.raw_ops.ResourceApplyAdadelta(
             var=variable.handle,

@@ -41,7 +41,15 @@ class LAMB(Optimizer):
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self.no_adaptation = tuple(no_adaptation)
 
-    def _update(self, variable, gradient, rate, step, decay, slots) -> None:
+    def _update(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        rate: tf.Tensor,
+        step: tf.Tensor,
+        decay: float,
+        slots: dict[str, tf.Variable],
+    ) -> None:
         dtype = variable.dtype
         m = slots["m"].assign(self.beta1 * slots["m"] + (1 - self.beta1) * gradient)
         v = slots["v"].assign(self.beta2 * slots["v"] + (1 - self.beta2) * tf.square(gradient))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 import tensorflow as tf
@@ -88,7 +89,7 @@ class GraphWordPiece(tf.Module):
         tokenizer.save(folder)
         module = cls(Path(folder, "vocab.txt"), max_length=max_length, rules=tokenizer.rules)
         # The asset is copied when the module is saved, so the file must live as long as the module.
-        module._folder = _Folder(folder)
+        weakref.finalize(module, shutil.rmtree, folder, ignore_errors=True)
         return module
 
     @_no_autograph
@@ -172,16 +173,6 @@ class GraphWordPiece(tf.Module):
         characters = elements[:, 0] * source + elements[:, 1]
         values = tf.stack([characters, elements[:, 2], elements[:, 3]], axis=1)
         return tf.RaggedTensor.from_row_splits(values, tf.gather(spans.row_splits, points.row_splits), validate=False)
-
-
-class _Folder:
-    """Deletes a temporary folder with its owner."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __del__(self) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def _sort_combining(elements: tf.RaggedTensor) -> tf.RaggedTensor:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.data.batches import prefetch
+from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.task import Batch, Evaluator, Outputs, Task
 
 Arrays = dict[str, np.ndarray]
@@ -38,7 +39,8 @@ class Inference:
             Tensor outputs of the model by name, [real rows, ...]; other outputs (tuples) are left out.
         """
         for batch in prefetch(iter(batches)):
-            outputs = self._outputs({name: tf.convert_to_tensor(value) for name, value in batch.items()})
+            with explained_out_of_memory("predicting", "use a smaller batch_size or sequence_length"):
+                outputs = self._outputs({name: tf.convert_to_tensor(value) for name, value in batch.items()})
             yield _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
 
     def evaluate(
@@ -58,7 +60,8 @@ class Inference:
         for batch in prefetch(iter(batches)):
             if check is not None:
                 check()
-            outputs, sums = self._outputs_and_losses({name: tf.convert_to_tensor(v) for name, v in batch.items()})
+            with explained_out_of_memory("evaluating", "use a smaller eval_batch_size or sequence_length"):
+                outputs, sums = self._outputs_and_losses({name: tf.convert_to_tensor(v) for name, v in batch.items()})
             loss, weight = loss + float(sums[0]), weight + float(sums[1])
             evaluator.update(
                 _real_rows(batch, batch), _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)

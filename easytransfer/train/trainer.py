@@ -17,6 +17,7 @@ from easytransfer.run.report import NullReporter, Reporter
 from easytransfer.train.engine import Engine, Reduce
 from easytransfer.train.fitting import FitResult, Fitting
 from easytransfer.train.inference import Arrays, Inference
+from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.precision import compute_precision
 from easytransfer.train.resume import RunCheckpoints
@@ -94,6 +95,7 @@ class Trainer:
             EasyTransferError: The loss is not finite; the batch is saved in the run folder.
             ConfigError: Settings contradict the model, the metrics, or the run that is resumed.
             ModelError: Nothing to resume under `resume=must`, or checkpoints that do not fit.
+            ResourceError: Memory or disk is full.
         """
         if self.train.lr_decay not in SCHEDULES:
             self.reporter.message(
@@ -118,7 +120,7 @@ class Trainer:
         )
         status = "failed"
         try:
-            with StopRequest() as stop:
+            with StopRequest() as stop, explained_out_of_memory(*self._memory_advice(batches)):
                 result = fitting.run(stop)
             status = "early_stopped" if result.stopped_early else "done"
             return result
@@ -127,3 +129,11 @@ class Trainer:
             raise
         finally:
             self.reporter.end(status)
+
+    def _memory_advice(self, batches: Batches) -> tuple[str, str]:
+        """What was going on, and the settings with the same result that need less memory."""
+        size, k = batches.batch_size, self.train.num_accumulated_batches
+        advice = "a shorter sequence_length or mixed_precision=bfloat16 needs less"
+        if size > 1:
+            advice = f"use batch_size={size // 2} with num_accumulated_batches={2 * k} (the same updates); {advice}"
+        return f"training with batch_size={size}", advice

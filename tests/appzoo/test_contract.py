@@ -10,7 +10,6 @@ import json
 import operator
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from safetensors.numpy import load_file
 
 from appzoo import discovery
@@ -68,7 +66,9 @@ def in_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_compulsory_files(name):
-    assert [f for f in ("app.py", "config.py", "README.md", "configs/smoke.yaml") if not (folder_of(name) / f).is_file()] == []
+    assert [
+        f for f in ("app.py", "config.py", "README.md", "configs/smoke.yaml") if not (folder_of(name) / f).is_file()
+    ] == []
 
 
 @pytest.mark.parametrize(("name", "path"), CONFIGS, ids=lambda value: getattr(value, "stem", value))
@@ -118,7 +118,9 @@ def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -
         result = jobs.train(config)
     finally:
         os.chdir(before)
-    return SimpleNamespace(name=request.param, path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result)
+    return SimpleNamespace(
+        name=request.param, path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result
+    )
 
 
 def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
@@ -165,9 +167,11 @@ def test_export_answers_like_the_model(smoke, tmp_path):
 
     arguments = (f"--checkpointPath={smoke.run_dir}", f"--exportDirBase={tmp_path / 'export'}")
     exported = Path(jobs.export(config_of("export", *arguments))["export"])
-    alone = shutil.move(exported, tmp_path / "elsewhere" / "1") if (tmp_path / "elsewhere").mkdir() is None else None
+    # Away from everything it was made from.
+    (tmp_path / "elsewhere").mkdir()
+    exported = exported.rename(tmp_path / "elsewhere" / exported.name)
     _, expected = predict(smoke, smoke.run_dir, tmp_path / "model.tsv")
-    _, found = predict(smoke, Path(alone), tmp_path / "export.tsv")
+    _, found = predict(smoke, exported, tmp_path / "export.tsv")
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         for a, b in zip(ours, theirs, strict=True):
@@ -237,9 +241,20 @@ def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_pat
 # Presets -----------------------------------------------------------------------------------------------------
 
 
-def test_every_preset_has_its_facts(repository: Path):
-    files = sorted((repository / "modelzoo").glob("*/presets.json"))
-    assert files
-    for path in files:
-        text = path.read_text(encoding="utf-8")
-        assert yaml.safe_load(text), path
+PRESET_KEYS = {"name", "aliases", "type", "layers", "hidden", "licence", "origin", "sha256", "sha256_reason"}
+
+
+def test_every_preset_has_its_facts_and_a_name_of_its_own(repository: Path):
+    presets = [
+        preset
+        for path in sorted((repository / "modelzoo").glob("*/presets.json"))
+        for preset in json.loads(path.read_text(encoding="utf-8"))["presets"]
+    ]
+    assert presets
+    for preset in presets:
+        assert preset.keys() >= PRESET_KEYS, preset["name"]
+        assert bool(preset["sha256"]) != bool(preset["sha256_reason"]), (
+            f"{preset['name']}: checksums, or why there are none"
+        )
+    names = [name for preset in presets for name in (preset["name"], *preset["aliases"])]
+    assert len(names) == len(set(names))

@@ -63,7 +63,6 @@ def assert_same(a, b):
 @pytest.mark.parametrize(
     ("number", "train", "task"),
     [
-        (signal.SIGTERM, {}, WordTask),
         (signal.SIGINT, HARD, WordTask),
         (signal.SIGTERM, {}, GeneratorCriticTask),
     ],

@@ -9,7 +9,7 @@ from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
-from easytransfer.errors import ConfigError, EasyTransferError, ModelError
+from easytransfer.errors import ConfigError, EasyTransferError, ModelError, ResourceError
 from easytransfer.train import checkpoint
 from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.task import Task
@@ -162,6 +162,21 @@ def test_non_finite_loss_stops_with_the_offending_batch(tmp_path, accumulated):
     np.testing.assert_array_equal(saved[name], list(batches.epoch(0))[index]["input_ids"])
     assert fit.reporter.status == "failed" and not checkpoint.steps(tmp_path)
     assert all(np.isfinite(value).all() for value in fit.task.model.get_weights())
+
+
+def test_out_of_memory_names_settings_that_need_less():
+    class Huge(WordTask):
+        def losses(self, batch, outputs):
+            rows = tf.shape(batch["label_id"], out_type=tf.int64)[0]
+            noise = tf.reduce_sum(tf.random.stateless_uniform([rows * 2**44], [0, 0]))
+            return {"cross_entropy": super().losses(batch, outputs)["cross_entropy"] + noise}
+
+    fit = trainer(task=Huge(), num_accumulated_batches=3)
+    with pytest.raises(ResourceError, match="batch_size=4 with num_accumulated_batches=6") as error:
+        fit.fit(words_batches())
+    assert error.value.exit_code == 5
+    with pytest.raises(ResourceError, match="eval_batch_size"):
+        fit.evaluate(words_batches())
 
 
 def test_every_row_once_per_epoch_in_both_orders_of_looking():
