@@ -28,7 +28,7 @@ def export(config: JobConfig) -> dict[str, Any]:
             f"exportType={kind} is not an application export",
             fix="use `easy_transfer_app zoo export` or `zoo import` to convert checkpoints",
         )
-    trained = open_trained(config)
+    trained = open_trained(in_float32(config, config.checkpoint_path))
     if trained.step is None:
         raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
     if config.runtime.dry_run:
@@ -36,6 +36,12 @@ def export(config: JobConfig) -> dict[str, Any]:
     # The original wrote the model straight into the directory it was given.
     report = export_app(trained.app, trained.folder, Path(config.export.export_dir_base), trained.source, flat=True)
     return {"mode": "export", "export": str(report.path), "version": report.version, "latency_ms": report.latency_ms}
+
+
+def in_float32(config: JobConfig, checkpoint_path: str) -> JobConfig:
+    """Returns the configuration for the same weights computed in float32, which every server supports."""
+    runtime = config.runtime.model_copy(update={"mixed_precision": "none"})
+    return config.model_copy(update={"runtime": runtime, "checkpoint_path": checkpoint_path})
 
 
 def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bool = False) -> ExportReport:
@@ -60,6 +66,7 @@ def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bo
             "config": config.model_dump(mode="json"),
             "checkpoint": checkpoint.name,
             "max_length": config.data.sequence_length,
+            **({"labels": app.labels} if app.labels else {}),
         },
         max_batch_size=config.export.max_batch_size,
         flat=flat,

@@ -9,10 +9,10 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.base import App
-from appzoo.jobs.export import export_app
+from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import EncodedRows, count_labels, load_rows
-from appzoo.jobs.trained import model_call, new_app
+from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.table import BadRows
@@ -83,6 +83,8 @@ def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
     fit = trainer.fit(batches, held_out)
     report = _evaluate_best(app, config, folder, tables, fit)
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
+    if config.runtime.mixed_precision != "none":
+        app = open_trained(in_float32(config, report["checkpoint"])).app
     path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
     return report
