@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import easytransfer  # noqa: F401 - sets TensorFlow's environment before a test module imports TensorFlow
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -87,6 +87,12 @@ def test_installing_commands(tmp_path: Path):
     assert done.returncode == 0, done.stderr[-4000:]
 
 
+def test_python_in_the_readme_is_that_of_the_examples():
+    shown = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    scripts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("examples/*/*.py"))]
+    assert sorted(shown) == sorted(scripts), "each script is run by the commands of its own README"
+
+
 def test_ci_runs_the_documented_test_command():
     (command,) = [block for block in blocks(ROOT / "README.md", "install") if "test" in block]
     assert command.strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.data.table import BadRows
 from easytransfer.run.folder import write_json
 from easytransfer.run.log import say
+from easytransfer.train.precision import pad_multiple
 
 
 def evaluate(config: JobConfig) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def evaluate(config: JobConfig) -> dict[str, Any]:
     bad_rows.close()
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
-    outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size)
+    outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime))
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()

@@ -12,7 +12,7 @@ from easytransfer.data.encoded import EncodedTable
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 
 
-def outputs_in_order(table: EncodedTable, call: Call, batch_size: int) -> dict[str, np.ndarray]:
+def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1) -> dict[str, np.ndarray]:
     """Calls a model on every row and returns its outputs in the order of the table.
 
     Rows are batched by length, so that little padding is computed. Outputs whose trailing shape depends on the batch
@@ -22,11 +22,12 @@ def outputs_in_order(table: EncodedTable, call: Call, batch_size: int) -> dict[s
         table: Encoded rows.
         call: Takes a batch and returns named arrays, rows first.
         batch_size: Rows per call.
+        pad_multiple: Widths are rounded up to a multiple of this.
     """
     order = np.argsort(table.lengths, kind="stable")
     parts: dict[str, list[np.ndarray]] = {}
     for rows in _slices(order, batch_size):
-        for name, value in call(table.batch(rows, pad_multiple=1)).items():
+        for name, value in call(table.batch(rows, pad_multiple=pad_multiple)).items():
             parts.setdefault(name, []).append(np.asarray(value))
     back = np.empty_like(order)
     back[order] = np.arange(len(order))

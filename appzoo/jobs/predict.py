@@ -13,6 +13,7 @@ from easytransfer.data.table import BadRows
 from easytransfer.data.writers import open_writer
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.run.log import say
+from easytransfer.train.precision import pad_multiple
 
 
 def predict(config: JobConfig) -> dict[str, Any]:
@@ -41,7 +42,9 @@ def predict(config: JobConfig) -> dict[str, Any]:
         for chunk, encoded in encoded_chunks(app, table, with_labels=False):
             if not len(encoded):
                 continue
-            found = app.rows(outputs_in_order(encoded, trained.call, config.train.batch_size))
+            found = app.rows(
+                outputs_in_order(encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime))
+            )
             writer.write({name: found[name] for name in columns} | {name: chunk.columns[name] for name in append})
     bad_rows.close()
     seconds = time.monotonic() - started

@@ -26,6 +26,7 @@ from easytransfer.run.log import say, warn
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
 from easytransfer.train import checkpoint
+from easytransfer.train.precision import pad_multiple
 from easytransfer.train.trainer import FitResult, Trainer
 
 # Rows checked by a dry run.
@@ -74,7 +75,7 @@ def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
     devices = [device.name for device in tf.config.list_physical_devices()]
     folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
     app.fit_labels(tables["train"].encoded)
-    seed, multiple = config.runtime.seed, _pad_multiple(config)
+    seed, multiple = config.runtime.seed, pad_multiple(config.runtime)
     batches = Batches(tables["train"].encoded, config.train.batch_size, shuffle=True, seed=seed, pad_multiple=multiple)
     held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False, pad_multiple=multiple)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
@@ -138,11 +139,6 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     }
 
 
-def _pad_multiple(config: JobConfig) -> int:
-    """Padded widths: few shapes where each is compiled or aligned, no surplus column on a plain CPU."""
-    return 8 if config.runtime.enable_xla or tf.config.list_physical_devices("GPU") else 1
-
-
 def _checkpoint_bytes(app: App) -> int:
     """Size of a checkpoint: weights and at most two optimizer slots, float32."""
     return 3 * 4 * sum(variable.shape.num_elements() for variable in app.model.weights)
@@ -154,7 +150,9 @@ def _evaluate_best(
     """Puts the weights to export into the model and measures them on the evaluation table."""
     which = "best" if config.train.export_best_checkpoint else "last"
     path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
-    outputs = outputs_in_order(tables["eval"].encoded, model_call(app), config.train.eval_batch_size)
+    outputs = outputs_in_order(
+        tables["eval"].encoded, model_call(app), config.train.eval_batch_size, pad_multiple(config.runtime)
+    )
     evaluator = app.evaluator()
     evaluator.update(tables["eval"].encoded.columns, outputs)
     metrics = evaluator.result()

@@ -16,7 +16,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.train import checkpoint
-from easytransfer.train.precision import compute_precision
+from easytransfer.train.precision import compiles, compute_precision
 
 # Arrays of a batch that the model does not read.
 NOT_INPUTS = ("label_id", "example_weight")
@@ -78,7 +78,9 @@ def _from_export(config: JobConfig) -> Trained:
 
 def model_call(app: App) -> Call:
     """Returns the in-memory model as a function of NumPy batches, traced once for all shapes."""
-    forward = tf.function(app.forward, reduce_retracing=True)
+    forward = tf.function(
+        app.forward, reduce_retracing=True, jit_compile=True if compiles(app.config.runtime) else None
+    )
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         inputs = {name: tf.constant(value) for name, value in batch.items() if name not in NOT_INPUTS}

@@ -121,6 +121,7 @@ def _unknown_key(key: str, keys: dict[str, Setting], settings: tuple[Setting, ..
     flag = next((item for item in settings if item.flag and key in item.names), None)
     if flag is not None:
         return ConfigError(f"--advancedParameters: {key} is a flag of its own", fix=f"write --{flag.flag}=VALUE")
-    near = closest(key, keys)
-    fix = "did you mean " + " or ".join(near) + "?" if near else "see --help for all keys"
+    flags = {name: f"the flag --{item.flag}" for item in settings if item.flag for name in item.names}
+    near = [flags.get(name, name) for name in closest(key, [*keys, *flags])]
+    fix = "did you mean " + " or ".join(dict.fromkeys(near)) + "?" if near else "see --help for all keys"
     return ConfigError(f"--advancedParameters: unknown key {key}", fix=fix)

@@ -18,9 +18,9 @@ from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import build_optimizer, build_schedule
 from easytransfer.train.averaging import AveragedWeights
-from easytransfer.train.gradients import Accumulator, Gradients, dense
+from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
 from easytransfer.train.parameters import select_parameters
-from easytransfer.train.precision import LossScale
+from easytransfer.train.precision import LossScale, compiles
 from easytransfer.train.task import Batch, Task
 
 # Sums every tensor over all workers. The list is the same on every worker: all gradients of a step that exist, in
@@ -85,7 +85,7 @@ class Engine:
         self.averages = AveragedWeights(trained, train.ema_decay)
         variables = {name: chosen.variables for name, chosen in self._parameters.items()}
         self._accumulator = Accumulator(variables) if train.num_accumulated_batches > 1 else None
-        self._make_functions(signature, runtime.enable_xla)
+        self._make_functions(signature, compiles(runtime))
 
     # What a train step uses ----------------------------------------------------------------------------------
 
@@ -233,11 +233,13 @@ class Engine:
         return self._apply(gradients, vector, when)
 
     def _reduced(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
-        """Sums gradients, losses and weights over the workers; gradients come out dense."""
+        """Sums gradients, losses and weights over the workers; sparse gradients come out with distinct rows."""
         present = [g for given in gradients.values() for g in given if g is not None]
         *summed, vector = self._reduce([*present, vector])
         rest = iter(summed)
-        filled = {name: dense([None if g is None else next(rest) for g in given]) for name, given in gradients.items()}
+        filled = {
+            name: distinct([None if g is None else next(rest) for g in given]) for name, given in gradients.items()
+        }
         return filled, vector
 
     def _apply(self, gradients: dict[str, Gradients], vector: tf.Tensor, when: Conditions) -> tf.Tensor:
@@ -290,7 +292,7 @@ def _tensors(batch: dict[str, np.ndarray]) -> Batch:
 
 def _when(condition: tf.Tensor | None, apply: Callable, gradients: list, factor: tf.Tensor, rate: tf.Tensor) -> None:
     def update() -> tf.Tensor:
-        apply([None if gradient is None else gradient * factor for gradient in gradients], rate)
+        apply([None if gradient is None else scaled(gradient, factor) for gradient in gradients], rate)
         return tf.constant(0.0)
 
     if condition is None:

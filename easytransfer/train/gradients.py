@@ -14,6 +14,26 @@ def dense(gradients: Gradients) -> list[tf.Tensor | None]:
     return [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
 
 
+def distinct(gradients: Gradients) -> Gradients:
+    """Adds up rows of sparse gradients that occur twice, so that their norm is that of the dense gradient."""
+    return [_distinct_rows(gradient) if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+
+
+def scaled(gradient: tf.Tensor | tf.IndexedSlices, factor: tf.Tensor) -> tf.Tensor:
+    """Returns `gradient * factor`, dense; only the rows that are there are multiplied."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient * factor
+    return tf.convert_to_tensor(
+        tf.IndexedSlices(gradient.values * factor, gradient.indices, dense_shape=gradient.dense_shape)
+    )
+
+
+def _distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
+    rows, positions = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, positions, tf.size(rows))
+    return tf.IndexedSlices(values, rows, dense_shape=gradient.dense_shape)
+
+
 class Accumulator(tf.Module):
     """Sums of gradients, and of the vector of losses and weights, over the micro-batches of a step.
 

@@ -19,7 +19,7 @@ from easytransfer.train.fitting import FitResult, Fitting
 from easytransfer.train.inference import Arrays, Inference
 from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.plan import Plan, batch_signature
-from easytransfer.train.precision import compute_precision
+from easytransfer.train.precision import compiles, compute_precision
 from easytransfer.train.resume import RunCheckpoints
 from easytransfer.train.signals import StopRequest
 from easytransfer.train.task import Evaluator, Task
@@ -69,7 +69,7 @@ class Trainer:
             with compute_precision(self.runtime.mixed_precision):
                 built = task.build_model()
                 task.model = task.model if built is None else built
-        self.inference = Inference(task, xla=self.runtime.enable_xla)
+        self.inference = Inference(task, xla=compiles(self.runtime))
 
     def predict(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
         """Yields the model's outputs for every batch as NumPy arrays, without rows that only pad it."""

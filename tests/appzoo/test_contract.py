@@ -6,6 +6,7 @@ repository.
 
 from __future__ import annotations
 
+import importlib
 import json
 import operator
 import os
@@ -196,29 +197,30 @@ def short_config(smoke: SimpleNamespace, run_dir: Path) -> JobConfig:
     return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))
 
 
-@pytest.fixture(scope="module")
-def unbroken(smoke, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train_short(smoke: SimpleNamespace, run_dir: Path) -> None:
+    """Trains without the export at the end, which has a test of its own and costs more than the training."""
     from appzoo import jobs
 
-    run_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    before = os.getcwd()
-    os.chdir(repository)
-    try:
+    module = importlib.import_module("appzoo.jobs.train")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).resolve().parents[2])
+        patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
         jobs.train(short_config(smoke, run_dir))
-    finally:
-        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def unbroken(smoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("unbroken") / "run"
+    train_short(smoke, run_dir)
     return run_dir
 
 
 def test_two_runs_with_one_seed_agree(smoke, unbroken, tmp_path):
-    from appzoo import jobs
-
-    jobs.train(short_config(smoke, tmp_path / "again"))
+    train_short(smoke, tmp_path / "again")
     assert_equal_weights(unbroken, tmp_path / "again")
 
 
 def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_path, monkeypatch):
-    from appzoo import jobs
     from easytransfer.run.report import RunReporter
 
     plain_step = RunReporter.step
@@ -230,11 +232,10 @@ def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_pat
 
     monkeypatch.setattr(RunReporter, "step", stopping_step)
     with pytest.raises(Interrupted):
-        jobs.train(short_config(smoke, tmp_path / "run"))
-    monkeypatch.undo()
-    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+        train_short(smoke, tmp_path / "run")
+    monkeypatch.setattr(RunReporter, "step", plain_step)
     assert json.loads((tmp_path / "run" / "checkpoint.json").read_text())["last"] == f"model.ckpt-{STOP_AFTER}"
-    jobs.train(short_config(smoke, tmp_path / "run"))
+    train_short(smoke, tmp_path / "run")
     assert_equal_weights(unbroken, tmp_path / "run")
 
 
