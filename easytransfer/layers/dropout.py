@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,8 +38,8 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
 class Dropout(keras.layers.Layer):
     """Sets inputs to zero with probability `rate` in training and scales the rest by 1 / (1 - rate).
 
-    Inside `dropout_seed` the mask is a pure function of the seed; outside it is drawn from TensorFlow's
-    global generator. Input and output have the same shape and dtype.
+    Inside `dropout_seed` the mask is a pure function of the seed; outside it is drawn anew at every eager call, with a
+    seed from Python's `random`. Input and output have the same shape and dtype.
 
     Args:
         rate: Probability of zeroing an element, in [0, 1).
@@ -65,7 +66,7 @@ class Dropout(keras.layers.Layer):
             scope.calls += 1
             seed = tf.random.experimental.stateless_fold_in(scope.seed, scope.calls)
         else:
-            seed = tf.random.get_global_generator().make_seeds(1)[:, 0]
+            seed = tf.constant([random.getrandbits(31), random.getrandbits(31)], tf.int32)
         keep = tf.random.stateless_uniform(tf.shape(inputs), seed=seed, alg="philox") >= self.rate
         return inputs * (tf.cast(keep, inputs.dtype) * tf.cast(1 / (1 - self.rate), inputs.dtype))
 
