@@ -12,8 +12,8 @@ from typing import Any
 from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets.download import download, unpack
-from easytransfer.presets.folder import sha256 as file_sha256
 from easytransfer.presets.preset import CONFIG_NAMES
+from easytransfer.run.atomic import sha256 as file_sha256
 from modelzoo.importing import import_model
 
 log = logging.getLogger(__name__)

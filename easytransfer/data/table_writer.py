@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
+from easytransfer.run.atomic import sync
 
 
 def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -107,9 +108,9 @@ class TableWriter(abc.ABC):
         try:
             self._finish()
             self._open = False
-            _sync(self._temporary)
+            sync(self._temporary)
             os.replace(self._temporary, self.path)
-            _sync(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             self.abort()
             raise self._failure(error) from error
@@ -150,11 +151,3 @@ class TableWriter(abc.ABC):
     @abc.abstractmethod
     def _finish(self) -> None:
         """Writes what is left and closes the temporary file."""
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import uuid
@@ -23,6 +22,7 @@ from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files, write_atomically
 from easytransfer.export.validate import failed_check, validate
 from easytransfer.export.warmup import write_warmup
+from easytransfer.run.atomic import sync
 
 REPORT = "assets.extra/export_report.json"
 # Where the serving containers mount the export folder.
@@ -145,8 +145,8 @@ def write_servable(
 def publish(staging: Path, model_folder: Path) -> int:
     """Renames a complete folder to the next version number and returns it; safe against other exports at once."""
     for path in staging.rglob("*"):
-        _flush(path)
-    _flush(staging)
+        sync(path)
+    sync(staging)
     while True:
         version = max(published_versions(model_folder), default=0) + 1
         try:
@@ -156,7 +156,7 @@ def publish(staging: Path, model_folder: Path) -> int:
             if not (model_folder / str(version)).exists():
                 raise
             continue
-        _flush(model_folder)
+        sync(model_folder)
         return version
 
 
@@ -223,11 +223,3 @@ def _raise_failure(report: Mapping[str, Any], command: str | None) -> None:
             received=failed["detail"],
             fix=f"nothing was published and the checkpoint is kept; correct the cause and export again{again}",
         )
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from easytransfer.errors import ModelError, ResourceError
-from easytransfer.presets.folder import sha256 as file_sha256
+from easytransfer.run.atomic import sha256 as file_sha256
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.errors import ModelError, ResourceError
+from easytransfer.run.atomic import sha256, sync
 
 MANIFEST = "zoo.json"
 _CHUNK = 1 << 20
@@ -45,8 +45,8 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
             if path.is_file():
                 # safetensors creates its files readable by the owner only.
                 path.chmod(0o644)
-                _sync(path)
-        _sync(draft)
+                sync(path)
+        sync(draft)
         old = draft.with_name(draft.name + "-old")
         if target.exists():
             os.replace(target, old)
@@ -56,23 +56,6 @@ def new_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise ResourceError(f"cannot write {target}: {error}", fix="check free space and permissions") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def sha256(path: str | Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -17,6 +16,7 @@ from typing import Any
 
 import easytransfer
 from easytransfer.errors import EasyTransferError
+from easytransfer.run.atomic import sha256
 
 PACKAGES = (
     "tensorflow",
@@ -30,7 +30,6 @@ PACKAGES = (
     "pydantic",
     "horovod",
 )
-_HASH_BLOCK = 1 << 20
 
 
 def environment_record(
@@ -93,13 +92,7 @@ def git_revision(folder: str | os.PathLike[str] | None = None) -> str | None:
 
 def file_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns path, size and SHA-256 of a file."""
-    digest = hashlib.sha256()
-    size = 0
-    with open(path, "rb") as file:
-        while block := file.read(_HASH_BLOCK):
-            digest.update(block)
-            size += len(block)
-    return {"path": os.fspath(path), "bytes": size, "sha256": digest.hexdigest()}
+    return {"path": os.fspath(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}
 
 
 def input_files(specs: Iterable[str | None]) -> list[Path]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -24,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from easytransfer.errors import ModelError, ResourceError
-from easytransfer.run.atomic import plain, write_json
+from easytransfer.run.atomic import plain, sha256, sync, write_json
 from easytransfer.train.weights import assign_arrays
 
 if TYPE_CHECKING:
@@ -94,15 +93,15 @@ def save(
         temporary.mkdir(parents=True)
         for name, arrays in ((WEIGHTS, weights), (TRAINING, training)):
             save_file({key: np.asarray(array, order="C") for key, array in arrays.items()}, temporary / name)
-            _flush(temporary / name)
-        files = {name: _sha256(temporary / name) for name in (WEIGHTS, TRAINING)}
+            sync(temporary / name)
+        files = {name: sha256(temporary / name) for name in (WEIGHTS, TRAINING)}
         content = plain({**state, "step": step, "order": list(weights), "files": files})
         write_json(temporary / STATE, {**content, "checksum": _checksum(content)})
-        _flush(temporary)
+        sync(temporary)
         if final.exists():
             final.rename(final.with_name(final.name + ".old" + _UNFINISHED))
         temporary.rename(final)
-        _flush(run_dir)
+        sync(run_dir)
         remove_unfinished(run_dir)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
@@ -150,7 +149,7 @@ def fault(path: Path, files: Iterable[str] = (WEIGHTS, TRAINING)) -> str | None:
         if state.get("checksum") != _checksum(content):
             return f"{STATE} was changed"
         for name in files:
-            if _sha256(path / name) != state["files"][name]:
+            if sha256(path / name) != state["files"][name]:
                 return f"{name} was changed or is incomplete"
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
@@ -242,19 +241,3 @@ def _pointer(run_dir: Path) -> dict[str, str | None]:
 
 def _checksum(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -57,7 +57,7 @@ def test_no_checkpoint_at_all(tmp_path):
         checkpoint.resolve(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("function", ["save_file", "write_json", "_flush"])
+@pytest.mark.parametrize("function", ["save_file", "write_json", "sync"])
 def test_an_interrupted_save_leaves_the_old_checkpoints_and_is_cleaned_up(tmp_path, monkeypatch, function):
     save(tmp_path, 1)
     checkpoint.point(tmp_path, 1, None)

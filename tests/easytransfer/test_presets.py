@@ -7,8 +7,9 @@ import pytest
 
 from easytransfer.errors import ModelError, ResourceError
 from easytransfer.presets import default_zoo, resolve
-from easytransfer.presets.folder import check_files, new_folder, sha256, write_manifest
+from easytransfer.presets.folder import check_files, new_folder, write_manifest
 from easytransfer.presets.safetensors_file import read_safetensors, write_safetensors
+from easytransfer.run.atomic import sha256
 
 
 def _model(folder, **manifest):
