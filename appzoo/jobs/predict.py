@@ -6,12 +6,11 @@ import time
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import encoded_chunks, open_input, output_form, quarantine_path
-from appzoo.jobs.trained import Trained, open_trained
+from appzoo.jobs.tables import chosen_columns, encoded_chunks, names, open_input, output_form, quarantine_path
+from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import BadRows
 from easytransfer.data.writers import open_writer
-from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.run.log import say
 from easytransfer.train.precision import pad_multiple
 
@@ -25,8 +24,8 @@ def predict(config: JobConfig) -> dict[str, Any]:
     started = time.monotonic()
     trained = open_trained(config)
     app, data = trained.app, config.data
-    columns = _model_columns(trained, data.output_schema)
-    append = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
+    columns = chosen_columns(data.output_schema, app.output_columns())
+    append = names(data.append_cols)
     bad_rows = BadRows(data.bad_rows, data.max_bad_rows, quarantine_path(data.output_table))
     table = open_input(app, data.input_table, app.input_columns() + append, bad_rows)
     if config.runtime.dry_run:
@@ -58,19 +57,3 @@ def predict(config: JobConfig) -> dict[str, Any]:
         "rejected": table.count.rejected,
         "rows_per_second": round(table.count.read / seconds, 1),
     }
-
-
-def _model_columns(trained: Trained, output_schema: str | None) -> list[str]:
-    available = trained.app.output_columns()
-    if output_schema is None:
-        return list(available)
-    asked = [name.strip() for name in output_schema.split(",") if name.strip()]
-    for name in asked:
-        if name not in available:
-            raise ConfigError(
-                "outputSchema names a column this model does not give",
-                received=name,
-                accepted=available,
-                fix=did_you_mean(name, available),
-            )
-    return asked

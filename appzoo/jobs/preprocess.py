@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.jobs.tables import encoded_chunks, open_input, output_form, quarantine_path
+from appzoo.jobs.tables import chosen_columns, encoded_chunks, names, open_input, output_form, quarantine_path
 from appzoo.jobs.trained import new_app
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table import BadRows
 from easytransfer.data.writers import open_writer
-from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.errors import ConfigError
 from easytransfer.run.log import say
 
 ALIASES = {
@@ -31,7 +31,7 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     app.prepare(None)
     labelled = data.label_name is not None
     columns = _columns(data.output_schema, labelled)
-    append = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
+    append = names(data.append_cols)
     bad_rows = BadRows(data.bad_rows, data.max_bad_rows, quarantine_path(data.output_table))
     needed = app.input_columns() + append + ([data.label_name] if labelled else [])
     table = open_input(app, data.input_table, needed, bad_rows)
@@ -55,13 +55,10 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
 
 def _columns(output_schema: str | None, labelled: bool) -> list[str]:
     spec = output_schema or ("bert_finetune" if labelled else "bert_predict")
-    asked = [name.strip() for name in ALIASES.get(spec, spec).split(",") if name.strip()]
     available = ALIASES["bert_finetune" if labelled else "bert_predict"].split(",")
-    for name in asked:
-        if name not in available:
-            fix = "give labelName" if name == "label_id" else did_you_mean(name, [*available, *ALIASES])
-            raise ConfigError("outputSchema names an unknown column", received=name, accepted=available, fix=fix)
-    return asked
+    if not labelled and "label_id" in names(ALIASES.get(spec, spec)):
+        raise ConfigError("outputSchema asks for label_id", fix="give labelName")
+    return chosen_columns(ALIASES.get(spec, spec), available, ALIASES)
 
 
 def _dense(encoded: EncodedTable, width: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
-from easytransfer.errors import DataError
+from easytransfer.errors import ConfigError, DataError, did_you_mean
 
 # Rows decoded and tokenized at a time: large enough for the tokenizer's threads, small enough to stay in cache.
 CHUNK_ROWS = 8192
@@ -44,6 +44,30 @@ def open_input(app: App, spec: str, needed: list[str], bad_rows: BadRows) -> Tab
     data = app.config.data
     schema = parse_schema(data.input_schema) if data.input_schema else None
     return open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
+
+
+def names(spec: str | None) -> list[str]:
+    """Returns the names of a comma list."""
+    return [name.strip() for name in (spec or "").split(",") if name.strip()]
+
+
+def chosen_columns(output_schema: str | None, available: Sequence[str], aliases: Iterable[str] = ()) -> list[str]:
+    """Returns the columns `outputSchema` asks for, all when it is not given; `aliases` are suggested for typing errors.
+
+    Raises:
+        ConfigError: One of them is not available.
+    """
+    if output_schema is None:
+        return list(available)
+    for name in names(output_schema):
+        if name not in available:
+            raise ConfigError(
+                "outputSchema names a column there is none of",
+                received=name,
+                accepted=available,
+                fix=did_you_mean(name, [*available, *aliases]),
+            )
+    return names(output_schema)
 
 
 def output_form(data: DataConfig, output: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from easytransfer.data.batches import Batches
 from easytransfer.data.table import BadRows
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
-from easytransfer.run.card import write_card
+from easytransfer.run.card import default_commands, write_card
 from easytransfer.run.environment import environment_record, input_files
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
@@ -171,15 +170,6 @@ def _evaluate_best(
 
 def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
     run = Path(config.checkpoint_dir)
-    data = config.data
-    schema = f"--inputSchema={shlex.quote(data.input_schema)} " if data.input_schema else ""
-    pair = f" --secondSequence={data.second_sequence}" if data.second_sequence else ""
     places = {"run folder": run, "model card": run / "README.md"}
-    say_where(
-        places | {"best checkpoint": report["checkpoint"], "export": report["export"]},
-        {
-            "predict": f"easy_transfer_app predict --checkpointPath={run} --inputTable={data.eval_table} {schema}"
-            f"--firstSequence={data.first_sequence}{pair} --outputTable=predictions.tsv",
-            "evaluate": f"easy_transfer_app evaluate --checkpointPath={run} --inputTable={data.eval_table}",
-        },
-    )
+    places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}
+    say_where(places, default_commands(config.model_dump(mode="json"), run, report["export"]))
