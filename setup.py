@@ -28,6 +28,7 @@ EXTRAS = {
     "parquet": ["pyarrow>=14"],
     "test": [
         "pytest>=8",
+        "pytest-xdist>=3.6",
         "hypothesis>=6",
         "matplotlib>=3.8",
         "pyarrow>=14",
@@ -51,7 +52,11 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["easy_transfer_app = appzoo.cli.main:main"],
+        "console_scripts": [
+            "easy_transfer_app = appzoo.cli.main:main",
+            "ez_bert_feat = appzoo.cli.features:main",
+            "ez_zoo = appzoo.cli.main:zoo",
+        ],
         # How the core's Python API finds the models without importing modelzoo by name.
         "easytransfer.modelzoo": ["modelzoo = modelzoo.loading"],
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,12 +12,18 @@ import numpy as np
 
 from easytransfer import keras
 from easytransfer.config.job import JobConfig
-from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.table import RowChunk
 from easytransfer.export.servable import Signature
 from easytransfer.train.task import Task
 
-LabelScan = Callable[[], "Counter[str]"]
+# The cells of one column of the training table, rows that cannot be parsed left out.
+Cells = Callable[[str], Iterable[Any]]
+
+
+def no_cells(column: str) -> Iterable[Any]:
+    """Stands for the training table where there is none."""
+    return ()
 
 
 class App(Task, abc.ABC):
@@ -30,8 +36,12 @@ class App(Task, abc.ABC):
         config: Resolved configuration of the application's own type.
     """
 
-    Config: ClassVar[type[JobConfig]]
-    VARIANTS: ClassVar[tuple[str, ...]]
+    # Columns of `encode` that are there for labelled tables only; the model never reads them.
+    label_columns: ClassVar[tuple[str, ...]] = ("label_id",)
+    # Files of `save_assets` that go into an export: what `prepare(folder)` needs when only the export is left.
+    asset_files: ClassVar[tuple[str, ...]] = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
+    # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
+    two_towers: ClassVar[bool] = False
 
     def __init__(self, config: JobConfig) -> None:
         self.config = config
@@ -41,12 +51,12 @@ class App(Task, abc.ABC):
     # Preparation -------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def prepare(self, folder: Path | None, scan_labels: LabelScan = Counter) -> None:
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
         """Loads tokenizer and label names.
 
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo and the configuration.
-            scan_labels: Counts the labels of the training table; called only when the configuration asks for it.
+            cells: Reads a column of the training table, for labels or a vocabulary made from it.
         """
 
     @abc.abstractmethod
@@ -76,20 +86,59 @@ class App(Task, abc.ABC):
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
 
+    def label_inputs(self) -> list[str]:
+        """Names of the columns that `encode` reads the labels from."""
+        return [self.config.data.label_name]
+
+    def spread(self, chunk: RowChunk) -> RowChunk:
+        """Returns the chunk that `encode` and the output see; see `RowChunk.spread` for rows that hold several."""
+        return chunk
+
     @abc.abstractmethod
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
-        The result has one entry per row that is still accepted afterwards, in order.
+        The result has one entry per row that is still accepted afterwards, in order, or several with `row_of` where a
+        row becomes several examples. Columns of dtype object stay on the host: `rows` and evaluators see them, the
+        model does not.
         """
 
     @abc.abstractmethod
-    def rows(self, outputs: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        """Turns model outputs of one batch into output columns."""
+    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+        """Turns model outputs into output columns, one entry per accepted row.
+
+        Args:
+            outputs: What the model returned for every entry of `encoded`; per-token outputs of different widths are
+                object arrays with one array per entry.
+            encoded: What `encode` returned for the rows.
+        """
 
     @abc.abstractmethod
     def output_columns(self) -> tuple[str, ...]:
         """Names of the columns `rows` returns, in their default order."""
+
+    def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
+        """Writes what people would rather look at than read, such as an HTML page; returns the file names.
+
+        Args:
+            folder: Run folder.
+            encoded: The labelled evaluation table.
+            outputs: What the trained model returned for it, as for `rows`.
+        """
+        return []
+
+    def model_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a batch that the model reads when it predicts."""
+        hidden = {*self.label_columns, "example_weight"}
+        return {name: value for name, value in device_arrays(batch).items() if name not in hidden}
+
+    def text_vector(self, outputs: Mapping[str, Any]) -> Any:
+        """Returns the vectors [batch, size] that `ez_bert_feat` writes as `pool_output`, inside a graph.
+
+        Args:
+            outputs: What `self.model.backbone` returned for the tokens of the texts.
+        """
+        return outputs["pooled_output"]
 
     # Serving -----------------------------------------------------------------------------------------------
 

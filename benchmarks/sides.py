@@ -75,9 +75,10 @@ def train_ours(
     epochs: float,
     seed: int,
     precision: str = "none",
+    flags: dict[str, object] | None = None,
     **advanced: object,
 ) -> dict[str, object]:
-    """Trains with the recipe above into `folder`; `advanced` adds keys of `--advancedParameters`."""
+    """Trains with the recipe above into `folder`; `flags` replaces flags, `advanced` adds `--advancedParameters`."""
     recipe = {
         "pretrain_model_name_or_path": MODEL,
         "weight_decay_ratio": WEIGHT_DECAY,
@@ -85,25 +86,23 @@ def train_ours(
         "lr_decay": "linear_after_warmup",
         "adam_epsilon": ADAM_EPSILON,
     }
-    return run_ours(
-        "train",
-        cores,
-        recipe | advanced,
-        modelName="text_classify_bert",
-        inputTable=f"{train},{dev}",
-        inputSchema=SCHEMA,
-        firstSequence="content",
-        labelName="label",
-        labelEnumerateValues=LABELS,
-        sequenceLength=MAX_LENGTH,
-        checkpointDir=folder,
-        batchSize=BATCH_SIZE,
-        learningRate=LEARNING_RATE,
-        numEpochs=epochs,
-        seed=seed,
-        mixedPrecision=precision,
-        overwrite="true",
-    )
+    job = {
+        "modelName": "text_classify_bert",
+        "inputTable": f"{train},{dev}",
+        "inputSchema": SCHEMA,
+        "firstSequence": "content",
+        "labelName": "label",
+        "labelEnumerateValues": LABELS,
+        "sequenceLength": MAX_LENGTH,
+        "checkpointDir": folder,
+        "batchSize": BATCH_SIZE,
+        "learningRate": LEARNING_RATE,
+        "numEpochs": epochs,
+        "seed": seed,
+        "mixedPrecision": precision,
+        "overwrite": "true",
+    }
+    return run_ours("train", cores, recipe | advanced, **(job | (flags or {})))
 
 
 def history(folder: Path, event: str) -> list[dict[str, float]]:

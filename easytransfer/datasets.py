@@ -20,11 +20,13 @@ from easytransfer.data.table import BadRows, RowChunk, Table, open_table
 from easytransfer.data.text_formats import guess_column
 from easytransfer.data.writers import open_writer
 from easytransfer.errors import ConfigError, DataError, did_you_mean
+from easytransfer.pipeline import Process
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 __all__ = [
+    "BatchWriter",
     "BundleCSVReader",
     "BundleTFRecordReader",
     "CSVReader",
@@ -42,14 +44,30 @@ __all__ = [
 # Rows shuffled together when no buffer size is given; smaller tables are permuted as a whole.
 MAX_SHUFFLE_ROWS = 100_000
 
+# Where `bad_rows=quarantine` copies rows to when the reader is given no place: the current folder.
+BAD_ROWS_FILE = "bad_rows.tsv"
+
 # Knobs of the original's input pipeline that have no counterpart here.
-_UNUSED = ("num_parallel_batches", "prefetch_buffer_size", "input_queue", "output_queue", "job_name", "num_threads")
+_UNUSED = ("num_parallel_batches", "prefetch_buffer_size", "job_name", "num_threads", "thread_num")
+_QUEUES = ("input_queue", "output_queue")
 
 Batch = dict[str, "np.ndarray | Ragged"]
 
 
-class TableReader:
-    """Reads a table in batches.
+class Rows(dict):
+    """Some rows as parsed cells by column name, each a list; what a reader hands on in a `ProcessExecutor`.
+
+    Args:
+        chunk: The rows with their origin.
+    """
+
+    def __init__(self, chunk: RowChunk) -> None:
+        super().__init__(chunk.columns)
+        self.chunk = chunk
+
+
+class TableReader(Process):
+    """Reads a table in batches; a source of `easytransfer.pipeline`, too.
 
     Example:
         >>> reader = MemoryReader([{"text": "a", "label": 1}], batch_size=1, input_schema="text:str:1,label:int:1")
@@ -65,9 +83,9 @@ class TableReader:
         slice_id: This worker's slice, 0..slice_count - 1; slices are disjoint and complete.
         slice_count: Number of slices.
         seed: Seed of the orders.
-        data: Delimiter, header and escape settings.
-        bad_rows: Where bad rows go; None stops at the first one.
-        **unused: Pipeline settings of the original, without effect.
+        data: Delimiter, header, escape and bad-row settings.
+        bad_rows: Where bad rows go; None does what `data` says, or stops at the first one.
+        **unused: `output_queue` of a `ProcessExecutor`; other pipeline settings of the original have no effect.
 
     Raises:
         ConfigError: A setting is unknown or out of range, or the columns do not fit the files.
@@ -94,7 +112,7 @@ class TableReader:
         **unused: Any,
     ) -> None:
         for name in unused:
-            if name not in _UNUSED:
+            if name not in (*_UNUSED, *_QUEUES):
                 known = ("shuffle_buffer_size", "slice_id", "slice_count", "seed", "data", "bad_rows", *_UNUSED)
                 raise ConfigError(f"unknown reader setting {name!r}", fix=did_you_mean(name, known) or None)
         if batch_size < 1 or not 0 <= slice_id < slice_count:
@@ -103,6 +121,7 @@ class TableReader:
                 received=f"batch_size={batch_size}, slice_id={slice_id}, slice_count={slice_count}",
                 accepted="batch_size >= 1, 0 <= slice_id < slice_count",
             )
+        super().__init__(type(self).__name__, output_queue=unused.get("output_queue"))
         self.is_training = is_training
         self.batch_size = batch_size
         self.shuffle_buffer_size = shuffle_buffer_size
@@ -110,9 +129,13 @@ class TableReader:
         self.slice_count = slice_count
         self.seed = seed
         data = data or self.default_data
+        if bad_rows is None and data is not None:
+            bad_rows = BadRows(data.bad_rows, data.max_bad_rows, BAD_ROWS_FILE)
         input_schema = input_schema or (data and data.input_schema)
         schema = parse_schema(input_schema) if isinstance(input_schema, str) else input_schema
-        self.table = self._open(input_glob, schema, data, bad_rows)
+        self._again = lambda bad_rows: self._open(input_glob, schema, data, bad_rows)
+        self.table = self._again(bad_rows)
+        self._pass: Iterator[RowChunk] | None = None
 
     def _open(self, source: Any, schema: Schema | None, data: DataConfig | None, bad_rows: BadRows | None) -> Table:
         return open_table(source, schema=schema, data=data, bad_rows=bad_rows, form=self.form)
@@ -159,8 +182,23 @@ class TableReader:
         full = total - total % self.batch_size if keep_rest else total
         for start in range(0, full, self.batch_size):
             chosen = order[start : min(start + self.batch_size, full)]
-            yield {column.name: _array(column, [rows[column.name][i] for i in chosen]) for column in self.columns}
+            yield {column.name: column_array(column, [rows[column.name][i] for i in chosen]) for column in self.columns}
         return {name: [values[i] for i in order[full:]] for name, values in rows.items()}
+
+    def cells(self, column: str) -> Iterator[Any]:
+        """Yields the cells of a column in all rows that can be read; bad rows that are left out are not counted."""
+        policy = "fail" if self.table.bad_rows.policy == "fail" else "skip"
+        table = self._again(BadRows(policy))
+        for chunk in table.chunks():
+            yield from chunk.columns[column]
+        if not table.count.accepted:
+            raise table.count.nothing_usable(", ".join(table.files), table.bad_rows.summary())
+
+    def process(self, in_data: None) -> Rows:
+        """Returns the next `batch_size` rows of the table, as a stage of a `ProcessExecutor` does."""
+        if self._pass is None:
+            self._pass = self.chunks(self.batch_size)
+        return Rows(next(self._pass))
 
     def dataset(self) -> tf.data.Dataset:
         """Returns one pass over this slice as a dataset of dict batches; passes over it differ in order in training.
@@ -193,7 +231,8 @@ class TableReader:
         return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
-def _array(column: Column, values: list[Any]) -> np.ndarray | Ragged:
+def column_array(column: Column, values: list[Any]) -> np.ndarray | Ragged:
+    """Returns parsed cells as int64, float32 or object [rows] or [rows, length]; `*` columns ragged."""
     dtype = {"int": np.int64, "float": np.float32, "str": object, "base64": np.float32}[column.type]
     return Ragged.from_lists(values, dtype) if column.length is None else np.array(values, dtype)
 
@@ -278,14 +317,14 @@ def _memory_column(name: str, value: Any) -> Column:
     return Column(name, "int" if isinstance(value, (int, np.integer)) else "float")
 
 
-class _BatchWriter:
-    """Writes batches to a table.
+class BatchWriter(Process):
+    """Writes batches to a table; the last stage of a `ProcessExecutor`, too.
 
     Args:
         output_glob: The table; it appears when `close` is called.
         output_schema: Comma list of the columns to write, in order.
-        overwrite: Replace an existing table.
-        **unused: Pipeline settings of the original, without effect.
+        overwrite: Replace an existing table; default: what the running application says.
+        **unused: `input_queue` of a `ProcessExecutor`; other pipeline settings of the original have no effect.
 
     Raises:
         ConfigError: The output exists, or a setting is unknown.
@@ -293,12 +332,16 @@ class _BatchWriter:
     """
 
     form: ClassVar[str] = "text"
+    # For writers that are not told: the setting of the running `base_model`.
+    default_overwrite: ClassVar[bool] = False
 
-    def __init__(self, output_glob: str, output_schema: str, *, overwrite: bool = False, **unused: Any) -> None:
+    def __init__(self, output_glob: str, output_schema: str, *, overwrite: bool | None = None, **unused: Any) -> None:
         for name in unused:
-            if name not in (*_UNUSED, "slice_id"):
+            if name not in (*_UNUSED, *_QUEUES, "slice_id"):
                 raise ConfigError(f"unknown writer setting {name!r}", fix=did_you_mean(name, (*_UNUSED, "overwrite")))
         columns = [name.strip() for name in output_schema.split(",") if name.strip()]
+        super().__init__(type(self).__name__, input_queue=unused.get("input_queue"))
+        overwrite = self.default_overwrite if overwrite is None else overwrite
         self.writer = open_writer(output_glob, columns, overwrite=overwrite, form=self.form)
 
     def process(self, features: Mapping[str, Any]) -> None:
@@ -306,15 +349,21 @@ class _BatchWriter:
         self.writer.write({name: v.numpy() if hasattr(v, "numpy") else v for name, v in features.items()})
 
     def close(self) -> None:
-        """Completes the table and gives it its name."""
+        """Completes the table and gives it its name; a second time changes nothing."""
         self.writer.close()
 
+    destroy = close
 
-class CSVWriter(_BatchWriter):
+    def abort(self) -> None:
+        """Removes what was written."""
+        self.writer.abort()
+
+
+class CSVWriter(BatchWriter):
     """TAB-separated text without header, whatever the suffix, as the original writes it."""
 
 
-class TFRecordWriter(_BatchWriter):
+class TFRecordWriter(BatchWriter):
     """TFRecord of tf.train.Example."""
 
     form = "tfrecord"

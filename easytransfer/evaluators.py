@@ -107,6 +107,131 @@ def regression_eval_metrics(logits: Any, labels: Any, names: Sequence[str] = _RE
     return _metrics("regression", names, RegressionEvaluator.names, 0, logits, labels)
 
 
+def matthew_corr_metrics(logits: Any, labels: Any) -> dict[str, EvalMetric]:
+    """Returns the Matthews correlation, for any number of classes (there: two).
+
+    Args:
+        logits: [batch, num_labels].
+        labels: Class ids, int [batch] or [batch, 1].
+    """
+    return classification_eval_metrics(logits, labels, int(logits.shape[-1]), names=("matthew_corr",))
+
+
+def match_eval_metrics(logits: Any, labels: Any, num_labels: int) -> dict[str, EvalMetric]:
+    """Returns the metrics of text matching: `mse` of a score; `accuracy`, `auc` and `f1` of two classes;
+    `accuracy`, `micro_f1` and `macro_f1` of more.
+
+    Departs from the original: `auc` is that of the probabilities (there: of the predicted classes), `mse` that of the
+    score (there: of the constant class 0).
+
+    Args:
+        logits: [batch, num_labels]; or the similarity of two towers [batch], alone or first of a list: above 0.5 is a
+            match.
+        labels: Class ids or scores, [batch] or [batch, 1].
+        num_labels: Number of classes; 1 or less for a score.
+    """
+    import tensorflow as tf
+
+    logits = logits[0] if isinstance(logits, list | tuple) else logits
+    if num_labels < 2:
+        return regression_eval_metrics(logits, labels)
+    if len(logits.shape) == 1:
+        # Two logits of which the second wins above 0.5, and whose difference orders rows as the similarity does.
+        logits = tf.stack([tf.fill(tf.shape(logits), tf.constant(0.5, logits.dtype)), logits], axis=1)
+    names = ("accuracy", "auc", "f1") if num_labels == 2 else ("accuracy", "micro_f1", "macro_f1")
+    return classification_eval_metrics(logits, labels, num_labels, names=names)
+
+
+def sequence_labeling_eval_metrics(logits: Any, labels: Any, num_labels: int) -> dict[str, EvalMetric]:
+    """Returns `accuracy`, the share of labelled tokens whose tag is right; positions labelled below 0 do not count.
+
+    Args:
+        logits: [batch, time, num_labels].
+        labels: Tag ids, int [batch, time], negative where there is no tag.
+        num_labels: Number of tags, the last axis of `logits`.
+
+    Raises:
+        ValueError: `logits` has another number of tags than `num_labels`.
+    """
+    _check_last_axis(logits, num_labels)
+    return _accuracy("accuracy", _argmax(logits), labels, weights=labels >= 0)
+
+
+def comprehension_eval_metrics(logits: Any, labels: Any, n_best_size: int = 20) -> dict[str, EvalMetric]:
+    """Returns `start_accuracy`, `end_accuracy` and `accuracy` (both right) of the best span of every window.
+
+    The best span has the largest sum of a start and an end logit among the `n_best_size` best of each, the end not
+    before the start.
+
+    Args:
+        logits: Start and end logits, each [batch, time].
+        labels: Start and end positions, each int [batch] or [batch, 1].
+        n_best_size: Starts and ends looked at.
+    """
+    import tensorflow as tf
+
+    found = _best_spans(*logits, n_best_size)
+    true = [tf.reshape(tf.cast(label, tf.int32), [-1]) for label in labels]
+    right = [tf.cast(found[side] == true[side], tf.float32) for side in (0, 1)]
+    return {
+        **mean_eval_metric("start_accuracy", right[0]),
+        **mean_eval_metric("end_accuracy", right[1]),
+        **mean_eval_metric("accuracy", right[0] * right[1]),
+    }
+
+
+def teacher_probes_eval_metrics(logits: Sequence[Any], labels: Any, num_labels: int) -> dict[str, EvalMetric]:
+    """Returns `accuracy_layer_<i>` of the probe on every layer.
+
+    Args:
+        logits: One [batch, num_labels] per layer, the embeddings first.
+        labels: Class ids, int [batch] or [batch, 1].
+        num_labels: Number of classes.
+    """
+    return {
+        f"accuracy_layer_{layer}": EvalMetric("classification", "accuracy", num_labels, layer_logits, labels)
+        for layer, layer_logits in enumerate(logits)
+    }
+
+
+def masked_language_model_eval_metrics(
+    lm_logits: Any, masked_lm_ids: Any, masked_lm_weights: Any, vocab_size: int
+) -> dict[str, EvalMetric]:
+    """Returns `eval_masked_lm_accuracy` and `eval_masked_lm_loss`, the means over masked positions.
+
+    Args:
+        lm_logits: [batch, masked, vocab] or [batch * masked, vocab].
+        masked_lm_ids: True token ids, int [batch, masked].
+        masked_lm_weights: 0 for positions that only pad, [batch, masked].
+        vocab_size: Last axis of `lm_logits`.
+
+    Raises:
+        ValueError: `lm_logits` has another last axis than `vocab_size`.
+    """
+    import tensorflow as tf
+
+    _check_last_axis(lm_logits, vocab_size)
+    shape = tf.shape(masked_lm_ids)
+    logits = tf.cast(tf.reshape(lm_logits, tf.concat([shape, [vocab_size]], axis=0)), tf.float32)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=masked_lm_ids, logits=logits)
+    return {
+        **_accuracy("eval_masked_lm_accuracy", _argmax(logits), masked_lm_ids, masked_lm_weights),
+        **mean_eval_metric("eval_masked_lm_loss", losses, masked_lm_weights),
+    }
+
+
+def next_sentence_prediction_eval_metrics(nsp_logits: Any, next_sentence_labels: Any) -> dict[str, EvalMetric]:
+    """Returns `next_sentence_accuracy`.
+
+    Args:
+        nsp_logits: [batch, 2].
+        next_sentence_labels: 0 or 1, int [batch] or [batch, 1].
+    """
+    return {
+        "next_sentence_accuracy": EvalMetric("classification", "accuracy", 2, nsp_logits, next_sentence_labels),
+    }
+
+
 def mean_eval_metric(name: str, values: Any, weights: Any = None) -> dict[str, EvalMetric]:
     """Returns the mean of a number per row (or per position of a row) over the whole table.
 
@@ -163,6 +288,40 @@ class MetricCollector:
         """Returns the metrics under the keys of `build_eval_metrics`."""
         results = {position: evaluator.result() for position, evaluator in self._evaluators.items()}
         return {key: results[position][name] for key, (name, position) in self._plan.items()}
+
+
+def _check_last_axis(logits: Any, size: int) -> None:
+    if logits.shape[-1] is not None and logits.shape[-1] != size:
+        raise ValueError(f"logits have {logits.shape[-1]} classes, {size} were declared")
+
+
+def _argmax(logits: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+
+def _accuracy(name: str, predictions: Any, labels: Any, weights: Any) -> dict[str, EvalMetric]:
+    import tensorflow as tf
+
+    right = tf.cast(predictions == tf.cast(labels, predictions.dtype), tf.float32)
+    return mean_eval_metric(name, right, tf.cast(weights, tf.float32))
+
+
+def _best_spans(start_logits: Any, end_logits: Any, count: int) -> tuple[Any, Any]:
+    """Returns start and end of the best span of every row, int32 [batch]."""
+    import tensorflow as tf
+
+    count = tf.minimum(count, tf.shape(start_logits)[1])
+    (starts, start_places), (ends, end_places) = (tf.math.top_k(side, count) for side in (start_logits, end_logits))
+    allowed = start_places[:, :, None] <= end_places[:, None, :]
+    sums = tf.where(allowed, starts[:, :, None] + ends[:, None, :], starts.dtype.min)
+    best = tf.argmax(tf.reshape(sums, [tf.shape(sums)[0], -1]), axis=1, output_type=tf.int32)
+    pick = [(start_places, best // count), (end_places, best % count)]
+    found = tuple(tf.gather(places, index, batch_dims=1) for places, index in pick)
+    # Where no start lies before an end there is no span.
+    exists = tf.reduce_any(allowed, axis=[1, 2])
+    return tuple(tf.where(exists, places, -1) for places in found)
 
 
 class _MeanEvaluator(RowCollector):

@@ -26,6 +26,21 @@ def loading() -> Any:
     raise ModelError("no model zoo is installed", fix="install easytransfer with pip")
 
 
+# Root of the ModelZoo for models named by the running `base_model`; None is the usual place.
+_root: str | None = None
+
+
+def set_model_root(path: str | None) -> None:
+    """Sets the root of the ModelZoo that names are looked up in, for the whole process."""
+    global _root  # noqa: PLW0603 - as the original's modelZooBasePath, one for the process
+    _root = path
+
+
+def model_root() -> str | None:
+    """Returns the root of the ModelZoo that names are looked up in; None is the usual place."""
+    return _root
+
+
 class PretrainedModel(keras.layers.Layer):
     """A text encoder called as in the original: `model([input_ids, input_mask, segment_ids], mode=mode)`.
 
@@ -37,12 +52,17 @@ class PretrainedModel(keras.layers.Layer):
         super().__init__(name="pretrained_model")
         self.backbone = backbone
 
+    @property
+    def config(self) -> Any:
+        """Configuration of the encoder, such as its `hidden_size`."""
+        return self.backbone.config
+
     def call(self, inputs: list[tf.Tensor], mode: str | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the sequence output [batch, time, hidden] and the pooled output [batch, hidden].
 
         Args:
             inputs: Token ids, mask and segment ids, each int [batch, time].
-            mode: Dropout is active in `train` only.
+            mode: Dropout is active in `train` only; the one of the model function.
         """
         names = ("input_ids", "input_mask", "segment_ids")
         batch = {name: tf.cast(value, tf.int32) for name, value in zip(names, inputs, strict=True)}
@@ -60,5 +80,5 @@ def get_pretrained_model(pretrain_model_name_or_path: str, **overrides: Any) -> 
     Raises:
         ModelError: It is not found, or its weights do not fit.
     """
-    make = lambda: PretrainedModel(loading().load_backbone(pretrain_model_name_or_path, **overrides))  # noqa: E731
+    make = lambda: PretrainedModel(loading().load_backbone(pretrain_model_name_or_path, zoo=_root, **overrides))  # noqa: E731
     return created_once("PretrainedModel", pretrain_model_name_or_path, make)

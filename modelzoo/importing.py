@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easytransfer.errors import ModelError
-from easytransfer.presets import Preset, resolve
+from easytransfer.presets import Preset, catalogue, resolve
 from modelzoo.loading import family_module, family_of, load_backbone
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from easytransfer import keras
+    from easytransfer.text.wordpiece import WordPiece
 
 
 def import_model(
@@ -61,20 +64,57 @@ def export_model(
     target: str | Path,
     format: str,
     *,
+    source_format: str = "auto",
     zoo: str | Path | None = None,
     allow_missing: str | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes a model in another form: `google`, `hf` or `ez`. Prints the table variable, source, shape on stderr.
 
+    The result is read back: its weights and a forward pass must equal those of the source.
+
     Raises:
-        ModelError: The model is not complete, the format is unknown, or the target exists.
+        ModelError: The model is not complete, has another form than `source_format`, the format is unknown, or the
+            target exists.
     """
     preset = resolve(name_or_path, zoo)
     allow_missing = allow_missing or preset.facts.get("allow_missing")
-    found = _read(preset, "auto", allow_missing)
+    if Path(target).resolve() == preset.folder.resolve() and catalogue.find(preset.name):
+        raise ModelError(f"{target} is the ModelZoo's own copy of {preset.name}", fix="choose another folder")
+    found = _read(preset, source_format, allow_missing)
+    if source_format not in ("auto", (actual := _formats(preset).detect_form(preset.folder, preset.checkpoint))):
+        raise ModelError(f"{preset.folder} has another form", received=actual, accepted=source_format)
+    backbone = forward(preset, allow_missing)
     _formats(preset).write_folder(target, format, found.config, found.values, source=preset.folder, overwrite=overwrite)
+    _compare_outputs(backbone, target, allow_missing)
     return _result(found, target, format, allow_missing)
+
+
+def export_backbone(
+    backbone: keras.Model,
+    tokenizer: WordPiece,
+    target: str | Path,
+    format: str,
+    source: str | Path,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Writes an encoder that is in memory, such as a trained one, as `export_model` does.
+
+    Args:
+        backbone: Encoder.
+        tokenizer: Its tokenizer.
+        target: New folder.
+        format: `google`, `hf` or `ez`.
+        source: Where its weights are from, for the result.
+        overwrite: Replace an existing folder.
+    """
+    formats = family_module(str(backbone.config.model_type), "formats")
+    values = backbone.export_weights()
+    formats.write_folder(target, format, backbone.config, values, tokenizer=tokenizer, overwrite=overwrite)
+    print("\n".join(f"{name}  <- {source}  {list(value.shape)}" for name, value in values.items()), file=sys.stderr)
+    _compare_outputs(backbone, target, None)
+    again = formats.read_folder(Path(target))
+    return _facts(again, target, format, str(source))
 
 
 def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
@@ -90,12 +130,27 @@ def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
 
     path = preset.folder / preset.checkpoint if preset.checkpoint else preset.folder
     backbone = load_backbone(path, allow_missing=allow_missing)
+    if not np.isfinite(_outputs(backbone)).all():
+        raise ModelError(f"{preset.folder} gives values that are not finite", fix="its weights are damaged")
+    return backbone
+
+
+def _outputs(backbone: keras.Model) -> np.ndarray:
+    """Returns what an encoder makes of ids from its whole vocabulary."""
+    import numpy as np
+
     length = min(8, backbone.config.max_position_embeddings)
     ids = np.linspace(0, backbone.config.vocab_size - 1, 2 * length).astype(np.int32).reshape(2, length)
     batch = {"input_ids": ids, "input_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
-    if not np.isfinite(backbone(batch)["pooled_output"]).all():
-        raise ModelError(f"{preset.folder} gives values that are not finite", fix="its weights are damaged")
-    return backbone
+    return backbone(batch)["pooled_output"].numpy()
+
+
+def _compare_outputs(backbone: keras.Model, target: str | Path, allow_missing: str | None) -> None:
+    """Checks that the written model computes the same as the one it was made from."""
+    written = forward(resolve(Path(target).resolve()), allow_missing)
+    # Weights that were missing start from random values on both sides, by name and seed.
+    if not (_outputs(backbone) == _outputs(written)).all():
+        raise ModelError(f"{target} computes other values than the model it was made from; do not use it")
 
 
 def _formats(preset: Preset) -> Any:
@@ -113,15 +168,20 @@ def _read(preset: Preset, form: str, allow_missing: str | None) -> Any:
 
 
 def _result(found: Any, target: str | Path, form: str, allow_missing: str | None) -> dict[str, Any]:
-    """Reads the written folder back and returns what to tell the user."""
+    """Reads the written folder back, compares its weights, and returns what to tell the user."""
     preset = resolve(Path(target).resolve())
     again = _formats(preset).read_folder(preset.folder)
     again.report.check(allow_missing)
-    if len(again.report.matched) != len(found.report.matched):
-        raise ModelError(f"{target} holds {len(again.report.matched)} of {len(found.report.matched)} weights")
+    different = [name for name, value in found.values.items() if not (again.values.get(name) == value).all()]
+    if different or len(again.report.matched) != len(found.report.matched):
+        raise ModelError(f"{target} differs from its source", received=", ".join(different[:5]) or "missing weights")
+    return _facts(found, target, form, found.report.source)
+
+
+def _facts(found: Any, target: str | Path, form: str, source: str) -> dict[str, Any]:
     return {
         "folder": str(target),
-        "source": found.report.source,
+        "source": source,
         "from": found.form,
         "to": form,
         "parts": list(found.parts),

@@ -3,7 +3,9 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh test
+sh scripts/horovod.sh || echo "no Horovod here: tests of several workers will be skipped" >&2
 python="${EZ_VENV:-.venv}/bin/python"
 "$python" -m ruff check .
 "$python" -m ruff format --check .
-exec "$python" -m pytest "$@"
+# Two at a time; what shares a costly fixture stays together (tests/conftest.py).
+exec "$python" -m pytest --numprocesses 2 --dist loadgroup "$@"

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests."""
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,29 @@ import easytransfer  # noqa: F401 - sets TensorFlow's environment before a test 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps tests that share a costly fixture in one process: those of one smoke run, and those of one file."""
+    for item in items:
+        smoke = getattr(item, "callspec", None) and item.callspec.params.get("smoke")
+        item.add_marker(pytest.mark.xdist_group("-".join(smoke) if smoke else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def no_running_application() -> Iterator[None]:
+    """Forgets the configuration that a `base_model` of a test leaves to readers, writers and preprocessors."""
+    yield
+    if "easytransfer.user_model" in sys.modules:
+        from easytransfer import datasets, model_zoo, preprocessors
+
+        datasets.TableReader.default_data, datasets.BatchWriter.default_overwrite = None, False
+        preprocessors.TextPreprocessor.default_settings = None
+        model_zoo.set_model_root(None)
 
 
 @pytest.fixture(scope="session")

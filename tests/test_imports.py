@@ -13,11 +13,15 @@ CORE_RANKS = {
     "errors": 0, "keras": 0,
     "config": 1, "run": 1,
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
-    "train": 3, "export": 3,
+    "pipeline": 2, "train": 3, "export": 3,
     # The Python API under the original's names: single files on top of the packages.
     "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,
+    "tf1": 4,
 }  # fmt: skip
-APP_CORE = {"base", "discovery", "jobs", "cli"}
+APP_CORE = {
+    *("base", "discovery", "jobs", "cli", "serving", "settings", "targets", "target_app", "encoder", "pooled_app"),
+    *("words_app", "words_settings", "feature_config"),
+}
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
 LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")

@@ -75,7 +75,7 @@ def test_commands(readme: Path, scratch: Path):
     if readme == ROOT / "README.md":
         predicted = (scratch / "predictions.tsv").read_text(encoding="utf-8").splitlines()
         assert [line.split("\t")[-1] for line in predicted] == (scratch / "new.tsv").read_text().splitlines()
-        assert (scratch / "exported" / "1" / "saved_model.pb").is_file()
+        assert (scratch / "exported" / "text_classify_bert" / "1" / "saved_model.pb").is_file()
         assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
 
 
@@ -89,8 +89,10 @@ def test_installing_commands(tmp_path: Path):
 
 def test_python_in_the_readme_is_that_of_the_examples():
     shown = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    scripts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("examples/*/*.py"))]
-    assert sorted(shown) == sorted(scripts), "each script is run by the commands of its own README"
+    scripts = sorted(ROOT.glob("examples/*/*.py"))
+    assert shown and set(shown) <= {path.read_text(encoding="utf-8") for path in scripts}
+    not_run = [path for path in scripts if path.name not in "".join(blocks(path.parent / "README.md", ""))]
+    assert not_run == [], "each script is run by the commands of its own README"
 
 
 def test_ci_runs_the_documented_test_command():

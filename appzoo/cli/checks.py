@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from appzoo.cli.reader import Job
 from easytransfer.config.fields import MODE_LETTERS, settings_of
 from easytransfer.config.files import dump
-from easytransfer.config.job import JobConfig
+from easytransfer.config.job import DataConfig, JobConfig
+from easytransfer.config.schema import ConfigModel
 from easytransfer.config.stored import require_checkpoint
 from easytransfer.data.bad_rows import BadRows
+from easytransfer.data.files import part_path
+from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import open_table
-from easytransfer.errors import ConfigError, ResourceError, did_you_mean
+from easytransfer.distributed.strategy import backend, require
+from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
 
 # Table forms that carry their own column names, so that no schema is needed.
-NAMED_COLUMNS = (".csv", ".jsonl", ".parquet", ".tfrecord", ".list_tfrecord")
-
-ONE_DEVICE = ("", "none", "mirrored", "MirroredStrategy")
-SEVERAL_WORKERS = (
-    "horovod",
-    "MultiWorkerMirroredStrategy",
-    "CollectiveAllReduceStrategy",
-    "ExascaleStrategy",
-    "WhaleStrategy",
-)
+NAMED_COLUMNS = (".csv", ".json", ".jsonl", ".parquet", ".tfrecord", ".list_tfrecord")
 
 
 def check_job(job: Job) -> None:
@@ -42,7 +39,7 @@ def check_job(job: Job) -> None:
         ResourceError: An output cannot be written.
     """
     check_required(job.mode, job.config)
-    check_distribution(job.config)
+    check_distribution(job.mode, job.config)
     check_tables(job.mode, job.config)
     check_outputs(job.mode, job.config)
     labels = job.config.data.label_enumerate_values
@@ -60,9 +57,11 @@ def check_required(mode: str, config: JobConfig) -> None:
     """Checks that everything the mode requires is given."""
     missing = []
     for setting in settings_of(type(config)):
-        if MODE_LETTERS[mode] not in setting.required or _value(config, setting.path) is not None:
+        if MODE_LETTERS[mode] not in setting.required or value_at(config, setting.path) is not None:
             continue
         if setting.path == "data.input_schema" and _has_column_names(config):
+            continue
+        if setting.path in ("data.first_sequence", "data.second_sequence", "data.label_name") and _has_ids(config):
             continue
         missing.append(setting)
     if not missing:
@@ -74,7 +73,8 @@ def check_required(mode: str, config: JobConfig) -> None:
     raise ConfigError(f"mode {mode} needs {', '.join(shown)}", fix=f"see easy_transfer_app {mode} --help")
 
 
-def _value(config: JobConfig, path: str) -> object:
+def value_at(config: ConfigModel, path: str) -> object:
+    """Returns the value at a dotted path."""
     value: object = config
     for name in path.split("."):
         value = getattr(value, name)
@@ -89,26 +89,22 @@ def _has_column_names(config: JobConfig) -> bool:
     return bool(names) and (data.header == "names" or all(name.endswith(NAMED_COLUMNS) for name in names))
 
 
-def check_distribution(config: JobConfig) -> None:
-    """Checks that the job asks for nothing but one worker."""
-    name = config.distribution.distribution_strategy or "none"
-    if name == "ParameterServerStrategy":
+def _has_ids(config: JobConfig) -> bool:
+    """Returns whether the schema declares token ids and labels in place of text."""
+    return config.data.input_schema is not None and is_id_table(parse_schema(config.data.input_schema))
+
+
+def check_distribution(mode: str, config: JobConfig) -> None:
+    """Checks that there is such a worker, and that only jobs whose parts are merged ask for several."""
+    if mode in ("predict", "preprocess"):
+        config.distribution.workers()
+        return
+    if mode == "train":
+        require(backend(config.distribution))
+    elif config.distribution.workers() > 1:
         raise ConfigError(
-            "ParameterServerStrategy is not supported", accepted=("none", "MirroredStrategy"), fix="use one of these"
+            f"{mode} runs on one worker", received=config.distribution.workers(), fix="use --workerCount=1"
         )
-    later = "training with several workers is not part of this version; it comes with the `horovod` extra"
-    if name in SEVERAL_WORKERS:
-        raise ConfigError(f"--distributionStrategy={name}: {later}", accepted=("none", "MirroredStrategy"))
-    if name not in ONE_DEVICE:
-        raise ConfigError(
-            "unknown distributionStrategy",
-            received=name,
-            accepted=("none", "MirroredStrategy"),
-            fix=did_you_mean(name, (*ONE_DEVICE[1:], *SEVERAL_WORKERS)),
-        )
-    workers = max(config.distribution.worker_count, len(config.distribution.worker_hosts.split(",")))
-    if workers > 1:
-        raise ConfigError(f"{workers} workers are asked for: {later}", fix="use --workerCount=1")
 
 
 def check_tables(mode: str, config: JobConfig) -> None:
@@ -117,12 +113,26 @@ def check_tables(mode: str, config: JobConfig) -> None:
     tables = [data.train_table, data.eval_table] if mode == "train" else [data.input_table]
     if mode == "export":
         return
-    columns = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
+    columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
     if mode in ("train", "evaluate", "preprocess"):
         columns["labelName"] = data.label_name
-    if mode in ("predict", "preprocess"):
+    if _has_ids(config):
+        columns = {}
+    check_columns(tables, columns, data, append=mode in ("predict", "preprocess"))
+
+
+def check_columns(tables: Sequence[str | None], columns: dict[str, str | None], data: DataConfig, append: bool) -> None:
+    """Checks that tables exist and declare columns.
+
+    Args:
+        tables: Tables; None stands for one that is not given.
+        columns: Columns by the flag that asks for them.
+        data: Their schema and form.
+        append: Whether the columns of `append_cols` are needed, too.
+    """
+    if append:
         names = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
-        columns |= {f"appendCols {name}": name for name in names}
+        columns = columns | {f"appendCols {name}": name for name in names}
     schema = parse_schema(data.input_schema) if data.input_schema else None
     if schema is not None:
         for flag, column in columns.items():
@@ -134,14 +144,16 @@ def check_tables(mode: str, config: JobConfig) -> None:
             open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"), needed=needed)
 
 
-def check_outputs(mode: str, config: JobConfig) -> None:
+def check_outputs(mode: str, config: Any) -> None:
     """Checks that outputs can be written and replace nothing unasked."""
     if mode == "train" and config.checkpoint_dir:
         check_space(config.checkpoint_dir, 0)
         run = config.runtime
         RunFolder(config.checkpoint_dir).plan(dump(config), resume=run.resume, overwrite=run.overwrite)
     if mode in ("predict", "preprocess") and config.data.output_table:
-        path = Path(config.data.output_table)
+        path, workers = Path(config.data.output_table), config.distribution.workers()
+        if workers > 1 and not config.data.merge:
+            path = part_path(path, config.distribution.task_index, workers)
         _check_writable(path)
         if path.exists() and not config.runtime.overwrite:
             raise ConfigError(f"the output table {path} exists", fix="add --overwrite, or give another --outputTable")

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program name; those of the process when None.
     """
+    return guarded(run, argv)
+
+
+def zoo(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line of `ez_zoo`, which is `easy_transfer_app zoo`."""
+    return guarded(lambda arguments: run(["zoo", *arguments]), argv)
+
+
+def guarded(function: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code of what it returns or raises.
+
+    Args:
+        function: The command; takes its arguments.
+        argv: Arguments without the program name; those of the process when None.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     log.setup_logging()
     try:
-        return run(arguments)
+        return function(arguments)
     except BrokenPipeError:
         # The reader of stdout has gone, as in `easy_transfer_app apps | head -1`.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -86,6 +101,7 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
     from appzoo.cli.checks import check_job
     from appzoo.cli.reader import JobReader
     from easytransfer.config.files import dump
+    from easytransfer.distributed.strategy import starts_workers
 
     notes: list[str] = []
     try:
@@ -95,12 +111,18 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
             return 0
         job = reader.read()
         if job.dump is not None:
-            return _dump(dump(job.config, job.mode), job.dump)
+            return dump_config(dump(job.config, job.mode), job.dump)
         log.setup_logging(job.config.runtime.log_format)
         check_job(job)
     finally:
         for note in notes:
             log.warn(note)
+    if job.mode == "train" and starts_workers(job.config.distribution):
+        from easytransfer.distributed.launch import launch
+
+        words = [*([verb] if verb else []), *arguments]
+        program = "from appzoo.cli.main import main; raise SystemExit(main())"
+        return launch([sys.executable, "-c", program, *words], job.config.distribution.worker_count)
     with log.results_only_stdout() as stdout:
         log.print_result(job_function(job.mode)(job.config), stdout)
     return 0
@@ -113,7 +135,8 @@ def job_function(mode: str) -> Any:
     return getattr(jobs, mode)
 
 
-def _dump(values: dict[str, Any], target: str) -> int:
+def dump_config(values: dict[str, Any], target: str) -> int:
+    """Writes a configuration as JSON to a file, or to stdout when `target` is empty."""
     from easytransfer.run.atomic import write_json
 
     if target:

@@ -18,7 +18,7 @@ from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.config.schema import MODES
-from easytransfer.config.stored import inherited, load_run_config
+from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
@@ -131,7 +131,7 @@ class JobReader:
     def help(self) -> str:
         """Returns the help for the mode and application the command line names, or for all."""
         name = next((given.value for given in self.flags if given.name in ("modelName", "model_name")), None)
-        return help_text(discovery.resolve(name)[0].config_class if name else JobConfig, self.mode)
+        return help_text(discovery.config_class(name) if name else JobConfig, self.mode)
 
     def _read_file(self) -> None:
         """Puts the values of `--config`; the file may also name the mode."""
@@ -194,16 +194,17 @@ class JobReader:
 
     def _inherit(self) -> None:
         """Finds the stored run configuration that evaluation, prediction and export start from."""
-        if self.mode not in STORED_MODES:
+        if self.mode not in (*STORED_MODES, "preprocess"):
             return
         name = self.draft.get("model_name")
-        if name and str(name).startswith("modelhub:"):
+        if name and str(name).startswith("modelhub:") and self.mode != "preprocess":
             zoo = Path(self.draft.get("runtime.model_zoo_base_path") or default_zoo()).expanduser()
             self.draft.put("checkpoint_path", str(zoo / "modelhub" / str(name).partition(":")[2]), "--modelName")
             self.draft.take("model_name")
         path = self.draft.get("checkpoint_path")
-        # Conversions read a foreign checkpoint, which has no configuration of ours.
-        if not path or str(self.draft.get("export.export_type") or "").startswith("convert_"):
+        # Conversions and vectors may read a pre-trained model, which has no configuration of ours.
+        kind = str(self.draft.get("export.export_type") or "")
+        if not path or (kind.startswith(("convert_", "ez_bert_feat")) and not has_run_config(path)):
             return
         self.stored = inherited(load_run_config(path))
         name, stored_name = self.draft.take("model_name"), self.stored.get("model_name")
@@ -216,19 +217,22 @@ class JobReader:
             # Required flags are checked later, all with one message form.
             return JobConfig
         try:
-            return discovery.resolve(str(name))[0].config_class
+            return discovery.config_class(str(name))
         except ConfigError:
             if self.mode != "preprocess" or not _is_tokenizer(str(name), self.draft):
                 raise
         self.draft.put("data.tokenizer_name_or_path", name, self.draft.origins["model_name"])
         self.draft.put("model_name", PREPROCESS_APPLICATION, self.draft.origins["model_name"])
-        return discovery.resolve(PREPROCESS_APPLICATION)[0].config_class
+        return discovery.config_class(PREPROCESS_APPLICATION)
 
     def _put_advanced(self, config_class: type[JobConfig]) -> None:
         """Puts the keys of `--advancedParameters`; a flag for the same field wins, as in the original."""
         text = self._option("advancedParameters")
         if text is None:
             return
+        if self.mode == "train" and not self.draft.get("model_name"):
+            # The keys of an application nobody named are all unknown; that is not what is wrong.
+            raise ConfigError("mode train needs --modelName", fix="`easy_transfer_app apps` lists the applications")
         for path, (key, setting, value) in resolve_advanced(parse_advanced(text), config_class, str(self.mode)).items():
             origin = self.draft.origins.get(path, "")
             if origin.startswith("--") and not origin.startswith("--set"):

@@ -48,6 +48,17 @@ Every flag is also accepted in snake_case, and a true|false flag may stand witho
 Exit codes: 0 success, 2 flags or configuration, 3 data, 4 model or checkpoint, 5 disk, memory or device,
 6 interrupted and resumable, 1 unexpected."""
 
+FEATURES_MORE = """\
+outputSchema: pool_output, first_token_output, mean_output (over the tokens of the row) and all_hidden_outputs (one
+vector for each token); default pool_output,first_token_output,all_hidden_outputs. A model of two towers writes each
+for the first text and, with _b, for the second. The name of outputTable decides the form: .jsonl, .parquet, .tfrecord,
+a name that ends in / is a folder of .npy files, others are TSV with commas in vectors and semicolons between tokens.
+A killed job goes on when it is started again. Worker w of n (--workerCount=n --task_index=w) writes
+<outputTable>.part-<w>-of-<n>; the same command with --merge joins them.
+Further flags: --config FILE, --set KEY=VALUE, --configDump [FILE], --debug, --version."""
+# Settings of tables that mean nothing for vectors.
+NOT_OF_FEATURES = ("label_name", "label_enumerate_values", "enable_xla")
+
 
 def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
     """Returns the help: of one mode, or of all with the modes each flag is for.
@@ -64,15 +75,32 @@ def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
     lines += ["", "Command"]
     lines += [f"  --{name + (' ' + form if form else ''):<34}{text}" for name, (form, text) in OWN_FLAGS.items()]
     texts = section_texts(config_class)
-    for title, group in _groups([item for item in settings if item.flag]):
-        lines += ["", f"{texts[title].rstrip('.')} ({title})" if title else "Job"]
-        lines += [line for item in group for line in _entry(f"--{item.flag}", item, mode, width)]
+    lines += _flag_lines(config_class, settings, mode, width)
     keys = [item for item in settings if not item.flag]
     lines += ["", "Keys of --advancedParameters (also --set SECTION.KEY=VALUE)"]
     for title, group in _groups(keys):
         lines += ["", f"  {texts[title].rstrip('.')} ({title})"]
         lines += [line for item in group for line in _entry("  " + item.name, item, mode, width)]
     return "\n".join([*lines, "", MORE])
+
+
+def features_help(config_class: type[ConfigModel], mode: str) -> str:
+    """Returns the help of `ez_bert_feat`."""
+    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    settings = [item for item in settings_of(config_class) if item.applies(mode) and item.name not in NOT_OF_FEATURES]
+    lines = [f"ez_bert_feat: {section_texts(config_class)['']}"]
+    return "\n".join([*lines, *_flag_lines(config_class, settings, mode, width), "", FEATURES_MORE])
+
+
+def _flag_lines(
+    config_class: type[ConfigModel], settings: Sequence[Setting], mode: str | None, width: int
+) -> list[str]:
+    """Returns the lines of all settings that have a flag, by section."""
+    texts, lines = section_texts(config_class), []
+    for title, group in _groups([item for item in settings if item.flag]):
+        lines += ["", f"{texts[title].rstrip('.')} ({title})" if title else "Job"]
+        lines += [line for item in group for line in _entry(f"--{item.flag}", item, mode, width)]
+    return lines
 
 
 def _groups(settings: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:

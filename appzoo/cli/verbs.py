@@ -54,13 +54,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def apps(arguments: Sequence[str]) -> str:
-    """Lists applications, one line each: model names and what they do."""
+    """Lists model names, one line each, with what they do."""
     parser = Parser(prog="easy_transfer_app apps", description="List the applications and their variants.")
     parser.read(arguments)
     lines = []
     for application in discovery.applications().values():
-        sentence = section_texts(application.config_class)[""]
-        lines.append(f"{application.name:<24}{', '.join(application.model_names):<40}{sentence}".rstrip())
+        for name, config_class in zip(application.model_names, application.variants.values(), strict=True):
+            lines.append(f"{name:<28}{section_texts(config_class)['']}".rstrip())
     return "\n".join(lines)
 
 
@@ -76,11 +76,9 @@ def config(arguments: Sequence[str]) -> str | dict[str, Any]:
     if not name:
         raise ConfigError("config needs an application or --check FILE", accepted=list(discovery.applications()))
     application = discovery.applications().get(name)
-    if application is None:
-        application, _ = discovery.resolve(name)
-    else:
+    if application is not None:
         name = application.model_names[0]
-    return commented_yaml(application.config_class, {"model_name": name})
+    return commented_yaml(discovery.config_class(name), {"model_name": name})
 
 
 def check_file(path: str) -> dict[str, Any]:
@@ -93,7 +91,7 @@ def check_file(path: str) -> dict[str, Any]:
     draft = Draft()
     draft.update(values, path)
     name = draft.get("model_name")
-    config_class = discovery.resolve(str(name))[0].config_class if name else JobConfig
+    config_class = discovery.config_class(str(name)) if name else JobConfig
     draft.build(config_class)
     form = "original" if original else "easytransfer 2"
     return {"file": path, "valid": True, "form": form, "model_name": name, "mode": mode}

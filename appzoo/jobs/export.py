@@ -6,35 +6,35 @@ from pathlib import Path
 from typing import Any
 
 from appzoo.base import App
+from appzoo.jobs.convert import convert
+from appzoo.jobs.export_vectors import export_vectors
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
-from easytransfer.errors import ConfigError, ModelError
+from easytransfer.errors import ModelError
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.run.log import say
-
-# What `prepare(folder)` may need again when only the export is left.
-ASSET_FILES = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
 
 
 def export(config: JobConfig) -> dict[str, Any]:
     """Exports `checkpoint_path` into `export.export_dir_base`.
 
     Returns:
-        Path and version of the export and the latency of its raw-input signature.
+        Path and version of the export and the latency of its raw-input signature, or what a conversion wrote.
     """
-    kind = config.export.export_type
-    if kind.startswith("convert_") or kind == "ez_bert_feat":
-        raise ConfigError(
-            f"exportType={kind} is not an application export",
-            fix="use `easy_transfer_app zoo export` or `zoo import` to convert checkpoints",
-        )
-    trained = open_trained(in_float32(config, config.checkpoint_path))
-    if trained.step is None:
-        raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
-    if config.runtime.dry_run:
-        return {"mode": "export", "dry_run": True, "checkpoint": str(trained.source)}
-    # The original wrote the model straight into the directory it was given.
-    report = export_app(trained.app, trained.folder, Path(config.export.export_dir_base), trained.source, flat=True)
+    kind, base = config.export.export_type, Path(str(config.export.export_dir_base))
+    if kind.startswith("convert_"):
+        return {"mode": "export", **convert(config)}
+    if kind == "ez_bert_feat":
+        source = Path(str(config.checkpoint_path))
+        report = None if config.runtime.dry_run else export_vectors(config, base)
+    else:
+        trained = open_trained(in_float32(config, str(config.checkpoint_path)))
+        if trained.step is None:
+            raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
+        source, flat = trained.source, config.export.flat
+        report = None if config.runtime.dry_run else export_app(trained.app, trained.folder, base, source, flat=flat)
+    if report is None:
+        return {"mode": "export", "dry_run": True, "checkpoint": str(source)}
     return {"mode": "export", "export": str(report.path), "version": report.version, "latency_ms": report.latency_ms}
 
 
@@ -61,7 +61,7 @@ def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bo
         module=app.model,
         base=base,
         name=str(config.model_name),
-        assets={name: folder / name for name in ASSET_FILES if (folder / name).is_file()},
+        assets={name: folder / name for name in app.asset_files if (folder / name).is_file()},
         manifest={
             "config": config.model_dump(mode="json"),
             "checkpoint": checkpoint.name,

@@ -2,71 +2,130 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from appzoo.jobs.tables import chosen_columns, encoded_chunks, names, open_input, output_form, quarantine_path
+from appzoo.base import App
+from appzoo.jobs.parts import Output, job_key
+from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input
 from appzoo.jobs.trained import new_app
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
-from easytransfer.data.table import BadRows
-from easytransfer.data.writers import open_writer
+from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.run.log import say
+from easytransfer.text.masking import TokenMasker
+from easytransfer.train import checkpoint
 
+MASKED = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 ALIASES = {
     "bert_finetune": "input_ids,input_mask,segment_ids,label_id",
     "bert_predict": "input_ids,input_mask,segment_ids",
+    "bert_pretrain": "input_ids,input_mask,segment_ids," + ",".join(MASKED),
 }
 
 
 def preprocess(config: JobConfig) -> dict[str, Any]:
     """Encodes `data.input_table` as the application would for training and writes `data.output_table`.
 
-    Every token column has `data.sequence_length` entries, padded with 0.
+    A token column has `data.sequence_length` entries, padded as batches are. A row that is cut into several examples
+    becomes several rows, each with the appended columns. One worker of several writes its part.
+
+    Returns:
+        Row account, output path and columns.
     """
     data = config.data
+    output = Output(data, config.distribution, config.runtime, job_key("preprocess", config))
+    if data.merge:
+        return {"mode": "preprocess", "output": str(output.path), **output.merge().summary()}
     app = new_app(config)
-    app.prepare(None)
+    app.prepare(_assets(config), lambda column: column_cells(app, str(data.input_table), column))
+    if app.labels:
+        say(f"labels: {', '.join(app.labels[:20])}")
     labelled = data.label_name is not None
-    columns = _columns(data.output_schema, labelled)
     append = names(data.append_cols)
-    bad_rows = BadRows(data.bad_rows, data.max_bad_rows, quarantine_path(data.output_table))
-    needed = app.input_columns() + append + ([data.label_name] if labelled else [])
-    table = open_input(app, data.input_table, needed, bad_rows)
-    form = output_form(data, data.output_table)
-    with open_writer(data.output_table, columns + append, overwrite=config.runtime.overwrite, form=form) as writer:
-        for chunk, encoded in encoded_chunks(app, table, with_labels=labelled):
-            if len(encoded):
-                dense = _dense(encoded, data.sequence_length)
-                writer.write({name: dense[name] for name in columns} | {name: chunk.columns[name] for name in append})
-    bad_rows.close()
-    say(f"wrote {table.count.accepted} rows to {data.output_table} ({table.count.rejected} rejected)")
-    return {
-        "mode": "preprocess",
-        "output": data.output_table,
-        "columns": columns + append,
-        "read": table.count.read,
-        "written": table.count.accepted,
-        "rejected": table.count.rejected,
+    needed = input_columns(app, str(data.input_table), labelled) + append
+    rows = _Rows(app, labelled, append)
+    table = open_input(app, str(data.input_table), needed, BadRows("skip"))
+    if config.runtime.dry_run:
+        return {"mode": "preprocess", "dry_run": True, "columns": [*(rows.asked or ()), *append]}
+    account = output.write(table, encoder(app, table, labelled), rows.columns)
+    return {"mode": "preprocess", "output": str(output.path), "columns": account.columns, **account.summary()}
+
+
+def _assets(config: JobConfig) -> Path | None:
+    """Returns the run folder whose vocabulary and labels are used, None for those the configuration describes."""
+    return checkpoint.resolve(config.checkpoint_path).parent if config.checkpoint_path else None
+
+
+class _Rows:
+    """Makes output columns of encoded chunks."""
+
+    def __init__(self, app: App, labelled: bool, append: list[str]) -> None:
+        self._app, self._labelled, self._append = app, labelled, append
+        self._width = app.config.data.sequence_length
+        schema = app.config.data.output_schema
+        self.asked = None if schema is None else names(ALIASES.get(schema, schema))
+        self._masker = self._new_masker() if set(MASKED) & set(self.asked or ()) else None
+        unlabelled = [] if labelled else [name for name in self.asked or () if name in app.label_columns]
+        if unlabelled:
+            raise ConfigError(f"outputSchema asks for {unlabelled[0]}", fix="give labelName")
+
+    def _new_masker(self) -> TokenMasker:
+        settings, tokenizer = self._app.config, getattr(getattr(self._app, "encoder", None), "tokenizer", None)
+        if tokenizer is None:
+            raise ConfigError(
+                f"{settings.model_name} has no pre-trained encoder, so nothing can be masked for it",
+                fix="preprocess with an application on an encoder, such as text_classify_bert",
+            )
+        data = settings.data
+        return TokenMasker(tokenizer, settings.runtime.seed, data.masked_lm_prob, data.max_predictions_per_seq)
+
+    def columns(self, chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
+        """Returns the columns to write for a chunk.
+
+        Raises:
+            ConfigError: A column is asked for that the application does not make.
+        """
+        found = dense_columns(encoded, self._width, self._app.label_columns)
+        if self._masker is not None:
+            found |= self._masked(chunk, encoded)
+        chosen = chosen_columns(None if self.asked is None else ",".join(self.asked), list(found), ALIASES)
+        appended = {name: [chunk.columns[name][row] for row in encoded.row_of] for name in self._append}
+        return {name: found[name] for name in chosen} | appended
+
+    def _masked(self, chunk: RowChunk, encoded: EncodedTable) -> dict[str, np.ndarray]:
+        """Hides pieces of `input_ids`; see `TokenMasker`."""
+        # Windows of one row must not all hide the same places.
+        first = np.flatnonzero(np.diff(encoded.row_of, prepend=-1))
+        window = np.arange(len(encoded)) - first[encoded.row_of]
+        masked = self._masker.mask(encoded.columns["input_ids"], chunk.index[encoded.row_of] * 4096 + window)
+        values = (masked.positions, masked.ids, masked.weights)
+        ids = masked.input_ids.padded(np.arange(len(encoded)), self._width)
+        return {"input_ids": ids, **dict(zip(MASKED, values, strict=True))}
+
+
+def dense_columns(encoded: EncodedTable, width: int, last: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Returns every column that a model reads as one array, each mask behind the ids it belongs to.
+
+    Args:
+        encoded: Encoded rows; columns of dtype object are left out.
+        width: Entries of a token column.
+        last: Columns to put at the end.
+    """
+    rows, dense = np.arange(len(encoded)), {}
+    for name, column in encoded.columns.items():
+        if isinstance(column, Ragged):
+            if (longest := int(column.lengths.max(initial=0))) > width:
+                raise ConfigError(f"a row of {name} has {longest} entries", fix=f"give --sequenceLength={longest}")
+            dense[name] = column.padded(rows, width, encoded.pad_values.get(name, 0))
+            for mask in [mask for mask, source in encoded.masks.items() if source == name]:
+                dense[mask] = (np.arange(dense[name].shape[1]) < column.lengths[:, None]).astype(np.int32)
+        elif column.dtype != object:
+            dense[name] = column
+    return {name: value for name, value in dense.items() if name not in last} | {
+        name: dense[name] for name in last if name in dense
     }
-
-
-def _columns(output_schema: str | None, labelled: bool) -> list[str]:
-    spec = output_schema or ("bert_finetune" if labelled else "bert_predict")
-    available = ALIASES["bert_finetune" if labelled else "bert_predict"].split(",")
-    if not labelled and "label_id" in names(ALIASES.get(spec, spec)):
-        raise ConfigError("outputSchema asks for label_id", fix="give labelName")
-    return chosen_columns(ALIASES.get(spec, spec), available, ALIASES)
-
-
-def _dense(encoded: EncodedTable, width: int) -> dict[str, np.ndarray]:
-    rows = np.arange(len(encoded))
-    dense = {
-        name: column.padded(rows, width) if isinstance(column, Ragged) else column
-        for name, column in encoded.columns.items()
-    }
-    for name, source in encoded.masks.items():
-        dense[name] = (np.arange(width) < encoded.columns[source].lengths[:, None]).astype(np.int32)
-    return dense

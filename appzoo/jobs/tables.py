@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from appzoo.base import App
 from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.id_tables import encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
-from easytransfer.errors import ConfigError, DataError, did_you_mean
+from easytransfer.errors import ConfigError, did_you_mean
 
 # Rows decoded and tokenized at a time: large enough for the tokenizer's threads, small enough to stay in cache.
 CHUNK_ROWS = 8192
@@ -43,7 +47,10 @@ def open_input(app: App, spec: str, needed: list[str], bad_rows: BadRows) -> Tab
     """Opens a table with the configured schema; a column that is needed but missing is an error."""
     data = app.config.data
     schema = parse_schema(data.input_schema) if data.input_schema else None
-    return open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
+    table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
+    if not is_id_table(table.schema):
+        table.spread = app.spread
+    return table
 
 
 def names(spec: str | None) -> list[str]:
@@ -81,14 +88,51 @@ def quarantine_path(output: str) -> Path:
     return Path(f"{output}.bad")
 
 
+def input_columns(app: App, spec: str, with_labels: bool) -> list[str]:
+    """Returns the columns of a table that the application reads: texts, or token ids where the table holds these."""
+    data = app.config.data
+    schema = parse_schema(data.input_schema) if data.input_schema else open_input(app, spec, [], BadRows("skip")).schema
+    if is_id_table(schema):
+        return [*(app.label_columns if with_labels else ())]
+    return app.input_columns() + (app.label_inputs() if with_labels else [])
+
+
+def encoder(app: App, table: Table, with_labels: bool) -> Callable[[RowChunk], EncodedTable]:
+    """Returns what encodes a chunk: the application, or nothing but checks where the table holds token ids."""
+    if not is_id_table(table.schema):
+        return lambda chunk: app.encode(chunk, with_labels)
+    labels = app.label_columns if with_labels else ()
+    vocabulary = getattr(getattr(app, "encoder", None), "config", None)
+    vocab_size = getattr(vocabulary, "vocab_size", None)
+
+    def encode(chunk: RowChunk) -> EncodedTable:
+        if app.labels and "label_id" in labels and not table.schema["label_id"].is_list:
+            _check_label_ids(chunk, len(app.labels))
+        encoded = encode_ids(chunk, table.schema, labels, vocab_size)
+        label = encoded.columns.get("label_id")
+        # A number to predict, or several labels at once, is a float whatever the table says.
+        if isinstance(label, np.ndarray) and (label.ndim > 1 or not app.labels):
+            encoded.columns["label_id"] = label.astype(np.float32)
+        return encoded
+
+    return encode
+
+
+def _check_label_ids(chunk: RowChunk, count: int) -> None:
+    for row, label in enumerate(chunk.columns["label_id"]):
+        if chunk.accepted[row] and not 0 <= label < count:
+            chunk.reject(row, "label_id", f"unknown label: id {label}; known: 0 to {count - 1}")
+
+
 def encoded_chunks(
     app: App, table: Table, with_labels: bool, size: int = CHUNK_ROWS
 ) -> Iterator[tuple[RowChunk, EncodedTable]]:
     """Yields each chunk's accepted rows beside their encoding; reading and tokenizing run ahead in a thread."""
+    rows = encoder(app, table, with_labels)
 
     def encode() -> Iterator[tuple[RowChunk, EncodedTable]]:
         for chunk in table.chunks(size=size):
-            encoded = app.encode(chunk, with_labels)
+            encoded = rows(chunk)
             yield chunk.compact(), encoded
 
     return prefetch(encode(), depth=2)
@@ -110,29 +154,23 @@ def load_rows(
         DataError: No row is left.
     """
     bad_rows = bad_rows or BadRows("fail")
-    needed = app.input_columns() + ([app.config.data.label_name] if with_labels else [])
-    table = open_input(app, spec, needed, bad_rows)
+    table = open_input(app, spec, input_columns(app, spec, with_labels), bad_rows)
     parts = []
     for _, encoded in encoded_chunks(app, table, with_labels, size=min(CHUNK_ROWS, limit or CHUNK_ROWS)):
         parts.append(encoded)
         if limit and sum(map(len, parts)) >= limit:
             break
     if not sum(map(len, parts)):
-        raise DataError(
-            f"no usable row in {spec}",
-            received=f"{table.count.read} rows read, {table.count.rejected} rejected",
-            fix="check the path, the delimiter and the schema",
-        )
+        raise table.count.nothing_usable(spec, bad_rows.summary())
     return EncodedRows(spec, EncodedTable.concat(parts), table.count, bad_rows.reasons)
 
 
-def count_labels(app: App, spec: str) -> Counter[str]:
-    """Counts the label cells of a table, for `labelEnumerateValues=auto`."""
-    column = app.config.data.label_name
-    # Bad rows are reported when the table is encoded; here they only must not count as labels.
-    table = open_input(app, spec, [column], BadRows("skip"))
-    counts: Counter[str] = Counter()
+def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
+    """Yields the cells of one column of a table, for labels or a vocabulary made from it."""
+    # Bad rows that are left out are counted when the table is encoded, not here.
+    policy = "fail" if app.config.data.bad_rows == "fail" else "skip"
+    table = open_input(app, spec, [column], BadRows(policy))
     for chunk in table.chunks(size=CHUNK_ROWS):
-        counts.update(str(cell).strip() for cell in chunk.compact().columns[column])
-    counts.pop("", None)
-    return counts
+        yield from chunk.compact().columns[column]
+    if not table.count.accepted:
+        raise table.count.nothing_usable(spec, table.bad_rows.summary())

@@ -10,18 +10,21 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import EncodedRows, count_labels, load_rows
+from appzoo.jobs.tables import EncodedRows, column_cells, load_rows
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
+from easytransfer.data.encoded import device_arrays
 from easytransfer.data.table import BadRows
+from easytransfer.distributed.strategy import open_workers
+from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import default_commands, write_card
 from easytransfer.run.environment import environment_record, input_files
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
-from easytransfer.run.log import say, warn
+from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
 from easytransfer.train import checkpoint
@@ -47,13 +50,16 @@ def train(config: JobConfig) -> dict[str, Any]:
     """
     if config.runtime.dry_run:
         return _dry_run(config)
+    workers = open_workers(config.distribution)
+    if not workers.is_chief:
+        return _follow(config, workers)
     settings = config.runtime
     folder = RunFolder.create(
         config.checkpoint_dir, config.model_dump(mode="json"), resume=settings.resume, overwrite=settings.overwrite
     )
     with folder:
         try:
-            report = _train(config, folder)
+            report = _train(config, folder, workers)
         except Interrupted as error:
             folder.finish("interrupted", error=error)
             raise
@@ -67,20 +73,38 @@ def train(config: JobConfig) -> dict[str, Any]:
     return {"mode": "train", "run": str(folder.path), **shown}
 
 
-def _train(config: JobConfig, folder: RunFolder) -> dict[str, Any]:
+def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
+    """Trains as one of the workers that write nothing."""
+    with quiet():
+        app, tables = _load(config, None)
+    app.fit_labels(tables["train"].encoded)
+    trainer = Trainer(app, config.train, config.runtime, Path(config.checkpoint_dir), workers=workers)
+    trainer.fit(*_batches(config, tables, workers))
+    return {"mode": "train", "rank": workers.rank}
+
+
+def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers) -> tuple[Batches, Batches]:
+    """Returns this worker's share of the training and the evaluation table."""
+    shard, multiple = (workers.replica, workers.replicas), pad_multiple(config.runtime)
+    train, held_out = tables["train"].encoded, tables["eval"].encoded
+    options = {"shard": shard, "pad_multiple": multiple}
+    return (
+        Batches(train, config.train.batch_size, shuffle=True, seed=config.runtime.seed, **options),
+        Batches(held_out, config.train.eval_batch_size, shuffle=False, **options),
+    )
+
+
+def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
     app, tables = _load(config, folder.path)
     app.save_assets(folder.path)
     specs = (config.data.train_table, config.data.eval_table)
     devices = [device.name for device in tf.config.list_physical_devices()]
     folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
     app.fit_labels(tables["train"].encoded)
-    seed, multiple = config.runtime.seed, pad_multiple(config.runtime)
-    batches = Batches(tables["train"].encoded, config.train.batch_size, shuffle=True, seed=seed, pad_multiple=multiple)
-    held_out = Batches(tables["eval"].encoded, config.train.eval_batch_size, shuffle=False, pad_multiple=multiple)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
-    trainer = Trainer(app, config.train, config.runtime, folder.path, reporter)
+    trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
-    fit = trainer.fit(batches, held_out)
+    fit = trainer.fit(*_batches(config, tables, workers))
     report = _evaluate_best(app, config, folder, tables, fit)
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
     if config.runtime.mixed_precision != "none":
@@ -94,7 +118,7 @@ def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> 
     """Prepares the application and encodes both tables."""
     app = new_app(config)
     data = config.data
-    app.prepare(None, scan_labels=lambda: count_labels(app, data.train_table))
+    app.prepare(None, lambda column: column_cells(app, data.train_table, column))
     if app.labels:
         say(f"labels: {', '.join(app.labels[:20])}")
     tables = {}
@@ -126,7 +150,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     app, tables = _load(config, None, DRY_RUN_ROWS)
     app.build_model()
     rows = tables["train"].encoded
-    batch = {name: tf.constant(value) for name, value in rows.batch(range(min(len(rows), 2))).items()}
+    batch = {name: tf.constant(value) for name, value in device_arrays(rows.batch(range(min(len(rows), 2)))).items()}
     losses = app.losses(batch, app.forward(batch))
     say("dry run: flags, tables, model and shapes are fine")
     return {
@@ -165,6 +189,7 @@ def _evaluate_best(
         "config": config.model_dump(mode="json"),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
         **evaluator.report(),
+        "pages": app.write_pages(folder.path, tables["eval"].encoded, outputs),
     }
 
 

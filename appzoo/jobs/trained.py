@@ -13,13 +13,11 @@ from appzoo.base import App
 from appzoo.discovery import load_application
 from appzoo.jobs.inference import Call
 from easytransfer.config.job import JobConfig
+from easytransfer.errors import ModelError
 from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import compiles, compute_precision
-
-# Arrays of a batch that the model does not read.
-NOT_INPUTS = ("label_id", "example_weight")
 
 
 @dataclass
@@ -66,12 +64,14 @@ def open_trained(config: JobConfig) -> Trained:
 
 def _from_export(config: JobConfig) -> Trained:
     exported = load_exported(config.checkpoint_path)
+    if "vectors" in exported.manifest:
+        raise ModelError(f"{exported.path} is an export of vectors", fix="use it with ez_bert_feat --modelName")
     app = new_app(config)
     app.prepare(exported.assets)
     signature = exported.signatures["predict_ids"]
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        return signature(**{name: value for name, value in batch.items() if name not in NOT_INPUTS})
+        return signature(**app.model_inputs(batch))
 
     return Trained(app, call, exported.assets, exported.path, None)
 
@@ -83,7 +83,7 @@ def model_call(app: App) -> Call:
     )
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        inputs = {name: tf.constant(value) for name, value in batch.items() if name not in NOT_INPUTS}
+        inputs = {name: tf.constant(value) for name, value in app.model_inputs(batch).items()}
         return {name: value.numpy() for name, value in forward(inputs).items()}
 
     return call

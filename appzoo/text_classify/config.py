@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import model_validator
 
-from easytransfer.config.job import JobConfig, ModelConfig
+from appzoo.settings import EncoderSettings, MultiLabelSettings
+from appzoo.words_settings import WordSettings
+from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
-VARIANTS = ("bert",)
 
+class ClassifyConfig(JobConfig):
+    """Checks that all variants share."""
 
-class TextClassifyModelConfig(ModelConfig):
-    """Encoder and head."""
-
-    pretrain_model_name_or_path: str = setting(
-        "minilm-l6-en", "Encoder to start from: a ModelZoo name or a folder.", advanced=True, modes="TS"
-    )
-    from_scratch: bool = setting(
-        False, "Start from random encoder weights instead of the pre-trained ones.", advanced=True, modes="T"
-    )
-    num_labels: int | None = setting(
-        None, "Number of classes, checked against the label list when given.", advanced=True, modes="TEPS", ge=1
-    )
-    multi_label: bool = setting(
-        False, "A row may have several labels, as a comma list in its cell.", advanced=True, modes="TEPS"
-    )
-    max_num_labels: int = setting(
-        5, "Most labels one row may have; more is a bad row.", advanced=True, modes="TEPS", ge=1
-    )
-    multi_label_threshold: float = setting(
-        0.5, "Probability above which a label is predicted.", advanced=True, modes="TEPX", gt=0, lt=1
-    )
-    dropout_rate: float = setting(0.1, "Dropout before the head.", advanced=True, modes="T", ge=0, lt=1)
-    lower_case: Literal["auto", "true", "false"] = setting(
-        "auto", "Lower-case the text; auto follows the pre-trained model.", advanced=True, modes="TS"
-    )
-
-
-class TextClassifyConfig(JobConfig):
-    """Classify or score one text or a pair of texts."""
-
-    model: TextClassifyModelConfig = TextClassifyModelConfig()
+    model: MultiLabelSettings = MultiLabelSettings()
 
     @model_validator(mode="after")
-    def _check_labels(self) -> TextClassifyConfig:
+    def _check_labels(self) -> ClassifyConfig:
         if self.model.multi_label and self.train.class_weights is not None:
             raise ValueError("train.class_weights does not apply when model.multi_label is true; remove one of them")
         if self.model.multi_label and self.train.label_smoothing:
@@ -53,4 +24,45 @@ class TextClassifyConfig(JobConfig):
         return self
 
 
-Config = TextClassifyConfig
+class BertClassifySettings(EncoderSettings, MultiLabelSettings):
+    """Encoder and head."""
+
+
+class BertClassifyConfig(ClassifyConfig):
+    """Classify or score one text or a pair of texts."""
+
+    model: BertClassifySettings = BertClassifySettings()
+
+
+class CnnClassifySettings(WordSettings, MultiLabelSettings):
+    """Words, convolutions and head."""
+
+    max_vocab_size: int = setting(
+        30000, "Most words kept, the most frequent ones; six special tokens count.", advanced=True, modes="T", ge=7
+    )
+    num_filters: list[int] = setting([100, 100, 100], "Filters of each width.", advanced=True, modes="T")
+    filter_sizes: list[int] = setting([3, 4, 5], "Widths of the filters, in words.", advanced=True, modes="T")
+    dropout_rate: float = setting(0.5, "Dropout before the head.", advanced=True, modes="T", ge=0, lt=1)
+
+
+class CnnClassifyConfig(ClassifyConfig):
+    """Classify or score one text by convolutions over its words, without a pre-trained encoder."""
+
+    model: CnnClassifySettings = CnnClassifySettings()
+
+    @model_validator(mode="after")
+    def _check_network(self) -> CnnClassifyConfig:
+        filters, sizes = self.model.num_filters, self.model.filter_sizes
+        if len(filters) != len(sizes) or not filters or min(*filters, *sizes) < 1:
+            raise ValueError(
+                f"model.num_filters={filters} and model.filter_sizes={sizes} must be equally many whole numbers >= 1"
+            )
+        if self.data.second_sequence is not None:
+            raise ValueError(
+                "data.second_sequence does not apply to text_classify_cnn, which reads one text; "
+                "text_match_bicnn compares two"
+            )
+        return self
+
+
+VARIANTS = {"bert": BertClassifyConfig, "cnn": CnnClassifyConfig}

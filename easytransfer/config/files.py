@@ -6,6 +6,7 @@ import json
 import os
 import re
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"configuration file {path} is not UTF-8 text") from None
+    if str(path).endswith(".json") and (values := _json(text, str(path))) is not None:
+        return dict(_expanded(values, str(path)))
     loader = _UniqueKeyLoader(text)
     loader.name = str(path)
     try:
@@ -65,6 +68,22 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values", received=type(values).__name__)
     return dict(_expanded(values, str(path)))
+
+
+def _json(text: str, place: str) -> dict[str, Any] | None:
+    """Returns the mapping of a JSON text, None when it is not one: YAML differs in tabs and numbers such as 1e-5."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        if twice:
+            raise ConfigError(f"{place}: key {twice[0]!r} is given twice")
+        return dict(pairs)
+
+    try:
+        values = json.loads(text, object_pairs_hook=unique)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _expanded(value: Any, place: str) -> Any:

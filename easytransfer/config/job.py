@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from easytransfer.config.schema import ConfigModel, setting
+from easytransfer.errors import ConfigError
 
 
 class DataConfig(ConfigModel):
@@ -36,13 +37,22 @@ class DataConfig(ConfigModel):
     label_enumerate_values: str | None = setting(
         None, "Class names: comma list, a file with one per line, or `auto`; absent means regression.", modes="TEPS"
     )
-    sequence_length: int = setting(128, "Total tokens after packing.", modes="TPS", ge=3)
+    sequence_length: int = setting(128, "Total tokens after packing.", modes="TPXS", ge=3)
     append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
     output_schema: str | None = setting(
-        None, "Comma list of columns to write; default predictions,probabilities,logits.", modes="PS"
+        None,
+        "Comma list of columns to write; default all. Preprocess takes bert_finetune, bert_predict and bert_pretrain "
+        "for the usual ones.",
+        modes="PXS",
     )
     tokenizer_name_or_path: str | None = setting(
         None, "Tokenizer of preprocess; default that of the pre-trained model.", advanced=True, modes="S"
+    )
+    max_predictions_per_seq: int = setting(
+        20, "Most tokens of a row hidden for masked language modelling.", advanced=True, modes="S", ge=1
+    )
+    masked_lm_prob: float = setting(
+        0.15, "Share of the tokens of a row hidden for masked language modelling.", advanced=True, modes="S", gt=0, lt=1
     )
     delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
     header: Literal["none", "skip", "names"] = setting(
@@ -54,8 +64,10 @@ class DataConfig(ConfigModel):
     )
     max_bad_rows: int = setting(0, "Stop after this many bad rows; 0 means no limit.", ge=0)
     no_truncate: bool = setting(False, "Treat a text longer than sequenceLength as a bad row instead of cutting it.")
-    unordered: bool = setting(False, "Preprocess without keeping row order.", modes="S")
-    merge: bool = setting(False, "Join the part files of several workers into one table.", modes="PS")
+    unordered: bool = setting(False, "Accepted for compatibility: rows keep their order at no cost.", modes="S")
+    merge: bool = setting(
+        False, "Join the tables of all workers (`<outputTable>.part-<w>-of-<n>`) into one.", modes="PS"
+    )
     shuffle_buffer_size: int | None = setting(
         None,
         "Accepted for compatibility: every epoch is a full permutation of the table.",
@@ -158,14 +170,14 @@ class TrainConfig(ConfigModel):
 class RuntimeConfig(ConfigModel):
     """How the process runs: seeds, precision, resume, logging."""
 
-    seed: int = setting(123123, "Seed of shuffling, initial weights and dropout.", modes="T")
+    seed: int = setting(123123, "Seed of shuffling, initial weights, dropout and masking.", modes="TS")
     deterministic: bool = setting(False, "Bit-identical repeats at some cost of speed.", modes="T")
     mixed_precision: Literal["none", "float16", "bfloat16"] = setting(
         "none", "Compute precision; weights stay float32."
     )
     enable_xla: bool = setting(False, "Compile forward and backward pass with XLA.", aliases=("enable_xla",))
     resume: Literal["auto", "never", "must"] = setting(
-        "auto", "Continue a stopped run: auto = when its configuration is the same.", modes="T"
+        "auto", "Continue a stopped run: auto = when its configuration is the same.", modes="TPS"
     )
     overwrite: bool = setting(False, "Allow replacing an existing run folder, output table or export.")
     log_format: Literal["text", "json"] = setting("text", "Form of the log on stderr.")
@@ -178,7 +190,17 @@ class DistributionConfig(ConfigModel):
     """Where the job runs."""
 
     distribution_strategy: str | None = setting(
-        None, "none, mirrored or horovod; the original's names are understood.", modes="T"
+        None, "none or horovod, the default with several workers; the original's names are understood.", modes="T"
+    )
+    wire_dtype: Literal["float32", "float16"] = setting(
+        "float32", "Number format of gradients between workers.", advanced=True, modes="T"
+    )
+    bucket_mb: float = setting(8.0, "MiB of gradients that travel together.", advanced=True, modes="T", gt=0)
+    sparse_gradients: Literal["auto", "gather", "dense"] = setting(
+        "auto",
+        "How gradients of embeddings travel: looked-up rows, the table, or what is less.",
+        advanced=True,
+        modes="T",
     )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     worker_gpu: int = setting(1, "GPUs per worker.", flag="workerGPU", modes="TEPS", ge=0)
@@ -190,16 +212,35 @@ class DistributionConfig(ConfigModel):
         False, "One worker only evaluates.", advanced=True, modes="T"
     )
 
+    def workers(self) -> int:
+        """Returns the number of workers.
+
+        Raises:
+            ConfigError: `task_index` is not one of them.
+        """
+        count = max(self.worker_count, len(self.worker_hosts.split(",")))
+        if self.task_index >= count:
+            accepted = f"task_index from 0 to {count - 1}"
+            raise ConfigError("there is no such worker", received=self.task_index, accepted=accepted)
+        return count
+
 
 class ExportConfig(ConfigModel):
     """SavedModel export."""
 
     export_type: str = setting(
         "app_model",
-        "app_model, ez_bert_feat, convert_bert_to_google or convert_google_bert_to_ez_transfer.",
+        "app_model; ez_bert_feat for vectors; or a conversion between google, hf and ez_transfer, such as "
+        "convert_bert_to_google and convert_google_bert_to_ez_transfer.",
         modes="X",
     )
     export_dir_base: str | None = setting(None, "Target directory of the export.", modes="X", required="X")
+    flat: bool = setting(
+        False,
+        "Write <exportDirBase>/<version> instead of <exportDirBase>/<name>/<version> with the server's configuration.",
+        flag="exportFlat",
+        modes="X",
+    )
     max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
 
 
@@ -216,7 +257,11 @@ class JobConfig(ConfigModel):
     )
     checkpoint_dir: str | None = setting(None, "Run folder written by training.", modes="T", required="T")
     checkpoint_path: str | None = setting(
-        None, "Run folder, one of its checkpoints, or an exported SavedModel.", modes="EPX", required="EPX"
+        None,
+        "Run folder, one of its checkpoints, or an exported SavedModel; preprocess takes vocabulary and labels from a "
+        "run folder.",
+        modes="EPXS",
+        required="EPX",
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from easytransfer.errors import ConfigError, closest
+
 _log = logging.getLogger("easytransfer.config")
 
 ORIGINAL_SECTIONS = (
@@ -38,9 +40,18 @@ _COMMON = {
     "preprocess_config.label_enumerate_values": "data.label_enumerate_values",
     "preprocess_config.append_feature_columns": "data.append_feature_columns",
     "preprocess_config.output_schema": "data.output_schema",
-    "preprocess_config.max_predictions_per_seq": "model.max_predictions_per_seq",
+    "preprocess_config.max_predictions_per_seq": "data.max_predictions_per_seq",
     "preprocess_config.tokenizer_name_or_path": "data.tokenizer_name_or_path",
     "model_config.model_name": "model_name",
+}
+# Sections the platform adds to the original's form.
+_ADDED = {
+    **{f"runtime_config.{name}": f"runtime.{name}" for name in ("seed", "deterministic", "resume", "overwrite")},
+    **{f"runtime_config.{name}": f"runtime.{name}" for name in ("mixed_precision", "enable_xla", "offline")},
+    **{f"data_config.{name}": f"data.{name}" for name in ("bad_rows", "max_bad_rows", "no_truncate")},
+    **{f"data_config.{name}": f"data.{name}" for name in ("delimiter", "header", "escape")},
+    "logging_config.log_format": "runtime.log_format",
+    "logging_config.log_step_count_steps": "train.log_step_count_steps",
 }
 _OPTIMIZER = {"optimizer": "train.optimizer_type"} | {
     name: f"train.{name}"
@@ -102,7 +113,7 @@ _BY_MODE = {
         "preprocess_config.preprocess_batch_size": "train.batch_size",
     },
 }
-# Understood and without effect here: fusion, communication and signatures are settled by the platform itself.
+# Read by user-defined applications themselves, or settled by the platform: fusion and communication.
 _SETTLED = {
     "train_config.distribution_config.num_model_replica",
     "train_config.distribution_config.num_communicators",
@@ -131,11 +142,17 @@ def from_original_json(
     Returns:
         Nested values such as `{"model_name": ..., "data": {...}, "train": {...}}`; null keys are left out, which
         means the default.
+
+    Raises:
+        ConfigError: A section is no section, or a key is unknown in a file with `schema_version`.
     """
     # A stored run configuration repeats every key flat beside `_config_json`; the nested part is the complete one.
     values = original.get("_config_json", original)
-    known = _COMMON | _BY_MODE[mode]
-    elsewhere = set(_SETTLED).union(*_BY_MODE.values())
+    for section in ORIGINAL_SECTIONS:
+        if not isinstance(values.get(section, {}), dict):
+            raise ConfigError(f"{section} is a section of keys", received=values[section])
+    known = _COMMON | _ADDED | _BY_MODE[mode]
+    elsewhere = {"schema_version"} | set(_SETTLED).union(*_BY_MODE.values())
     result: dict[str, Any] = {}
     for key, value in _flat(values):
         path = known.get(key)
@@ -143,7 +160,7 @@ def from_original_json(
             path = "model." + key.removeprefix("model_config.")
         if path is None:
             if key not in elsewhere:
-                warn(f"key {key} of the original configuration has no meaning here and is ignored")
+                _stray(key, known.keys() | elsewhere, "schema_version" in values, warn)
         elif value is not None:
             _set(result, path, value)
     if mode == "train":
@@ -151,9 +168,33 @@ def from_original_json(
     return result
 
 
+def original_values(job: Any, mode: str) -> dict[str, Any]:
+    """Returns the settings of a `JobConfig` by the names the original gives them in `mode`, without the model's own."""
+    known = _COMMON | _ADDED | _BY_MODE["train" if mode == "train_and_evaluate" else mode]
+    result = {}
+    for key, path in known.items():
+        section, _, name = path.rpartition(".")
+        place = getattr(job, section) if section else job
+        if section != "model" and path != "data.append_feature_columns":
+            result[key.rpartition(".")[2]] = getattr(place, name)
+    return result
+
+
+def _stray(key: str, known: set[str], strict: bool, warn: Callable[[str], None]) -> None:
+    name, by_name = key.rpartition(".")[2], {path.rpartition(".")[2]: path for path in sorted(known)}
+    near = [by_name[name]] if name in by_name else [by_name[found] for found in closest(name, by_name, 1)]
+    hint = f"did you mean {near[0]}?" if near else None
+    if strict:
+        raise ConfigError(f"unknown key {key}", fix=hint)
+    warn(f"key {key} of the original configuration has no meaning here and is ignored" + (f"; {hint}" if hint else ""))
+
+
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if key == "label_enumerate_values" and isinstance(value, dict):
+            # Names with their ids, another form the original takes.
+            yield prefix + key, ",".join(sorted(value, key=value.__getitem__))
+        elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

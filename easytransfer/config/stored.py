@@ -76,6 +76,15 @@ def find_run_config(checkpoint_path: str | Path) -> Path:
     )
 
 
+def has_run_config(path: str | Path) -> bool:
+    """Returns whether a path is a run folder, a checkpoint or an export of ours rather than a pre-trained model."""
+    try:
+        place = find_run_config(path)
+        return place.name == EXPORT_MANIFEST.name or "schema_version" in json.loads(place.read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError):
+        return False
+
+
 def _checkpoints(folder: Path) -> list[str]:
     """Lists the checkpoints of a folder, the latest last."""
     if not folder.is_dir():

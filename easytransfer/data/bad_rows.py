@@ -25,6 +25,21 @@ class RowCount:
     accepted: int = 0
     rejected: int = 0
 
+    def nothing_usable(self, table: str, reasons: str = "") -> DataError:
+        """Returns the error for a table without a row that could be used.
+
+        Args:
+            table: What the user calls it.
+            reasons: Kinds of bad rows with their counts.
+        """
+        if not self.read:
+            return DataError(f"table {table} is empty: it has no row", fix="check the path")
+        why = f"; {reasons}" if reasons else ""
+        return DataError(
+            f"no usable row in {table}: {self.read} rows read, {self.rejected} rejected{why}",
+            fix="check the path, the delimiter and the schema",
+        )
+
 
 class BadRows:
     """Applies the bad-row policy and counts the reasons.

@@ -76,15 +76,20 @@ class Ragged:
 
 
 class EncodedTable:
-    """Columns of encoded rows, one entry per accepted row of a table.
+    """Columns of encoded examples: one per accepted row of a table, or several where a long row is cut into windows.
 
     Args:
-        columns: `Ragged` columns, or arrays whose first axis is the row.
+        columns: `Ragged` columns, or arrays whose first axis is the example. Arrays of dtype object stay on the host.
         masks: Name of a mask that `batch` adds -> `Ragged` column it marks the real positions of.
         pad_values: Value behind the end of the rows of a `Ragged` column, 0 where not given.
+        row_of: The row each example belongs to, int [examples], not decreasing; one example per row when None.
+
+    Attributes:
+        row_of: As given.
+        row_count: Number of rows.
 
     Raises:
-        ValueError: Columns differ in rows, or a mask names no `Ragged` column.
+        ValueError: Columns differ in examples, `row_of` does not fit, or a mask names no `Ragged` column.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class EncodedTable:
         columns: Mapping[str, Ragged | np.ndarray],
         masks: Mapping[str, str] | None = None,
         pad_values: Mapping[str, float] | None = None,
+        row_of: np.ndarray | None = None,
     ) -> None:
         self.columns = dict(columns)
         self.masks = dict(masks or {})
@@ -102,10 +108,15 @@ class EncodedTable:
         for mask, source in self.masks.items():
             if not isinstance(self.columns.get(source), Ragged):
                 raise ValueError(f"mask {mask!r} needs a ragged column {source!r}")
-        self._rows = next(iter(sizes.values()), 0)
+        self._examples = next(iter(sizes.values()), 0)
+        self.row_of = np.arange(self._examples) if row_of is None else np.asarray(row_of, np.int64)
+        steps = np.diff(self.row_of, prepend=-1)
+        if len(self.row_of) != self._examples or (steps < 0).any() or (steps > 1).any():
+            raise ValueError("row_of must name the row of every example, in order and none left out")
+        self.row_count = int(self.row_of[-1]) + 1 if self._examples else 0
 
     def __len__(self) -> int:
-        return self._rows
+        return self._examples
 
     @property
     def lengths(self) -> np.ndarray:
@@ -114,7 +125,7 @@ class EncodedTable:
         return np.sum(sources, axis=0) if sources else np.ones(len(self), np.int64)
 
     def take(self, indices: Any) -> EncodedTable:
-        """Returns the rows at `indices` [n], in that order."""
+        """Returns the examples at `indices` [n], in that order, each as a row of its own."""
         indices = np.asarray(indices, np.int64)
         columns = {
             name: column.take(indices) if isinstance(column, Ragged) else column[indices]
@@ -136,7 +147,9 @@ class EncodedTable:
         if any(table.columns.keys() != first.columns.keys() for table in tables):
             raise ValueError("tables to join have different columns")
         columns = {name: _join([table.columns[name] for table in tables]) for name in first.columns}
-        return cls(columns, first.masks, first.pad_values)
+        starts = np.cumsum([0] + [table.row_count for table in tables])
+        row_of = np.concatenate([table.row_of + start for table, start in zip(tables, starts, strict=False)])
+        return cls(columns, first.masks, first.pad_values, row_of)
 
     def batch(
         self, indices: Any, *, pad_multiple: int = 8, size: int | None = None, width_of: Any = None
@@ -181,6 +194,11 @@ class EncodedTable:
             result[mask] = (np.arange(widths[source]) < lengths[:, None]).astype(np.int32)
         result["example_weight"] = weight
         return result
+
+
+def device_arrays(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a batch that can become tensors: those of dtype object stay on the host."""
+    return {name: value for name, value in batch.items() if value.dtype != object}
 
 
 def _rounded_width(column: Ragged, indices: np.ndarray, multiple: int) -> int:

@@ -16,6 +16,21 @@ from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+# What well-known binary files begin with.
+_SIGNATURES = {
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF-": "a PDF document",
+    b"PK\x03\x04": "a zip archive or a spreadsheet",
+    b"\x1f\x8b": "gzip data",
+    b"PAR1": "a Parquet file",
+    b"SQLite format 3": "an SQLite database",
+    b"\x7fELF": "a program",
+}
+# Share of control characters from which a file that is no valid UTF-8 either is not text with some bad rows.
+_BINARY_SHARE = 0.1
+_BEGINNING = 4096
+_CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b"))
 _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
 
 
@@ -91,6 +106,11 @@ def read_file_list(path: str) -> list[str]:
     return [file for name in names for file in _expand_one(name)]
 
 
+def part_path(table: Path, worker: int, workers: int) -> Path:
+    """Returns where worker `worker` of `workers` writes its share of a table."""
+    return table.with_name(f"{table.name}.part-{worker}-of-{workers}")
+
+
 def table_suffix(path: str) -> str:
     """Returns the lower-case suffix that tells a file's form, looking through `.gz`; empty when there is none."""
     name = os.path.basename(path).lower()
@@ -120,16 +140,34 @@ def open_text(path: str) -> BinaryIO:
     """Opens a text file as bytes, behind its UTF-8 byte order mark if it has one.
 
     Raises:
-        DataError: The file begins like UTF-16.
+        DataError: The file begins like UTF-16 or like something that is no text.
     """
     stream = open_binary(path)
     try:
-        begin = stream.peek(3)[:3]  # type: ignore[attr-defined]
+        begin = stream.peek(_BEGINNING)[:_BEGINNING]  # type: ignore[attr-defined]
         if begin.startswith(_UTF16_BOMS):
             raise DataError(f"{path} looks like UTF-16", fix="convert it to UTF-8")
-        if begin == _UTF8_BOM:
-            stream.read(3)
+        if what := _binary_kind(begin):
+            fix = "give it a name that ends in .gz" if "gzip" in what else "name a table of text"
+            raise DataError(f"{path} is not text: it looks like {what}", fix=fix)
+        if begin.startswith(_UTF8_BOM):
+            stream.read(len(_UTF8_BOM))
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def _binary_kind(begin: bytes) -> str | None:
+    """Returns what a file that begins like this is, None when it may be text."""
+    known = next((name for signature, name in _SIGNATURES.items() if begin.startswith(signature)), None)
+    if known or not begin:
+        return known
+    controls = len(begin) - len(begin.translate(None, _CONTROL))
+    if controls < _BINARY_SHARE * len(begin):
+        return None
+    try:
+        begin[: begin.rfind(b"\n") + 1 or None].decode("utf-8")
+    except UnicodeDecodeError:
+        return "binary data"
+    return None

@@ -10,12 +10,14 @@ from easytransfer.data.cells import unescape
 from easytransfer.data.files import table_suffix
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Schema
+from easytransfer.data.squad_format import SquadFormat
 from easytransfer.data.text_formats import CsvFormat, JsonlFormat, TsvFormat
 from easytransfer.errors import ConfigError
 
-FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet")
+FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet", "squad")
 _FORM_OF_SUFFIX = {
     ".csv": "csv",
+    ".json": "squad",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".tfrecord": "tfrecord",
@@ -47,6 +49,8 @@ def choose_format(
         raise ConfigError("unknown table form", received=form, accepted=FORMS)
     if form == "jsonl":
         return JsonlFormat(files, schema)
+    if form == "squad":
+        return SquadFormat()
     if form == "tfrecord":
         return TfrecordFormat(files, schema)
     if form == "parquet":

@@ -49,7 +49,10 @@ class LabelMap:
         if spec == "auto":
             counts = scan()
             if not counts:
-                raise ConfigError("labelEnumerateValues=auto found no label in the training table")
+                raise ConfigError(
+                    "labelEnumerateValues=auto found no label in the training table",
+                    fix="check the table, the delimiter and labelName",
+                )
             return cls(sorted(counts))
         if Path(spec).is_file():
             lines = Path(spec).read_text(encoding="utf-8-sig").splitlines()

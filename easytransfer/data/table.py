@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from easytransfer.data.files import expand
 from easytransfer.data.formats import choose_format
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Column, Schema
+
+_CELL_END = re.compile(r"[\t,;|]")
 
 __all__ = ["BadRows", "RowChunk", "RowCount", "Table", "open_table"]
 
@@ -73,7 +76,34 @@ class RowChunk:
         self.accepted[i] = False
         self._count.accepted -= 1
         self._count.rejected += 1
-        self._bad_rows.add(self.file, int(self.lines[i]), column, reason, self._texts[int(self._text_of[i])])
+        line, text = int(self.lines[i]), self._texts[int(self._text_of[i])]
+        if line == 1 and column and column.lower() in _CELL_END.split(text.lower().strip()):
+            # The kind of a reason ends at its first colon.
+            joint = "; " if ": " in reason else ": "
+            reason += f"{joint}the first line looks like a header, --header=skip leaves it out"
+        self._bad_rows.add(self.file, line, column, reason, text)
+
+    def spread(self, source: Sequence[int], columns: dict[str, list]) -> RowChunk:
+        """Returns a chunk for rows that hold several examples each; every example counts as a row from now on.
+
+        Args:
+            source: The position here of each position there; every accepted row at least once, no rejected one.
+            columns: Columns that are added or take the place of these, one value for each position there.
+        """
+        added = len(source) - len(self)
+        self._count.read += added
+        self._count.accepted += added
+        place = np.asarray(source, np.int64)
+        return RowChunk(
+            {name: [cells[i] for i in source] for name, cells in self.columns.items() if name not in columns} | columns,
+            file=self.file,
+            lines=self.lines[place],
+            index=self.index[place],
+            texts=self._texts,
+            count=self._count,
+            bad_rows=self._bad_rows,
+            text_of=self._text_of[place],
+        )
 
     def compact(self) -> RowChunk:
         """Returns a chunk of the accepted rows only; rows rejected there are accounted for as well."""
@@ -100,6 +130,8 @@ class Table:
         files: The files, in reading order.
         count: Rows read, accepted and rejected by the latest reading; final once it is finished.
         empty_text: Empty cells of text columns met by the latest reading, by column; they are allowed.
+        position: Number of the row behind the latest chunk of the latest reading, to resume it there.
+        spread: Applied to every chunk, for tables whose rows hold several examples each.
     """
 
     def __init__(self, row_format: RowFormat, files: Sequence[str], bad_rows: BadRows) -> None:
@@ -107,6 +139,8 @@ class Table:
         self.bad_rows = bad_rows
         self.count = RowCount()
         self.empty_text: Counter[str] = Counter()
+        self.position = 0
+        self.spread: Callable[[RowChunk], RowChunk] | None = None
         self._format = row_format
 
     @property
@@ -123,13 +157,16 @@ class Table:
         """Counts the rows, bad ones included, without parsing them; remembered while files do not change."""
         return sum(self._format.count(file) for file in self.files)
 
-    def chunks(self, size: int = 4096, shard: tuple[int, int] = (0, 1), start: int = 0) -> Iterator[RowChunk]:
+    def chunks(
+        self, size: int = 4096, shard: tuple[int, int] = (0, 1), start: int = 0, stop: int | None = None
+    ) -> Iterator[RowChunk]:
         """Reads the table.
 
         Args:
             size: Rows per chunk, at most; chunks do not span files.
             shard: (i, n) yields the rows whose number is i modulo n; the n shards are disjoint and complete.
             start: Row number to begin at, to resume an interrupted reading.
+            stop: Row number to end before; None reads to the end.
 
         Yields:
             Chunks with at least one parsed row. Bad rows are reported to the table's `BadRows`.
@@ -140,16 +177,19 @@ class Table:
         rank, shards = shard
         if size < 1 or not 0 <= rank < shards:
             raise ValueError(f"size {size} and shard {shard} are out of range")
-        self.count, self.empty_text = RowCount(), Counter()
+        self.count, self.empty_text, self.position = RowCount(), Counter(), start
         count, empty = self.count, self.empty_text
         first = 0
         for file in self.files:
             for lines, records in self._format.records(file, size * shards):
+                if stop is not None and first >= stop:
+                    return
                 index = np.arange(first, first + len(records))
                 first += len(records)
-                mine = np.flatnonzero((index % shards == rank) & (index >= start))
+                mine = np.flatnonzero((index % shards == rank) & (index >= start) & (index < (stop or first)))
                 if len(mine) == 0:
                     continue
+                self.position = first if stop is None else min(first, stop)
                 if len(mine) < len(records):
                     index, lines, records = index[mine], lines[mine], [records[i] for i in mine]
                 parsed = self._format.parse(records)
@@ -167,6 +207,8 @@ class Table:
                 )
                 for i in sorted(parsed.problems):
                     chunk.reject(i, *parsed.problems[i])
+                if len(chunk) and self.spread is not None:
+                    chunk = self.spread(chunk.compact())
                 if len(chunk):
                     yield chunk.compact()
 
@@ -182,10 +224,10 @@ def open_table(
 ) -> Table:
     """Opens a table: a file, glob, directory, comma list of these, or a `*.list_csv`/`*.list_tfrecord` file.
 
-    The file suffix picks the form: `.csv`, `.jsonl`, `.tfrecord`, `.parquet`, and TAB-separated text for all others;
-    text and TFRecord files may be `.gz`. A `.csv` file is read as in the original EasyTransfer, TAB-separated without
-    header or quoting, when a schema is given and `header` is `none` (or `skip`) and `delimiter` is TAB; otherwise
-    it has commas, quotes and a header.
+    The file suffix picks the form: `.csv`, `.json` (SQuAD's), `.jsonl`, `.tfrecord`, `.parquet`, and TAB-separated
+    text for all others; text and TFRecord files may be `.gz`. A `.csv` file is read as in the original EasyTransfer,
+    TAB-separated without header or quoting, when a schema is given and `header` is `none` (or `skip`) and `delimiter`
+    is TAB; otherwise it has commas, quotes and a header.
 
     Args:
         spec: Where the table is.
@@ -193,7 +235,8 @@ def open_table(
         data: Delimiter, header and escape settings; the defaults when None.
         bad_rows: Where bad rows go; None stops at the first one.
         needed: Columns the caller will read.
-        form: Form to use instead of the one the suffix says: `text`, `csv`, `jsonl`, `tfrecord` or `parquet`.
+        form: Form to use instead of the one the suffix says: `text`, `csv`, `jsonl`, `tfrecord`, `parquet` or
+            `squad`.
 
     Raises:
         ConfigError: Columns are missing or unknown, or the form cannot be read.

@@ -28,6 +28,7 @@ from easytransfer.errors import ConfigError, DataError
 INVALID_JSON = "invalid JSON"
 BAD_QUOTING = "bad quoting"
 
+_SPACES = re.compile(r" {2,}")
 _SURROGATE = re.compile("[\udc80-\udcff]")
 
 
@@ -112,7 +113,19 @@ class DelimitedFormat(RowFormat):
         if not text.strip("\r\n"):
             return EMPTY_LINE
         shown = {"\t": "TAB"}.get(self.delimiter, repr(self.delimiter))
-        return f"{COLUMN_COUNT}: expected {self.width}, got {found} (separator {shown})"
+        hint = self._other_separator(text)
+        return f"{COLUMN_COUNT}: expected {self.width}, got {found} (separator {shown})" + (f"; {hint}" if hint else "")
+
+    def _other_separator(self, text: str) -> str | None:
+        """Returns what to do about a row that has the right number of cells when it is read in another way."""
+        if "\r" in text:
+            return "the lines end in CR alone: convert them to LF"
+        for delimiter, flag in (("\t", "tab"), (",", ","), (";", "';'"), ("|", "'|'")):
+            if delimiter != self.delimiter and text.count(delimiter) == self.width - 1 > 0:
+                return f"it has {self.width} cells with --delimiter={flag}"
+        if len(_SPACES.split(text.strip())) == self.width > 1:
+            return "its cells seem to be set apart by spaces: put one TAB between them"
+        return None
 
 
 class TsvFormat(DelimitedFormat):

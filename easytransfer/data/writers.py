@@ -53,6 +53,8 @@ def open_writer(
     form = form or form_of(os.fspath(path))
     if form not in FORMS:
         raise ConfigError("unknown table form", received=form, accepted=FORMS)
+    if form == "squad":
+        raise ConfigError("SQuAD JSON is read but not written", received=os.fspath(path), accepted=FORMS[:-1])
     if form == "parquet" and os.fspath(path).lower().endswith(".gz"):
         raise ConfigError("Parquet files are compressed inside; .parquet.gz is not written", received=os.fspath(path))
     path = check_output(path, overwrite=overwrite)

@@ -6,12 +6,15 @@ import importlib
 from typing import Any
 
 # Found on first use, so that importing this package does not load TensorFlow.
-_PLAIN = ("Dense", "Dropout", "Embedding", "LayerNormalization", "get_initializer")
+_MODULES = {
+    **dict.fromkeys(("Dense", "Dropout", "Embedding", "LayerNormalization", "get_initializer"), "plain"),
+    **{"TextCNNEncoder": "text_cnn", "BiCNNEncoder": "bicnn", "HybridCNNEncoder": "hcnn", "DAMEncoder": "dam"},
+}
 
-__all__ = list(_PLAIN)  # noqa: PLE0605
+__all__ = list(_MODULES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLAIN:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("easytransfer.layers.plain"), name)
+    return getattr(importlib.import_module(f"easytransfer.layers.{_MODULES[name]}"), name)

@@ -21,6 +21,9 @@ _ALIASES = {
     "spearman_corr": "spearman",
     "spearmanr": "spearman",
     "eval_loss": "loss",
+    "recall@1": "recall_at_1",
+    "recall@5": "recall_at_5",
+    "recall@10": "recall_at_10",
 }
 _LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity"}
 

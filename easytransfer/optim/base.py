@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from easytransfer.distributed.shards import mark_shard, shard_of
+
 # Variables whose names match any of these are not decayed (the original's list).
 NO_DECAY = ("LayerNorm", "layer_norm", "bias")
 
@@ -48,13 +50,16 @@ class Optimizer(tf.Module, abc.ABC):
             raise ValueError(f"{len(self.factors)} factors for {len(self.variables_updated)} variables")
         self.decays = [0.0 if matches(v.name, no_decay) else weight_decay for v in self.variables_updated]
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
-        self.slots = [
-            {
-                slot: tf.Variable(tf.fill(v.shape, tf.constant(self.INITIAL, v.dtype)), trainable=False)
-                for slot in self.SLOTS
-            }
-            for v in self.variables_updated
-        ]
+        self.slots = [{slot: self._slot(variable) for slot in self.SLOTS} for variable in self.variables_updated]
+
+    def _slot(self, variable: tf.Variable) -> tf.Variable:
+        """Makes a slot; that of a variable split over workers is split in the same way."""
+        initial = tf.fill(variable.shape, tf.constant(self.INITIAL, variable.dtype))
+        slot = tf.Variable(initial, trainable=False)
+        shard = shard_of(variable)
+        if shard is not None:
+            mark_shard(slot, shard)
+        return slot
 
     def apply(self, gradients: Sequence[tf.Tensor | None], learning_rate: tf.Tensor) -> None:
         """Updates every variable whose gradient is not None, and counts one iteration.

@@ -50,6 +50,18 @@ def warn(text: str, **fields: Any) -> None:
     _logger().warning(text, extra={"fields": fields})
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Lets only warnings and errors through: what the chief of several workers says once is enough."""
+    logger = _logger()
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def print_result(value: Any, stream: TextIO | None = None) -> None:
     """Prints one result to stdout: text as it is, anything else as one line of strict JSON."""
     text = value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curve, confusion matrix, F1 per class, predicted against true values."""
+"""Pictures of a run: learning curve, confusion matrix, F1 per class, predicted against true values, match scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ LEARNING_CURVE = "learning_curve.png"
 CONFUSION_MATRIX = "confusion_matrix.png"
 CLASS_SCORES = "class_scores.png"
 PREDICTED_TRUE = "predicted_true.png"
-PICTURES = (LEARNING_CURVE, CONFUSION_MATRIX, CLASS_SCORES, PREDICTED_TRUE)
+SCORES = "scores.png"
+PICTURES = (LEARNING_CURVE, CONFUSION_MATRIX, CLASS_SCORES, PREDICTED_TRUE, SCORES)
 _DPI = 120
 _MOST_CELLS_WITH_NUMBERS = 20  # classes; above, numbers would be too small to read
 _MOST_TICKS = 40
@@ -39,7 +40,8 @@ def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], met
 
     Args:
         folder: Run folder with `metrics.jsonl`.
-        report: An evaluator's `report()`: `labels` with `confusion` or `per_class`, or `pairs`.
+        report: An evaluator's `report()`: `labels` with `confusion` (of `confusion_of`, default rows) or
+            `per_class`, `pairs`, `scores`.
         metric: The metric that picks the best checkpoint.
 
     Returns:
@@ -55,11 +57,15 @@ def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], met
         (LEARNING_CURVE, lambda: learning_curve(read_history(folder), metric)),
     ]
     if "confusion" in report:
-        wanted.append((CONFUSION_MATRIX, lambda: confusion_picture(np.array(report["confusion"]), report["labels"])))
-    elif "per_class" in report:
+        counts, unit = np.array(report["confusion"]), report.get("confusion_of", "rows")
+        wanted.append((CONFUSION_MATRIX, lambda: confusion_picture(counts, report["labels"], unit)))
+    # Where the matrix counts something else, such as words, the scores are not to be read from it.
+    if "per_class" in report and ("confusion" not in report or "confusion_of" in report):
         wanted.append((CLASS_SCORES, lambda: class_scores(report["per_class"])))
     if "pairs" in report:
         wanted.append((PREDICTED_TRUE, lambda: predicted_against_true(**report["pairs"])))
+    if "scores" in report:
+        wanted.append((SCORES, lambda: score_picture(report["scores"])))
     drawn = []
     with matplotlib.rc_context({"font.family": _families()}):
         for name, draw in wanted:
@@ -99,12 +105,13 @@ def learning_curve(history: Sequence[Mapping[str, Any]], metric: str) -> Figure 
     return figure
 
 
-def confusion_picture(counts: np.ndarray, labels: Sequence[str]) -> Figure:
+def confusion_picture(counts: np.ndarray, labels: Sequence[str], unit: str = "rows") -> Figure:
     """Draws a confusion matrix: colour = share of the true class, number = rows.
 
     Args:
         counts: Rows by [true class, predicted class].
         labels: Class names.
+        unit: What is counted.
     """
     size = float(np.clip(2.8 + 0.45 * len(labels), 4.2, 14))
     figure = _figure(size + 1.2, size)
@@ -122,7 +129,7 @@ def confusion_picture(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     axes.set_xticks(shown, [names[i] for i in shown], rotation=0 if short else 45, ha="center" if short else "right")
     axes.set_yticks(shown, [names[i] for i in shown])
     note = " (class id, see label_mapping.json)" if by_index else ""
-    title = f"Confusion matrix, {counts.sum():,} rows, {np.trace(counts) / max(counts.sum(), 1):.2%} right"
+    title = f"Confusion matrix, {counts.sum():,} {unit}, {np.trace(counts) / max(counts.sum(), 1):.2%} right"
     axes.set(xlabel=f"predicted{note}", ylabel=f"true{note}", title=title)
     return figure
 
@@ -162,6 +169,25 @@ def predicted_against_true(true: Sequence[float], predicted: Sequence[float]) ->
     right.hist([true, predicted], bins=bins, color=[_GREY, _ORANGE], label=["true", "predicted"])
     right.set(xlabel="value", ylabel="rows", title="Distribution")
     right.legend(frameon=False)
+    return figure
+
+
+def score_picture(scores: Mapping[str, Any]) -> Figure:
+    """Draws how the scores of both classes of pairs are distributed, and the threshold between them.
+
+    Args:
+        scores: As `easytransfer.metrics.matching.score_histogram` returns them.
+    """
+    edges = np.array(scores["edges"])
+    names, by_index = tick_labels(list(scores["counts"]))
+    figure = _figure(7.0, 4.2)
+    axes = figure.subplots()
+    for name, counts, color in zip(names, scores["counts"].values(), (_GREY, _ORANGE), strict=True):
+        label = f"{'class id ' if by_index else ''}{name} ({sum(counts)} rows)"
+        axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=color, alpha=0.6, label=label)
+    axes.axvline(scores["threshold"], color="black", linewidth=1, linestyle="--", label="threshold")
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=scores["name"], ylabel="rows", title="Scores by true class")
+    axes.legend(frameon=False)
     return figure
 
 

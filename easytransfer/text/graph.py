@@ -46,6 +46,9 @@ class GraphWordPiece(tf.Module):
         max_length: Bound of a row, special tokens included.
         rules: All text rules, in place of `lower_case`.
 
+    Attributes:
+        special_ids: Ids of `pad`, `cls` and `sep`.
+
     Raises:
         ModelError: The vocabulary is not one of BERT.
         ConfigError: `max_length` leaves no room for text.
@@ -65,7 +68,7 @@ class GraphWordPiece(tf.Module):
         rules = Rules(lower_case=lower_case) if rules is None else rules
         tokenizer = WordPiece(read_vocab_file(vocab_file), rules)
         self.vocab_file = tf.saved_model.Asset(str(vocab_file))
-        self._ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "cls", "sep")}
+        self.special_ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "cls", "sep")}
         self._max_word_chars = rules.max_word_chars
         table = character_table(rules)
         self._sorts = table.sorts
@@ -106,7 +109,7 @@ class GraphWordPiece(tf.Module):
         """
         room = text_room(self.max_length, pair is not None)
         first = self.pieces(text)
-        cls_, sep = (tf.fill([tf.shape(text)[0], 1], self._ids[name]) for name in ("cls", "sep"))
+        cls_, sep = (tf.fill([tf.shape(text)[0], 1], self.special_ids[name]) for name in ("cls", "sep"))
         if pair is None:
             parts = [cls_, _heads(first, tf.minimum(first.row_lengths(), room)), sep]
             segments = [0, 0, 0]
@@ -120,7 +123,7 @@ class GraphWordPiece(tf.Module):
         # At least one column, also for an empty batch: encoders read the first token.
         width = tf.maximum(ids.bounding_shape(axis=1), 1)
         padded = {
-            "input_ids": (ids, self._ids["pad"]),
+            "input_ids": (ids, self.special_ids["pad"]),
             "input_mask": (tf.ones_like(ids), 0),
             "segment_ids": (segment_ids, 0),
         }
@@ -133,13 +136,54 @@ class GraphWordPiece(tf.Module):
     def pieces(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the piece ids of every text, int32 [B, (pieces)], without special tokens and not truncated."""
         words = self.words(text)
-        too_long = tf.strings.length(words.values, unit="UTF8_CHAR") > self._max_word_chars
-        values = tf.where(too_long, self._too_long, words.values)
-        return words.with_values(self._pieces.tokenize(values)).merge_dims(1, 2)
+        return words.with_values(self._pieces.tokenize(self._known_words(words.values))).merge_dims(1, 2)
+
+    @_no_autograph
+    def pieces_with_offsets(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor]:
+        """Returns the piece ids of every text and where each piece stands, the same as `WordPiece` finds.
+
+        Only in a run of combining characters that are not in canonical order may a piece be placed a few characters
+        off, inside of that run.
+
+        Returns:
+            Ids, int32 [B, (pieces)], and spans, int32 [B, (pieces), 2]: start and end in characters (code points) of
+            the text; a run of bytes that are not UTF-8 counts as the characters U+FFFD it is decoded to.
+        """
+        letters, words_of, source = self._letters(text)
+        words = tf.strings.unicode_encode(letters, "UTF-8", errors="replace")
+        known = self._known_words(words)
+        ids, begin, end = self._pieces.tokenize_with_offsets(known)
+        # The tokenizer counts bytes inside a word; `ends` says in which byte of all words each letter ends.
+        sizes = tf.reduce_sum(tf.cast(letters.values[:, None] >= [0, 0x80, 0x800, 0x10000], tf.int64), axis=1)
+        ends = tf.cumsum(sizes)
+        word = tf.gather(tf.concat([[0], ends], 0), letters.row_splits)
+        which = ids.value_rowids()
+        replaced = tf.gather(tf.not_equal(known, words), which)
+        begin = tf.where(replaced, tf.constant(0, tf.int64), tf.cast(begin.values, tf.int64)) + tf.gather(word, which)
+        end = tf.where(replaced, tf.gather(word, which + 1), tf.gather(word, which) + tf.cast(end.values, tf.int64))
+        first, last = tf.searchsorted(ends, begin, side="right"), tf.searchsorted(ends, end, side="left")
+        spans = tf.stack([tf.gather(source, first), tf.gather(source, last) + 1], axis=1)
+        rows = tf.gather(ids.row_splits, words_of)
+        return (
+            tf.RaggedTensor.from_row_splits(ids.values, rows, validate=False),
+            tf.RaggedTensor.from_row_splits(spans, rows, validate=False),
+        )
+
+    def _known_words(self, words: tf.Tensor) -> tf.Tensor:
+        """Replaces words too long to be looked up by one that is unknown."""
+        return tf.where(tf.strings.length(words, unit="UTF8_CHAR") > self._max_word_chars, self._too_long, words)
 
     @_no_autograph
     def words(self, text: tf.Tensor) -> tf.RaggedTensor:
         """Returns the cleaned, folded and split words of every text, string [B, (words)]."""
+        letters, splits, _ = self._letters(text)
+        words = tf.strings.unicode_encode(letters, "UTF-8", errors="replace")
+        return tf.RaggedTensor.from_row_splits(words, splits, validate=False)
+
+    def _letters(self, text: tf.Tensor) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor]:
+        """Returns the characters of every word [words, (letters)], the word splits of the rows [B + 1], and the
+        position in its text of the character each letter comes from, int32 [all letters].
+        """
         # The space in front makes every row start with a starter and a word break, so that all rows can be treated
         # as one sequence.
         points = tf.strings.unicode_decode(tf.strings.join([" ", text]), "UTF-8", errors="replace")
@@ -156,12 +200,15 @@ class GraphWordPiece(tf.Module):
         ends = tf.concat([word_starts, tf.shape(shown, tf.int64)], 0)
         # Before the first start there is nothing, so `ends` begins with 0 unless there is no word at all.
         letters = tf.RaggedTensor.from_row_splits(shown, ends, validate=False)
-        words = tf.strings.unicode_encode(letters, "UTF-8", errors="replace")
         counts = tf.concat([[0], tf.cumsum(tf.cast(begins, tf.int64))], 0)
-        return tf.RaggedTensor.from_row_splits(words, tf.gather(counts, elements.row_splits), validate=False)
+        source = tf.boolean_mask(elements.values[:, 3], visible)
+        return letters, tf.gather(counts, elements.row_splits), source
 
     def _apply_table(self, points: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Replaces code points [B, (n)] by elements [B, (m), 3]: character, kind, rank."""
+        """Replaces code points [B, (n)] by elements [B, (m), 4]: character, kind, rank, position in the text.
+
+        The first code point of every row is the space in front of the text and has the position -1.
+        """
         code = points.values
         block = tf.gather(self._pages, code // PAGE)
         shape = tf.gather(self._shapes, block * PAGE + code % PAGE)
@@ -169,9 +216,11 @@ class GraphWordPiece(tf.Module):
             tf.gather(self._starts, shape), tf.gather(self._starts, shape + 1), row_splits_dtype=tf.int64
         )
         elements = tf.gather(self._elements, spans.values)
-        source = tf.gather(code, spans.value_rowids())
-        characters = elements[:, 0] * source + elements[:, 1]
-        values = tf.stack([characters, elements[:, 2], elements[:, 3]], axis=1)
+        source = spans.value_rowids()
+        characters = elements[:, 0] * tf.gather(code, source) + elements[:, 1]
+        row_start = tf.gather(points.row_splits, points.value_rowids())
+        place = tf.cast(tf.range(tf.size(code, tf.int64)) - row_start - 1, tf.int32)
+        values = tf.stack([characters, elements[:, 2], elements[:, 3], tf.gather(place, source)], axis=1)
         return tf.RaggedTensor.from_row_splits(values, tf.gather(spans.row_splits, points.row_splits), validate=False)
 
 
@@ -185,7 +234,10 @@ def _sort_combining(elements: tf.RaggedTensor) -> tf.RaggedTensor:
     run = tf.cumsum(tf.cast(tf.equal(rank, 0), tf.int64))
     key = run * 256 + tf.cast(rank, tf.int64)
     unsorted = tf.reduce_any(key[1:] < key[:-1])
-    values = tf.cond(unsorted, lambda: tf.gather(values, tf.argsort(key, stable=True)), lambda: values)
+    # The positions stay in their order: `tokenizers` counts the characters of a sorted run from where it begins.
+    characters, place = values[:, :3], values[:, 3:]
+    characters = tf.cond(unsorted, lambda: tf.gather(characters, tf.argsort(key, stable=True)), lambda: characters)
+    values = tf.concat([characters, place], axis=1)
     stays = tf.not_equal(values[:, 1], BREAK)
     counts = tf.concat([[0], tf.cumsum(tf.cast(stays, tf.int64))], 0)
     return tf.RaggedTensor.from_row_splits(

@@ -121,13 +121,38 @@ class WordPiece:
         """
         room = text_room(max_length, pairs is not None)
         if pairs is None:
-            pieces = self._pieces(texts)
+            pieces = self.pieces(texts)
             return self._assemble(pieces, np.minimum(pieces.lengths, room), None, None)
         if len(pairs) != len(texts):
             raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs")
-        first, second = self._pieces(texts), self._pieces(pairs)
+        first, second = self.pieces(texts), self.pieces(pairs)
         kept_first, kept_second = longest_first(first.lengths, second.lengths, room)
         return self._assemble(first, kept_first, second, kept_second)
+
+    def pieces(self, texts: Sequence[str]) -> Ragged:
+        """Returns the piece ids of every text, int32, without special tokens and not truncated.
+
+        A text that consists of what the rules drop has none.
+        """
+        parts = [self._bank.rows(texts[at : at + ROWS_AT_A_TIME]) for at in range(0, len(texts), ROWS_AT_A_TIME)]
+        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
+        values = np.concatenate([np.zeros(0, np.int32), *(part.values for part in parts)])
+        return Ragged(values, np.cumsum(lengths))
+
+    def pieces_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ragged]:
+        """Returns the ids of `pieces` and where each piece stands in its text.
+
+        Returns:
+            Ids, int32, and spans, int32 [pieces, 2]: start and end in characters of the text; see `offsets`.
+        """
+        ids: list[list[int]] = []
+        spans: list[np.ndarray] = []
+        for at in range(0, len(texts), ROWS_AT_A_TIME):
+            for encoding in self._tokenizer.encode_batch(texts[at : at + ROWS_AT_A_TIME], add_special_tokens=False):
+                ids.append(encoding.ids)
+                spans.append(np.array(encoding.offsets, np.int32).reshape(-1, 2))
+        rows = Ragged.from_lists(ids)
+        return rows, Ragged(np.concatenate([np.zeros((0, 2), np.int32), *spans]), rows.offsets)
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the pieces of a text, without special tokens."""
@@ -168,13 +193,6 @@ class WordPiece:
     def _encode_chunks(self, chunks: list[str]) -> list[list[int]]:
         encodings = self._tokenizer.encode_batch_fast(chunks, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
-
-    def _pieces(self, texts: Sequence[str]) -> Ragged:
-        """Piece ids of whole texts, without special tokens and not truncated."""
-        parts = [self._bank.rows(texts[at : at + ROWS_AT_A_TIME]) for at in range(0, len(texts), ROWS_AT_A_TIME)]
-        lengths = np.concatenate([np.zeros(1, np.int64), *(part.lengths for part in parts)])
-        values = np.concatenate([np.zeros(0, np.int32), *(part.values for part in parts)])
-        return Ragged(values, np.cumsum(lengths))
 
     def _assemble(
         self, first: Ragged, kept_first: np.ndarray, second: Ragged | None, kept_second: np.ndarray | None

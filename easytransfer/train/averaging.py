@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from easytransfer.distributed.shards import mark_shard, shard_of
+
 
 class AveragedWeights(tf.Module):
     """Exponential moving averages: average <- decay * average + (1 - decay) * weight after every update.
@@ -21,7 +23,7 @@ class AveragedWeights(tf.Module):
     def __init__(self, variables: Sequence[tf.Variable], decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self.pairs = [(v, tf.Variable(v, trainable=False)) for v in variables] if decay else []
+        self.pairs = [(v, _copy(v)) for v in variables] if decay else []
 
     def update(self) -> None:
         """Moves every average towards the present weights."""
@@ -48,3 +50,10 @@ class AveragedWeights(tf.Module):
             yield
         finally:
             self.swap()
+
+
+def _copy(variable: tf.Variable) -> tf.Variable:
+    copy = tf.Variable(variable, trainable=False)
+    if (shard := shard_of(variable)) is not None:
+        mark_shard(copy, shard)
+    return copy

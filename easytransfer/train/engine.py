@@ -14,6 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.data.encoded import device_arrays
+from easytransfer.distributed.shards import assign_whole, global_norm, shard_of, whole_shape
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import build_optimizer, build_schedule
@@ -23,9 +26,6 @@ from easytransfer.train.parameters import select_parameters
 from easytransfer.train.precision import LossScale, compiles
 from easytransfer.train.task import Batch, Task
 
-# Sums every tensor over all workers. The list is the same on every worker: all gradients of a step that exist, in
-# order, and last one float32 vector with the summed losses and weights.
-Reduce = Callable[[list["tf.Tensor | tf.IndexedSlices"]], list["tf.Tensor | tf.IndexedSlices"]]
 Signature = dict[str, tf.TensorSpec]
 # By optimizer: scalar bool, or None for always.
 Conditions = dict[str, "tf.Tensor | None"]
@@ -50,8 +50,7 @@ class Engine:
         runtime: Seed, precision, XLA.
         total_steps: Updates of the whole run, for the schedule.
         signature: Shapes and dtypes of a batch; derived from the batches seen when None.
-        reduce: Sums over workers; the identity for one worker.
-        replica: Rank of this worker, for its dropout masks.
+        workers: Sum gradients; the rank decides the dropout masks.
     """
 
     def __init__(
@@ -62,8 +61,7 @@ class Engine:
         total_steps: int,
         *,
         signature: Signature | None = None,
-        reduce: Reduce | None = None,
-        replica: int = 0,
+        workers: Workers = ONE_WORKER,
     ) -> None:
         self.task, self._train = task, train
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -76,8 +74,8 @@ class Engine:
             settings = train.model_copy(update=task.optimizer_settings(name))
             self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors)
             self.schedules[name] = build_schedule(settings, total_steps)
-        self._reduce: Reduce = reduce or (lambda tensors: tensors)
-        self._seed = runtime.seed + replica
+        self._workers = workers
+        self._seed = runtime.seed + workers.replica
         self._pending: dict[str, _Update] | None = None
         self._loss_names: list[str] = []
         self._weight_names: list[str] = []
@@ -174,13 +172,13 @@ class Engine:
             ModelError: The checkpoint was made with another optimizer, precision or averaging.
         """
         variables = self.training_variables()
-        if {name: tuple(v.shape) for name, v in variables.items()} != {name: a.shape for name, a in arrays.items()}:
+        if {name: whole_shape(v) for name, v in variables.items()} != {name: a.shape for name, a in arrays.items()}:
             raise ModelError(
                 f"the optimizer state in {source} does not fit",
                 fix="resume with the same optimizer_type, freezing, mixed_precision and ema_decay",
             )
         for name, variable in variables.items():
-            variable.assign(arrays[name])
+            assign_whole(variable, arrays[name])
         # Checkpoints hold averaged weights as weights, and the trained ones in their place.
         self.averages.swap()
 
@@ -234,8 +232,13 @@ class Engine:
 
     def _reduced(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
         """Sums gradients, losses and weights over the workers; sparse gradients come out with distinct rows."""
-        present = [g for given in gradients.values() for g in given if g is not None]
-        *summed, vector = self._reduce([*present, vector])
+        pairs = [
+            (gradient, variable)
+            for name, given in gradients.items()
+            for gradient, variable in zip(given, self._parameters[name].variables, strict=True)
+            if gradient is not None
+        ]
+        *summed, vector = self._workers.reduce([*(g for g, _ in pairs), vector], [v for _, v in pairs])
         rest = iter(summed)
         filled = {
             name: distinct([None if g is None else next(rest) for g in given]) for name, given in gradients.items()
@@ -272,7 +275,8 @@ class Engine:
         factors, norms = {}, []
         for (name, given), weight in zip(gradients.items(), weights, strict=True):
             factor = tf.math.divide_no_nan(1.0, weight * scale)
-            norms.append(tf.linalg.global_norm(given) * factor)
+            shards = [shard_of(variable) for variable in self._parameters[name].variables]
+            norms.append(global_norm(given, shards) * factor)
             if self._train.gradient_clip:
                 limit = self._train.clip_norm_value
                 factor *= limit / tf.maximum(norms[-1], limit)
@@ -287,7 +291,7 @@ class Engine:
 
 
 def _tensors(batch: dict[str, np.ndarray]) -> Batch:
-    return {name: tf.convert_to_tensor(value) for name, value in batch.items()}
+    return {name: tf.convert_to_tensor(value) for name, value in device_arrays(batch).items()}
 
 
 def _when(condition: tf.Tensor | None, apply: Callable, gradients: list, factor: tf.Tensor, rate: tf.Tensor) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.data.batches import Batches, prefetch
+from easytransfer.data.encoded import device_arrays
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import EasyTransferError, Interrupted
 from easytransfer.run.report import Reporter
 from easytransfer.train.best import BestTracker
@@ -66,6 +68,7 @@ class Fitting:
         reporter: Receives progress.
         batches: Training rows.
         eval_batches: Rows evaluated during training; None = no evaluation.
+        workers: The workers of the job.
     """
 
     def __init__(
@@ -78,18 +81,21 @@ class Fitting:
         reporter: Reporter,
         batches: Batches,
         eval_batches: Batches | None,
+        workers: Workers = ONE_WORKER,
     ) -> None:
         self.engine, self.inference, self.plan, self.train = engine, inference, plan, train
         self.checkpoints, self.reporter = checkpoints, reporter
-        self.batches, self.eval_batches = batches, eval_batches
+        self.batches, self.eval_batches, self.workers = batches, eval_batches, workers
         self.progress = Progress(BestTracker(train.metric_for_best, train.early_stopping_patience))
         self.log = StepLog(engine, reporter)
         self._last_evaluation = -float("inf")
+        self._agreed = False
 
     def run(self, stop: StopRequest) -> FitResult:
         """Starts or continues and goes on to the end of the plan, or to `stop`; raises what `Trainer.fit` says."""
-        self.stop, begin, progress = stop, time.monotonic(), self.progress
-        self.checkpoints.start(progress)
+        self.stop, begin = stop, time.monotonic()
+        self._start()
+        progress = self.progress
         self.reporter.start(self.plan.total_steps, progress.step)
         try:
             self._check_metric()
@@ -104,6 +110,16 @@ class Fitting:
         self.engine.averages.swap()
         return self._result(time.monotonic() - begin)
 
+    def _start(self) -> None:
+        """Loads the chief's checkpoint or initial weights and gives them to all workers."""
+        if self.workers.is_chief:
+            self.checkpoints.start(self.progress)
+        if self.workers.size > 1:
+            self.workers.check_same("plan", str(self.plan))
+            self.workers.broadcast([*self.engine.task.model.weights, *self.engine.training_variables().values()])
+            state, self.progress = self.workers.gather((self.engine.task.state(), self.progress))[0]
+            self.engine.task.restore_state(state)
+
     def _loop(self) -> None:
         progress, total = self.progress, self.plan.total_steps
         with closing(prefetch(self.plan.stream(self.batches, progress.step))) as stream:
@@ -114,8 +130,7 @@ class Fitting:
                 self.log.add(group, self.engine.run_step(group))
                 progress.step += 1
                 evaluates, saves = self.plan.evaluates(progress.step), self.plan.saves(progress.step)
-                asked = self.stop.received is not None
-                if evaluates or saves or asked or progress.step % self.train.log_step_count_steps == 0:
+                if evaluates or saves or self._asked() or progress.step % self.train.log_step_count_steps == 0:
                     self._report()
                 self._after_step()
 
@@ -136,8 +151,10 @@ class Fitting:
     def _evaluation_due(self) -> bool:
         if self.eval_batches is None or not self.plan.evaluates(self.progress.step):
             return False
-        waited = time.monotonic() - self._last_evaluation
-        return waited >= self.train.throttle_secs or self.progress.step == self.plan.total_steps
+        if not self.train.throttle_secs or self.progress.step == self.plan.total_steps:
+            return True
+        # Clocks differ: the chief's decides.
+        return self.workers.gather(time.monotonic() - self._last_evaluation >= self.train.throttle_secs)[0]
 
     def _evaluate(self) -> bool:
         progress = self.progress
@@ -170,12 +187,25 @@ class Fitting:
         path = run_dir / f"bad-batch-{step}.npz"
         run_dir.mkdir(parents=True, exist_ok=True)
         group = self.plan.batches_of(step, self.batches)
-        arrays = {(f"{i}/{n}" if len(group) > 1 else n): value for i, b in enumerate(group) for n, value in b.items()}
+        arrays = {
+            (f"{i}/{n}" if len(group) > 1 else n): value
+            for i, b in enumerate(group)
+            for n, value in device_arrays(b).items()
+        }
         np.savez(path, **arrays)
         return f"its batch is saved in {path}"
 
+    def _asked(self) -> bool:
+        """Whether to stop. Several workers must stop after the same step; they ask each other at every log line."""
+        if self.workers.size == 1:
+            return self.stop.received is not None
+        if self.progress.step % self.train.log_step_count_steps == 0 and self.workers.any(bool(self.stop.received)):
+            self.stop.received = self.stop.received or "a signal to another worker"
+            self._agreed = True
+        return self._agreed
+
     def _raise_if_asked(self) -> None:
-        if self.stop.received:
+        if self.stop.received and (self.workers.size == 1 or self._agreed):
             raise _Stop
 
     def _interrupt(self) -> None:

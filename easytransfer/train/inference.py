@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.data.batches import prefetch
+from easytransfer.data.encoded import device_arrays
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.task import Batch, Evaluator, Outputs, Task
 
@@ -21,10 +23,11 @@ class Inference:
     Args:
         task: Its `model` is built.
         xla: Compile with XLA; every new batch shape is compiled again.
+        workers: Share an evaluation; each worker has batches of its own and gets the metrics of all.
     """
 
-    def __init__(self, task: Task, *, xla: bool = False) -> None:
-        self.task = task
+    def __init__(self, task: Task, *, xla: bool = False, workers: Workers = ONE_WORKER) -> None:
+        self.task, self.workers = task, workers
         options = {"reduce_retracing": True, "jit_compile": True if xla else None}
         self._outputs = tf.function(self._forward, **options)
         self._outputs_and_losses = tf.function(self._forward_with_losses, **options)
@@ -40,7 +43,7 @@ class Inference:
         """
         for batch in prefetch(iter(batches)):
             with explained_out_of_memory("predicting", "use a smaller batch_size or sequence_length"):
-                outputs = self._outputs({name: tf.convert_to_tensor(value) for name, value in batch.items()})
+                outputs = self._outputs(_tensors(batch))
             yield _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
 
     def evaluate(
@@ -49,23 +52,32 @@ class Inference:
         """Evaluates labelled batches.
 
         Args:
-            batches: Every row once.
+            batches: Every row once, or every row of this worker's share.
             check: Called between batches; may raise to stop.
 
         Returns:
             Metrics of the task's evaluator plus `loss` (the mean of the summed losses), and the evaluator.
         """
         evaluator = self.task.evaluator()
+        # Several workers exchange what the evaluator reads and all compute the metrics of the whole table.
+        alone, parts = self.workers.size == 1, []
         loss = weight = 0.0
         for batch in prefetch(iter(batches)):
             if check is not None:
                 check()
             with explained_out_of_memory("evaluating", "use a smaller eval_batch_size or sequence_length"):
-                outputs, sums = self._outputs_and_losses({name: tf.convert_to_tensor(v) for name, v in batch.items()})
+                outputs, sums = self._outputs_and_losses(_tensors(batch))
             loss, weight = loss + float(sums[0]), weight + float(sums[1])
-            evaluator.update(
-                _real_rows(batch, batch), _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
-            )
+            found = _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
+            if alone:
+                evaluator.update(_real_rows(batch, batch), found)
+            else:
+                parts.append((_real_rows(batch, batch), found))
+        if not alone:
+            shares = self.workers.gather((loss, weight, parts))
+            loss, weight = sum(share[0] for share in shares), sum(share[1] for share in shares)
+            for rows, found in (part for share in shares for part in share[2]):
+                evaluator.update(rows, found)
         return {"loss": loss / weight if weight else float("nan"), **evaluator.result()}, evaluator
 
     def _forward(self, batch: Batch) -> Outputs:
@@ -75,6 +87,10 @@ class Inference:
         outputs = self.task.forward(batch)
         total = tf.add_n([tf.cast(loss, tf.float32) for loss in self.task.losses(batch, outputs).values()])
         return _tensors_only(outputs), tf.stack([total, tf.cast(self.task.loss_weight(batch), tf.float32)])
+
+
+def _tensors(batch: Arrays) -> Batch:
+    return {name: tf.convert_to_tensor(value) for name, value in device_arrays(batch).items()}
 
 
 def _tensors_only(outputs: dict[str, Any]) -> Outputs:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.data.batches import Batches
-from easytransfer.data.encoded import Ragged
+from easytransfer.data.encoded import Ragged, device_arrays
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def batch_signature(batches: Batches) -> dict[str, tf.TensorSpec]:
     table = batches.table
     ragged = {name for name, column in table.columns.items() if isinstance(column, Ragged)} | set(table.masks)
     signature = {}
-    for name, value in next(batches.epoch(0)).items():
+    for name, value in device_arrays(next(batches.epoch(0))).items():
         fixed = 1 + (name in ragged)
         signature[name] = tf.TensorSpec([None] * fixed + list(value.shape[fixed:]), value.dtype, name=name)
     return signature

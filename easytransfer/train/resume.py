@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.distributed.shards import shard_of, whole_value
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.run.environment import package_versions
 from easytransfer.run.report import Reporter
@@ -62,6 +63,8 @@ class RunCheckpoints:
         self.engine, self.plan, self.train, self.runtime = engine, plan, train, runtime
         self.run_dir, self.reporter = run_dir, reporter
         self.writes = writes and run_dir is not None
+        # Whether variables are split over workers: then all of them take part in loading and saving.
+        self._split = any(shard_of(variable) is not None for variable in engine.task.model.weights)
 
     def start(self, progress: Progress) -> None:
         """Loads the checkpoint to continue from, or the initial weights.
@@ -80,20 +83,19 @@ class RunCheckpoints:
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, points to it and deletes old ones."""
-        if not self.writes:
+        if not self.writes and not self._split:
             return
         # Evaluation and export use averaged weights, so these go into the weights file; see Engine.restore.
         with self.engine.averages.applied():
-            path = checkpoint.save(
-                self.run_dir,
-                progress.step,
-                named_arrays(self.engine.task.model.weights),
-                {name: variable.numpy() for name, variable in self.engine.training_variables().items()},
-                self._state(progress),
-            )
+            weights = named_arrays(self.engine.task.model.weights)
+            training = {name: whole_value(variable) for name, variable in self.engine.training_variables().items()}
+        # Also where nothing is written: all workers must agree on whether there is something to save.
+        progress.saved_step = progress.step
+        if not self.writes:
+            return
+        path = checkpoint.save(self.run_dir, progress.step, weights, training, self._state(progress))
         checkpoint.point(self.run_dir, progress.step, progress.best.step)
         checkpoint.prune(self.run_dir, self.train.keep_checkpoint_max, progress.best.step)
-        progress.saved_step = progress.step
         self.reporter.saved(progress.step, path)
 
     def path(self, step: int | None) -> Path | None:

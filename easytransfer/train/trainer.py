@@ -11,10 +11,11 @@ import tensorflow as tf
 from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import Interrupted
 from easytransfer.optim import SCHEDULES
 from easytransfer.run.report import NullReporter, Reporter
-from easytransfer.train.engine import Engine, Reduce
+from easytransfer.train.engine import Engine
 from easytransfer.train.fitting import FitResult, Fitting
 from easytransfer.train.inference import Arrays, Inference
 from easytransfer.train.memory import explained_out_of_memory
@@ -36,8 +37,7 @@ class Trainer:
         runtime: Seed, precision, XLA, resume.
         run_dir: Folder for checkpoints; None keeps nothing on disk.
         reporter: Receives progress.
-        reduce: Sums tensors over workers; None for one worker.
-        replica: Rank of this worker; only rank 0 writes.
+        workers: The workers of the job; only the chief writes. Batches must be sharded by their ranks.
 
     Example:
         >>> trainer = Trainer(task, TrainConfig(num_epochs=3), run_dir="run")
@@ -52,15 +52,14 @@ class Trainer:
         run_dir: str | Path | None = None,
         reporter: Reporter | None = None,
         *,
-        reduce: Reduce | None = None,
-        replica: int = 0,
+        workers: Workers = ONE_WORKER,
     ) -> None:
         self.task = task
         self.train = train or TrainConfig()
         self.runtime = runtime or RuntimeConfig()
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.reporter: Reporter = reporter or NullReporter()
-        self._reduce, self._replica = reduce, replica
+        self.workers = workers
         self.engine: Engine | None = None
         keras.utils.set_random_seed(self.runtime.seed % 2**32)
         if self.runtime.deterministic:
@@ -69,7 +68,7 @@ class Trainer:
             with compute_precision(self.runtime.mixed_precision):
                 built = task.build_model()
                 task.model = task.model if built is None else built
-        self.inference = Inference(task, xla=compiles(self.runtime))
+        self.inference = Inference(task, xla=compiles(self.runtime), workers=workers)
 
     def predict(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
         """Yields the model's outputs for every batch as NumPy arrays, without rows that only pad it."""
@@ -109,14 +108,21 @@ class Trainer:
             self.runtime,
             plan.total_steps,
             signature=batch_signature(batches),
-            reduce=self._reduce,
-            replica=self._replica,
+            workers=self.workers,
         )
         checkpoints = RunCheckpoints(
-            self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self._replica == 0
+            self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self.workers.is_chief
         )
         fitting = Fitting(
-            self.engine, self.inference, plan, self.train, checkpoints, self.reporter, batches, eval_batches
+            self.engine,
+            self.inference,
+            plan,
+            self.train,
+            checkpoints,
+            self.reporter,
+            batches,
+            eval_batches,
+            self.workers,
         )
         status = "failed"
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easytransfer.distributed.shards import assign_whole, whole_shape, whole_value
 from easytransfer.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ def variable_names(variables: Iterable[tf.Variable]) -> list[str]:
 
 
 def named_arrays(variables: Sequence[tf.Variable]) -> dict[str, np.ndarray]:
-    """Returns the values of `variables` by stable name, in their order."""
-    return {name: variable.numpy() for name, variable in zip(variable_names(variables), variables, strict=True)}
+    """Returns the values of `variables` by stable name, in their order; those split over workers are joined."""
+    return {name: whole_value(variable) for name, variable in zip(variable_names(variables), variables, strict=True)}
 
 
 def assign_arrays(variables: Sequence[tf.Variable], arrays: Mapping[str, np.ndarray], source: str) -> None:
@@ -51,7 +52,7 @@ def assign_arrays(variables: Sequence[tf.Variable], arrays: Mapping[str, np.ndar
     names = variable_names(variables)
     if set(names) != set(arrays) and list(map(_without_numbers, names)) == list(map(_without_numbers, arrays)):
         arrays = dict(zip(names, arrays.values(), strict=True))
-    shapes = {name: tuple(variable.shape) for name, variable in zip(names, variables, strict=True)}
+    shapes = {name: whole_shape(variable) for name, variable in zip(names, variables, strict=True)}
     rows = [
         f"  {name}: checkpoint {_shape(arrays.get(name))}, model {shapes.get(name, 'absent')}"
         for name in dict.fromkeys([*shapes, *arrays])
@@ -65,7 +66,7 @@ def assign_arrays(variables: Sequence[tf.Variable], arrays: Mapping[str, np.ndar
             fix=f"build the model with the settings the checkpoint was trained with\n{table}",
         )
     for name, variable in zip(names, variables, strict=True):
-        variable.assign(arrays[name])
+        assign_whole(variable, arrays[name])
 
 
 def _without_numbers(name: str) -> str:

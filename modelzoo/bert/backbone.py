@@ -46,8 +46,9 @@ class BertBackbone(keras.Model):
         seed: Seed of the fresh weights; None leaves zeros for the caller to fill.
 
     Call arguments:
-        inputs: `input_ids`, `input_mask` and (optional) `segment_ids`, each integer [batch, tokens]; other keys are
-            ignored, so a whole training batch can be passed.
+        inputs: `input_ids`, `input_mask` and (optional) `segment_ids`, each integer [batch, tokens], and (optional)
+            `added_embeddings` [batch, tokens, hidden], added to the embeddings before their LayerNorm; other keys
+            are ignored, so a whole training batch can be passed.
         training: Whether dropout acts.
         pooled_only: Compute the last layer for the first token only, which saves five sixths of that layer's matrix
             products (14% of a six-layer encoder); the result then holds nothing but `pooled_output`.
@@ -83,6 +84,9 @@ class BertBackbone(keras.Model):
             "input_mask": inputs["input_mask"],
             "input_type_ids": tf.zeros_like(ids) if segments is None else segments,
         }
+        if "added_embeddings" in inputs:
+            embedded = self.encoder.get_embedding_layer()(ids)
+            words["input_word_embeddings"] = embedded + tf.cast(inputs["added_embeddings"], embedded.dtype)
         # The encoder takes the number of positions of its last layer only as an attribute.
         self.encoder._output_range = 1 if pooled_only else None
         try:

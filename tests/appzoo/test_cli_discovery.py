@@ -13,9 +13,9 @@ from easytransfer.errors import ConfigError
 
 CONFIG = """
 from easytransfer.config.job import JobConfig
-VARIANTS = {variants!r}
 class Config(JobConfig):
     '''Made for a test.'''
+VARIANTS = dict.fromkeys({variants!r}, Config)
 """
 
 
@@ -23,7 +23,7 @@ def make_app(folder, variants, config=CONFIG):
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("")
     (folder / "config.py").write_text(config.format(variants=variants))
-    (folder / "app.py").write_text("class Application: pass\n")
+    (folder / "app.py").write_text(f"class Application: pass\nVARIANTS = dict.fromkeys({variants!r}, Application)\n")
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_other_packages_register_by_entry_point(tmp_path, monkeypatch):
     monkeypatch.setattr(discovery, "_entry_points", lambda: (entry,))
     application, variant = discovery.resolve("zz_ranking_bert")
     assert (application.package, variant) == ("zz_other.ranking", "bert")
-    assert application.config_class.__doc__ == "Made for a test."
+    assert application.variants["bert"].__doc__ == "Made for a test."
 
 
 def test_a_registered_name_may_not_hide_a_folder(monkeypatch):

@@ -134,14 +134,16 @@ def test_apps_lists_every_application(capsys):
 
     assert command.main(["apps"]) == 0
     lines = capsys.readouterr().out.strip().split("\n")
-    assert len(lines) == len(discovery.applications())
+    assert [line.split()[0] for line in lines] == [
+        name for application in discovery.applications().values() for name in application.model_names
+    ]
     assert any("text_classify_bert" in line and "Classify" in line for line in lines)
 
 
 def test_help_names_every_flag_and_key(capsys):
     from appzoo import discovery
 
-    config_class = discovery.resolve("text_classify_bert")[0].config_class
+    config_class = discovery.config_class("text_classify_bert")
     assert command.main(["--help", "--modelName=text_classify_bert"]) == 0
     whole = capsys.readouterr().out
     for item in settings_of(config_class):
@@ -243,7 +245,7 @@ def test_answers_within_a_second_without_tensorflow(name, tmp_path):
     [
         ("--inputTable=t.tsv,gone.tsv", "gone.tsv"),
         ("--firstSequence=contnt", "did you mean content?"),
-        ("--distributionStrategy=horovod", "horovod"),
+        ("--distributionStrategy=ParameterServerStrategy", "use horovod"),
         ("--advancedParameters=pretrain_model_name_or_path=minlm-l6-en", "did you mean minilm-l6-en"),
     ],
 )

@@ -11,6 +11,7 @@ import json
 import operator
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +28,8 @@ from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, Interrupted
 
 APPLICATIONS = discovery.applications()
+# (application, variant): the first variant's smoke configuration is `smoke.yaml`, the others' `smoke_<variant>.yaml`.
+VARIANTS = [(name, variant) for name, application in APPLICATIONS.items() for variant in application.variants]
 CONFIGS = [
     (name, path)
     for name, application in APPLICATIONS.items()
@@ -62,21 +65,34 @@ def in_repository(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository)
 
 
+def is_first(name: str, variant: str) -> bool:
+    return variant == next(iter(APPLICATIONS[name].variants))
+
+
+def smoke_config(name: str, variant: str) -> Path:
+    return folder_of(name) / "configs" / ("smoke.yaml" if is_first(name, variant) else f"smoke_{variant}.yaml")
+
+
 # Without TensorFlow ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_compulsory_files(name, variant):
+    needed = [*(folder_of(name) / file for file in ("app.py", "config.py", "README.md")), smoke_config(name, variant)]
+    assert [file for file in needed if not file.is_file()] == []
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
-def test_compulsory_files(name):
-    assert [
-        f for f in ("app.py", "config.py", "README.md", "configs/smoke.yaml") if not (folder_of(name) / f).is_file()
-    ] == []
+def test_every_variant_has_a_configuration_and_an_application(name):
+    found = importlib.import_module(f"appzoo.{name}.app").VARIANTS
+    assert found.keys() == APPLICATIONS[name].variants.keys()
 
 
 @pytest.mark.parametrize(("name", "path"), CONFIGS, ids=lambda value: getattr(value, "stem", value))
 def test_every_config_parses(name, path):
     config = config_of("train", f"--config={path}")
-    assert isinstance(config, APPLICATIONS[name].config_class)
     assert config.model_name in APPLICATIONS[name].model_names
+    assert type(config) is discovery.config_class(config.model_name)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)
@@ -103,15 +119,21 @@ def test_command_line_lists_it(name, capfd):
 # One smoke run per application -------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=APPLICATIONS)
+# The first variant of each application by default, the others with `-m slow`.
+SMOKE_RUNS = [
+    pytest.param(each, marks=() if is_first(*each) else pytest.mark.slow, id="_".join(each)) for each in VARIANTS
+]
+
+
+@pytest.fixture(scope="module", params=SMOKE_RUNS)
 def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The application trained with its smoke configuration."""
     from appzoo import jobs
 
-    path = folder_of(request.param) / "configs" / "smoke.yaml"
+    path = smoke_config(*request.param)
     goal = _GOAL.search(path.read_text(encoding="utf-8"))
     assert goal, f"{path} states no goal"
-    run_dir = tmp_path_factory.mktemp(request.param) / "run"
+    run_dir = tmp_path_factory.mktemp("_".join(request.param)) / "run"
     before = os.getcwd()
     os.chdir(repository)
     try:
@@ -119,9 +141,7 @@ def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -
         result = jobs.train(config)
     finally:
         os.chdir(before)
-    return SimpleNamespace(
-        name=request.param, path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result
-    )
+    return SimpleNamespace(path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result)
 
 
 def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
@@ -164,13 +184,8 @@ def test_predicted_rows_have_the_declared_columns(smoke, tmp_path):
 
 
 def test_export_answers_like_the_model(smoke, tmp_path):
-    from appzoo import jobs
-
-    arguments = (f"--checkpointPath={smoke.run_dir}", f"--exportDirBase={tmp_path / 'export'}")
-    exported = Path(jobs.export(config_of("export", *arguments))["export"])
-    # Away from everything it was made from.
-    (tmp_path / "elsewhere").mkdir()
-    exported = exported.rename(tmp_path / "elsewhere" / exported.name)
+    # The export that training made, away from everything it was made from.
+    exported = Path(shutil.copytree(smoke.result["export"], tmp_path / "elsewhere" / "1"))
     _, expected = predict(smoke, smoke.run_dir, tmp_path / "model.tsv")
     _, found = predict(smoke, exported, tmp_path / "export.tsv")
     assert len(found) == len(expected)
@@ -185,19 +200,21 @@ def test_export_answers_like_the_model(smoke, tmp_path):
 # Short deterministic runs ------------------------------------------------------------------------------------
 
 
-def short_config(smoke: SimpleNamespace, run_dir: Path) -> JobConfig:
-    rows = len(Path(smoke.config.data.train_table).read_text(encoding="utf-8").splitlines())
-    epochs = SHORT_STEPS * smoke.config.train.batch_size / rows
+def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> JobConfig:
+    """The smoke configuration for a few steps, with the smallest encoder where it has one."""
+    epochs = SHORT_STEPS * smoke.config.train.batch_size / smoke.result["data"]["train"]["accepted"]
     values = {
         "checkpoint_dir": run_dir,
         "runtime.deterministic": "true",
         "train.num_epochs": epochs,
         "train.log_step_count_steps": 1,
     }
+    if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields:
+        values["model.pretrain_model_name_or_path"] = tiny_model
     return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))
 
 
-def train_short(smoke: SimpleNamespace, run_dir: Path) -> None:
+def train_short(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> None:
     """Trains without the export at the end, which has a test of its own and costs more than the training."""
     from appzoo import jobs
 
@@ -205,22 +222,22 @@ def train_short(smoke: SimpleNamespace, run_dir: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(__file__).resolve().parents[2])
         patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
-        jobs.train(short_config(smoke, run_dir))
+        jobs.train(short_config(smoke, run_dir, tiny_model))
 
 
 @pytest.fixture(scope="module")
-def unbroken(smoke, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(smoke, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("unbroken") / "run"
-    train_short(smoke, run_dir)
+    train_short(smoke, run_dir, tiny_model)
     return run_dir
 
 
-def test_two_runs_with_one_seed_agree(smoke, unbroken, tmp_path):
-    train_short(smoke, tmp_path / "again")
+def test_two_runs_with_one_seed_agree(smoke, unbroken, tiny_model, tmp_path):
+    train_short(smoke, tmp_path / "again", tiny_model)
     assert_equal_weights(unbroken, tmp_path / "again")
 
 
-def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_path, monkeypatch):
+def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tiny_model, tmp_path, monkeypatch):
     from easytransfer.run.report import RunReporter
 
     plain_step = RunReporter.step
@@ -232,10 +249,10 @@ def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tmp_pat
 
     monkeypatch.setattr(RunReporter, "step", stopping_step)
     with pytest.raises(Interrupted):
-        train_short(smoke, tmp_path / "run")
+        train_short(smoke, tmp_path / "run", tiny_model)
     monkeypatch.setattr(RunReporter, "step", plain_step)
     assert json.loads((tmp_path / "run" / "checkpoint.json").read_text())["last"] == f"model.ckpt-{STOP_AFTER}"
-    train_short(smoke, tmp_path / "run")
+    train_short(smoke, tmp_path / "run", tiny_model)
     assert_equal_weights(unbroken, tmp_path / "run")
 
 

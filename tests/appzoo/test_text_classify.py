@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from appzoo.text_classify.config import TextClassifyConfig
-from appzoo.text_classify.labels import MultiLabel, Score, SingleLabel
+from appzoo.targets import MultiLabel, Score, SingleLabel
+from appzoo.text_classify.config import BertClassifyConfig
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
@@ -16,11 +16,11 @@ NAMES = ["negative", "neutral", "positive"]
 
 
 def make_app(tiny_model, labels="negative,neutral,positive", data=None, train=None, **model):
-    from appzoo.text_classify.app import TextClassify
+    from appzoo.text_classify.app import BertClassify
 
     values = {"first_sequence": "text", "label_name": "label", "label_enumerate_values": labels, "sequence_length": 16}
-    app = TextClassify(
-        TextClassifyConfig.model_validate(
+    app = BertClassify(
+        BertClassifyConfig.model_validate(
             {
                 "model_name": "text_classify_bert",
                 "data": values | (data or {}),
@@ -172,7 +172,7 @@ def test_settings_that_do_not_fit_are_refused(tiny_model):
     with pytest.raises(ConfigError, match="sequenceLength exceeds"):
         make_app(tiny_model, data={"sequence_length": 100_000})
     with pytest.raises(ValueError, match="class_weights"):
-        TextClassifyConfig.model_validate({"model": {"multi_label": True}, "train": {"class_weights": "balanced"}})
+        BertClassifyConfig.model_validate({"model": {"multi_label": True}, "train": {"class_weights": "balanced"}})
 
 
 def test_layer_groups_hold_every_trainable_variable_once(tiny_model):

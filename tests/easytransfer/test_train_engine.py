@@ -7,18 +7,19 @@ from toy_tasks import AdversarialWordTask, GeneratorCriticTask, WordTask, words_
 
 from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
 from easytransfer.train.engine import Engine
 
 TABLE = words_table(96)
 
 
-def make_engine(task=None, runtime=None, total_steps=10, reduce=None, **train):
+def make_engine(task=None, runtime=None, total_steps=10, workers=ONE_WORKER, **train):
     keras.utils.set_random_seed(1)
     task = task or WordTask(dropout=0.0)
     task.model = task.build_model()
     settings = {"learning_rate": 0.05, "lr_decay": "constant", "warmup_ratio": 0.0, **train}
-    return Engine(task, TrainConfig(**settings), runtime or RuntimeConfig(), total_steps, reduce=reduce)
+    return Engine(task, TrainConfig(**settings), runtime or RuntimeConfig(), total_steps, workers=workers)
 
 
 def values(engine):
@@ -85,11 +86,14 @@ def test_without_clipping_gradients_are_left_alone():
 def test_reduction_over_two_equal_workers_changes_nothing_and_sees_every_tensor_once():
     seen = []
 
-    def twice(tensors):
-        seen.append([tensor.dtype for tensor in tensors])
-        return [tf.convert_to_tensor(tensor) * 2 for tensor in tensors]
+    class Twice(Workers):
+        def reduce(self, tensors, variables):
+            seen.append([tensor.dtype for tensor in tensors])
+            for tensor, variable in zip(tensors[:-1], variables, strict=True):
+                assert isinstance(tensor, tf.IndexedSlices) or tensor.shape == variable.shape
+            return [tf.convert_to_tensor(tensor) * 2 for tensor in tensors]
 
-    alone, reduced = make_engine(), make_engine(reduce=twice)
+    alone, reduced = make_engine(), make_engine(workers=Twice())
     for start in (0, 32):
         alone.run_step([rows(start, start + 32)])
         facts = reduced.facts([reduced.run_step([rows(start, start + 32)])])

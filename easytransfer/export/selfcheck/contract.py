@@ -14,8 +14,9 @@ STRINGS, IDS, SCORES = ("string", (1,)), ("int32", (2,)), ("float32", (2,))
 KNOWN_SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "classify": ({"inputs": STRINGS}, {"classes": ("string", (2,)), "scores": SCORES}),
     "regress": ({"inputs": STRINGS}, {"outputs": ("float32", (1, 2))}),
-    "predict_ids": ({"input_ids": IDS, "input_mask": IDS, "segment_ids": IDS}, None),
 }
+# Inputs of `predict_ids` by how their names begin (the towers of a pair add suffixes); an application may have others.
+TOKEN_INPUTS = ("input_ids", "input_mask", "segment_ids")
 # Outputs with one column per label.
 PER_LABEL = ("probabilities", "scores", "classes")
 
@@ -56,6 +57,9 @@ def check_signatures(proto: Any, manifest: dict[str, Any]) -> dict[str, Any]:
         if name in KNOWN_SIGNATURES:
             for side, contract in zip(("inputs", "outputs"), KNOWN_SIGNATURES[name], strict=True):
                 _check_known(f"{name}.{side}", signature[side], contract)
+        if name == "predict_ids":
+            tokens = {key: IDS for key in signature["inputs"] if key.startswith(TOKEN_INPUTS)}
+            _check_known(f"{name}.inputs", {key: signature["inputs"][key] for key in tokens}, tokens)
         _check_label_axis(name, signature["outputs"], manifest["labels"])
     return found
 

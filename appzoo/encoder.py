@@ -1,0 +1,107 @@
+"""The input side of applications on a pre-trained encoder: tokenizer, encoder configuration, packed token ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+import modelzoo.loading as zoo
+from easytransfer.config.job import JobConfig
+from easytransfer.data.table import RowChunk
+from easytransfer.errors import ConfigError
+from easytransfer.run.atomic import write_json
+from easytransfer.text.graph import GraphWordPiece
+from easytransfer.text.wordpiece import Tokens, WordPiece
+from modelzoo.bert.backbone import BertBackbone
+from modelzoo.bert.config import BertConfig
+
+# Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
+SAMPLE_TEXTS = ("as promised", "", "Überraschend gut, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
+
+
+class Encoder:
+    """Tokenizer and configuration of a pre-trained encoder, one encoding for training, prediction and serving.
+
+    Args:
+        config: Configuration whose model section has `EncoderSettings`.
+        folder: A run folder or the assets of an export; None takes the ModelZoo.
+
+    Raises:
+        ConfigError: `sequenceLength` exceeds the positions of the encoder.
+        ModelError: The model is not found.
+    """
+
+    def __init__(self, config: JobConfig, folder: Path | None) -> None:
+        self._config = config
+        model = config.model
+        if folder is None:
+            lower = None if model.lower_case == "auto" else model.lower_case == "true"
+            name, root = model.pretrain_model_name_or_path, config.runtime.model_zoo_base_path
+            self.tokenizer: WordPiece = zoo.load_tokenizer(name, root, lower_case=lower)
+            self.config: BertConfig = zoo.load_config(name, root)
+        else:
+            self.tokenizer = WordPiece.from_folder(folder)
+            self.config = zoo.load_config(folder)
+        limit = self.config.max_position_embeddings
+        if config.data.sequence_length > limit:
+            raise ConfigError(
+                "sequenceLength exceeds the positions of the pre-trained model",
+                received=config.data.sequence_length,
+                accepted=f"at most {limit}",
+            )
+
+    def save(self, folder: Path) -> None:
+        """Writes vocabulary, tokenizer settings and encoder configuration."""
+        self.tokenizer.save(folder)
+        write_json(folder / "config.json", self.config.to_dict())
+
+    def backbone(self, folder: Path | None) -> BertBackbone:
+        """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones."""
+        model = self._config.model
+        return zoo.load_backbone(
+            model.pretrain_model_name_or_path if folder is None else folder,
+            zoo=self._config.runtime.model_zoo_base_path,
+            weights=folder is None and not model.from_scratch,
+            seed=self._config.runtime.seed,
+        )
+
+    def graph(self, folder: Path) -> GraphWordPiece:
+        """Returns the same encoding inside a graph; `folder` is where `save` has written."""
+        length = self._config.data.sequence_length
+        return GraphWordPiece(folder / "vocab.txt", self.tokenizer.lower_case, max_length=length)
+
+    def encode(self, chunk: RowChunk, first: str, second: str | None = None) -> Tokens:
+        """Encodes columns of a chunk; with `noTruncate`, rows that are too long are bad rows."""
+        data = self._config.data
+        return encode_texts(self.tokenizer, chunk, first, second, data.sequence_length, data.no_truncate)
+
+
+def encode_texts(
+    tokenizer: WordPiece, chunk: RowChunk, first: str, second: str | None, max_length: int, no_truncate: bool
+) -> Tokens:
+    """Encodes columns of a chunk; with `no_truncate`, rows of more than `max_length` tokens are bad rows."""
+    pairs = chunk.columns[second] if second else None
+    tokens = tokenizer.encode(chunk.columns[first], pairs, max_length=max_length)
+    if no_truncate:
+        for row in np.flatnonzero(tokens.truncated):
+            chunk.reject(int(row), first, f"too long: more than sequenceLength={max_length} tokens")
+    return tokens
+
+
+def count_tokens(counts: Counter[str], tokens: Tokens, kept: np.ndarray) -> None:
+    """Adds rows, truncated rows, tokens and unknown tokens of the rows `kept` to an application's `text_counts`."""
+    counts.update(
+        rows=len(kept),
+        truncated=int(tokens.truncated[kept].sum()),
+        tokens=int(tokens.input_ids.lengths[kept].sum()),
+        unknown=int(tokens.unknown[kept].sum()),
+    )
+
+
+def token_batch() -> dict[str, tf.Tensor]:
+    """Returns the smallest batch that builds an encoder's variables."""
+    ids = tf.ones([1, 4], tf.int32)
+    return {"input_ids": ids, "input_mask": ids, "segment_ids": tf.zeros_like(ids)}

@@ -1,0 +1,128 @@
+"""Features: the vectors of an encoder for every row of a table, in order."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from appzoo.feature_config import DEFAULT_COLUMNS, VECTOR_COLUMNS, FeatureConfig, parse_layers
+from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.parts import Output, job_key
+from appzoo.jobs.tables import chosen_columns, names
+from appzoo.jobs.vectors import VectorSource, model_path, open_vectors
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.schema import parse_schema
+from easytransfer.data.table import BadRows, RowChunk, Table, open_table
+from easytransfer.errors import ConfigError
+from easytransfer.run.log import say, warn
+from easytransfer.train.precision import pad_multiple
+
+# Rows of a piece: enough to sort by length, few enough to lose little when a job is killed.
+CHUNK_ROWS = 2048
+# The same where every token has a vector.
+HIDDEN_CHUNK_ROWS = 512
+
+
+def extract_features(config: FeatureConfig) -> dict[str, Any]:
+    """Writes vectors for every row of `data.input_table` to `data.output_table`; one worker of several its part.
+
+    `pool_output`, `first_token_output` and `mean_output` are vectors; `all_hidden_outputs` has one vector for each
+    token of the row. In `.npy` files it is filled with 0 up to `sequence_length`, and `num_tokens` tells its lengths.
+    A model of two towers writes all columns for the first text and, with `_b`, for the second.
+
+    Returns:
+        Row account, output path, columns and rows per second.
+    """
+    started = time.monotonic()
+    data, settings = config.data, config.features
+    columns = chosen_columns(data.output_schema or DEFAULT_COLUMNS, VECTOR_COLUMNS)
+    append = names(data.append_cols)
+    key = job_key("features", config, model_path(str(config.model_name), config.runtime.model_zoo_base_path))
+    digits = settings.float_precision
+    float_format = None if digits is None else f"%.{digits}f"
+    output = Output(data, config.distribution, config.runtime, key, float_format)
+    if data.merge:
+        return {"mode": "features", "output": str(output.path), **output.merge().summary()}
+    given = data.sequence_length if "sequence_length" in data.model_fields_set else None
+    layers = parse_layers(settings.layers)
+    source = open_vectors(str(config.model_name), columns, layers, max_length=given, runtime=config.runtime)
+    rows = _Rows(config, source, append, padded=output.form == "npy")
+    table = _open(config)
+    if config.runtime.dry_run:
+        return {"mode": "features", "dry_run": True, "columns": [*rows.names, *append]}
+    say(f"writing {', '.join(rows.names)} of {data.input_table} with {source.path}")
+    account = output.write(
+        table,
+        lambda chunk: source.encode(chunk, str(data.first_sequence), data.second_sequence, data.no_truncate),
+        rows.columns,
+        columns=[*rows.names, *append],
+        chunk_rows=HIDDEN_CHUNK_ROWS if "all_hidden_outputs" in columns else CHUNK_ROWS,
+    )
+    return {
+        "mode": "features",
+        "output": str(output.path),
+        "columns": account.columns,
+        **account.summary(),
+        "rows_per_second": round(account.read / (time.monotonic() - started), 1),
+    }
+
+
+def _open(config: FeatureConfig) -> Table:
+    data = config.data
+    schema = parse_schema(data.input_schema) if data.input_schema else None
+    texts = [name for name in (data.first_sequence, data.second_sequence) if name]
+    needed = [*texts, *names(data.append_cols)]
+    return open_table(str(data.input_table), schema=schema, data=data, bad_rows=BadRows("skip"), needed=needed)
+
+
+class _Rows:
+    """Makes output columns of encoded chunks."""
+
+    def __init__(self, config: FeatureConfig, source: VectorSource, append: list[str], padded: bool) -> None:
+        self._source, self._append, self._padded = source, append, padded
+        self._batch_size = config.features.batch_size
+        self._multiple = pad_multiple(config.runtime)
+        self._sides = ["", "_b"] if source.two_towers and config.data.second_sequence else [""]
+        self.names = [f"{name}{side}" for side in self._sides for name in source.columns]
+        twice = sorted(set(self.names) & set(append))
+        if twice:
+            raise ConfigError("appendCols names a column that is written already", received=twice[0])
+        if source.two_towers and len(self._sides) == 1:
+            warn("the model has two towers; name the second text with --secondSequence to get its vectors, too")
+
+    def columns(self, chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
+        """Returns the columns to write for a chunk."""
+        found: dict[str, Any] = {}
+        for side in self._sides:
+            table = _side(encoded, side)
+            outputs = outputs_in_order(table, self._call, self._batch_size, self._multiple)
+            lengths = table.columns["input_ids"].lengths
+            for name in self._source.columns:
+                value = outputs[name]
+                if name == "all_hidden_outputs":
+                    value = self._hidden(value, lengths)
+                    if self._padded:
+                        found[f"num_tokens{side}"] = lengths.astype(np.int32)
+                found[f"{name}{side}"] = value
+        return found | {name: chunk.columns[name] for name in self._append}
+
+    def _call(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        return self._source.call({name: batch[name] for name in ("input_ids", "input_mask", "segment_ids")})
+
+    def _hidden(self, values: Any, lengths: np.ndarray) -> Any:
+        """Returns the vectors of real tokens, row by row, or all rows filled up to one length."""
+        rows = [value[:length] for value, length in zip(values, lengths, strict=True)]
+        if not self._padded:
+            return rows
+        filled = np.zeros((len(rows), self._source.max_length, rows[0].shape[1]), np.float32)
+        for place, row in zip(filled, rows, strict=True):
+            place[: len(row)] = row
+        return filled
+
+
+def _side(encoded: EncodedTable, suffix: str) -> EncodedTable:
+    """Returns the tokens of one of the two texts."""
+    columns = {name: encoded.columns[f"{name}{suffix}"] for name in ("input_ids", "segment_ids")}
+    return EncodedTable(columns, {"input_mask": "input_ids"})

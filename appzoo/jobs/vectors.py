@@ -1,0 +1,236 @@
+"""Vectors of texts from any encoder: pre-trained, fine-tuned by an application, or exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import modelzoo.loading as zoo
+from appzoo import discovery
+from appzoo.base import App
+from appzoo.encoder import encode_texts, token_batch
+from appzoo.jobs.trained import open_trained
+from easytransfer.config.job import RuntimeConfig
+from easytransfer.config.stored import has_run_config, inherited, load_run_config
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.table import RowChunk
+from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export.loading import is_exported, load_exported
+from easytransfer.presets import resolve
+from easytransfer.run.folder import CONFIG_FILE
+from easytransfer.text.wordpiece import WordPiece
+from easytransfer.train.precision import compiles, compute_precision
+from modelzoo.bert.config import BertConfig
+
+Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
+# Key of the facts about vectors in the manifest of an export.
+FACTS = "vectors"
+
+
+@dataclass
+class VectorSource:
+    """An encoder opened for vectors.
+
+    Attributes:
+        tokenizer: Its tokenizer.
+        max_length: Tokens a row is cut to.
+        two_towers: Whether first and second text are encoded apart.
+        columns: Columns that `call` returns.
+        call: The encoder on one batch of `input_ids`, `input_mask`, `segment_ids`.
+        path: Checkpoint, model folder or export it was read from.
+        name: Its name.
+        module: The same encoder inside a graph, None for an export.
+        config: Sizes of the encoder, None for an export.
+    """
+
+    tokenizer: WordPiece
+    max_length: int
+    two_towers: bool
+    columns: tuple[str, ...]
+    call: Call
+    path: Path
+    name: str
+    module: VectorModule | None = None
+    config: BertConfig | None = None
+
+    def encode(self, chunk: RowChunk, first: str, second: str | None, no_truncate: bool = False) -> EncodedTable:
+        """Encodes texts as in the training of the encoder.
+
+        Returns:
+            `input_ids` and `segment_ids` of accepted rows; with two towers and a second text also the same with `_b`.
+        """
+        pack = None if self.two_towers else second
+        sides = {"": encode_texts(self.tokenizer, chunk, first, pack, self.max_length, no_truncate)}
+        if self.two_towers and second:
+            sides["_b"] = encode_texts(self.tokenizer, chunk, second, None, self.max_length, no_truncate)
+        kept = np.flatnonzero(chunk.accepted)
+        columns = {}
+        for suffix, tokens in sides.items():
+            columns[f"input_ids{suffix}"] = tokens.input_ids.take(kept)
+            columns[f"segment_ids{suffix}"] = tokens.segment_ids.take(kept)
+        return EncodedTable(columns, {f"input_mask{suffix}": f"input_ids{suffix}" for suffix in sides})
+
+
+class VectorModule(tf.Module):
+    """Turns token ids into the columns of `ez_bert_feat`, inside a graph.
+
+    Args:
+        backbone: Encoder.
+        vector: Makes `pool_output` of the encoder's outputs.
+        columns: Columns to return, of `VECTOR_COLUMNS`.
+        layers: Layers that all columns but `pool_output` are taken from, as indices of the encoder's hidden states.
+
+    Raises:
+        ConfigError: The encoder has no such layer.
+    """
+
+    def __init__(
+        self, backbone: Any, vector: Callable[[Mapping[str, Any]], Any], columns: Sequence[str], layers: Sequence[int]
+    ) -> None:
+        super().__init__(name="vectors")
+        last = backbone.config.num_hidden_layers
+        wrong = [layer for layer in layers if not -last - 1 <= layer <= last]
+        if wrong:
+            raise ConfigError("the encoder has no such layer", received=wrong[0], accepted=f"{-last - 1} to {last}")
+        self.backbone, self._vector = backbone, vector
+        self._columns, self._layers = tuple(columns), tuple(layers)
+        self._pooled_only = self._columns == ("pool_output",) and self._reads_only_the_pooled()
+
+    def _reads_only_the_pooled(self) -> bool:
+        """Returns whether `pool_output` can be had without the last layer of all but the first token."""
+        try:
+            self._vector(self.backbone(token_batch(), pooled_only=True))
+        except KeyError:
+            return False
+        return True
+
+    def __call__(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Returns vectors [batch, size], and `all_hidden_outputs` [batch, tokens, size], 0 behind the end of a text."""
+        outputs = self.backbone(batch, training=False, pooled_only=self._pooled_only)
+        found = {"pool_output": self._vector(outputs)}
+        if not self._pooled_only:
+            mask = tf.cast(batch["input_mask"], tf.float32)[:, :, None]
+            states = tf.concat([outputs["hidden_states"][layer] for layer in self._layers], axis=-1) * mask
+            found["first_token_output"] = states[:, 0]
+            found["mean_output"] = tf.reduce_sum(states, axis=1) / tf.reduce_sum(mask, axis=1)
+            found["all_hidden_outputs"] = states
+        return {name: tf.cast(found[name], tf.float32) for name in self._columns}
+
+
+def open_vectors(
+    name: str, columns: Sequence[str], layers: Sequence[int], *, max_length: int | None, runtime: RuntimeConfig
+) -> VectorSource:
+    """Opens an encoder.
+
+    Args:
+        name: ModelZoo name, model folder, checkpoint prefix, run folder or checkpoint of training, or an export.
+        columns: Columns to compute.
+        layers: Layers to take them from; of an export those it was made with.
+        max_length: Tokens a row is cut to; None takes those of the training or export, 128 for pre-trained models.
+        runtime: Precision, compilation and root of the ModelZoo.
+
+    Raises:
+        ModelError: Nothing usable is there.
+        ConfigError: A column or layer is not there, or the length exceeds the positions of the encoder.
+    """
+    if not (Path(name) / CONFIG_FILE).is_file() and is_exported(name):
+        return _from_export(name, columns, layers, max_length)
+    return _from_run(name, columns, layers, max_length, runtime) if has_run_config(name) else _from_zoo(
+        name, columns, layers, max_length, runtime
+    )  # fmt: skip
+
+
+def model_path(name: str, root: str | None) -> Path:
+    """Returns the file or folder a model name stands for, before anything is loaded."""
+    return Path(name) if Path(name).exists() or has_run_config(name) else resolve(name, root).folder
+
+
+def _from_zoo(
+    name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
+) -> VectorSource:
+    root = runtime.model_zoo_base_path
+    preset = resolve(name, root)
+    with compute_precision(runtime.mixed_precision):
+        backbone = zoo.load_backbone(name, zoo=root)
+    module = VectorModule(backbone, lambda outputs: outputs["pooled_output"], columns, layers)
+    return _source(
+        module, zoo.load_tokenizer(name, root), max_length or 128, runtime, path=preset.folder, name=preset.name
+    )
+
+
+def _from_run(
+    name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
+) -> VectorSource:
+    stored = inherited(load_run_config(name))
+    config_class = discovery.config_class(str(stored.get("model_name")))
+    config = config_class.model_validate({**stored, "checkpoint_path": name, "runtime": runtime.model_dump()})
+    trained = open_trained(config)
+    app: App = trained.app
+    if not hasattr(app, "encoder") or not hasattr(app.model, "backbone"):
+        raise ModelError(f"{config.model_name} has no pre-trained encoder, so there are no vectors", received=name)
+    module = VectorModule(app.model.backbone, app.text_vector, columns, layers)
+    length = max_length or config.data.sequence_length
+    source = _source(module, app.encoder.tokenizer, length, runtime, path=trained.source, name=str(config.model_name))
+    source.two_towers = app.two_towers
+    return source
+
+
+def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None) -> VectorSource:
+    exported = load_exported(name)
+    facts = exported.manifest.get(FACTS)
+    if facts is None:
+        raise ModelError(f"{exported.path} has no vectors", fix="export them with --exportType=ez_bert_feat")
+    missing = [column for column in columns if column not in facts["columns"]]
+    if missing:
+        raise ConfigError("the export has no such column", received=missing[0], accepted=facts["columns"])
+    if columns != ["pool_output"] and list(layers) != facts["layers"]:
+        shown = ",".join(map(str, facts["layers"]))
+        raise ConfigError("the export was made from other layers", received=list(layers), accepted=f"--layers={shown}")
+    length = max_length or exported.manifest["max_length"]
+    if length > facts["positions"]:
+        raise _too_long(length, facts["positions"])
+    signature = exported.signatures["predict_ids"]
+    tokenizer = WordPiece.from_folder(exported.assets)
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        found = signature(**batch)
+        return {column: found[column] for column in columns}
+
+    return VectorSource(tokenizer, length, facts["two_towers"], tuple(columns), call, exported.path, exported.path.name)
+
+
+def vectors_facts(source: VectorSource, layers: Sequence[int]) -> dict[str, Any]:
+    """Returns what `open_vectors` has to know about an export of `source`."""
+    assert source.config is not None
+    return {
+        "columns": list(source.columns),
+        "layers": list(layers),
+        "two_towers": source.two_towers,
+        "positions": source.config.max_position_embeddings,
+    }
+
+
+def _source(
+    module: VectorModule, tokenizer: WordPiece, max_length: int, runtime: RuntimeConfig, *, path: Path, name: str
+) -> VectorSource:
+    config = module.backbone.config
+    if max_length > config.max_position_embeddings:
+        raise _too_long(max_length, config.max_position_embeddings)
+    forward = tf.function(module.__call__, reduce_retracing=True, jit_compile=True if compiles(runtime) else None)
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        found = forward({column: tf.constant(value) for column, value in batch.items()})
+        return {column: value.numpy() for column, value in found.items()}
+
+    return VectorSource(tokenizer, max_length, False, module._columns, call, path, name, module, config)
+
+
+def _too_long(length: int, positions: int) -> ConfigError:
+    return ConfigError(
+        "sequenceLength exceeds the positions of the encoder", received=length, accepted=f"at most {positions}"
+    )

@@ -1,0 +1,1 @@
+"""Answers to questions, cut from a text: single questions and conversations."""

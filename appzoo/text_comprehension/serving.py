@@ -1,0 +1,245 @@
+"""The whole way from raw texts to the answer inside a TensorFlow graph, for serving."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.text_comprehension.config import BertComprehensionConfig
+from appzoo.text_comprehension.model import PADDING, SpanModel
+from easytransfer.export.servable import Signature
+from easytransfer.text.graph import GraphWordPiece
+
+# (context, question) every export is checked on: plain, another script, empty, control characters, many windows. No
+# text repeats itself, since then equal windows would compete and rounding would pick one.
+SAMPLES = (
+    ("The old mill was built in 1832 by Anna Kessler, a baker from Graz.", "Who built the mill?"),
+    ("桥建于一九三七年。它连接两岸。Ünïcode cafe\u0301 👍", "桥建于哪一年？"),
+    ("", ""),
+    ("tabs\tand\x07bells ring at noon", " ".join(f"why {number}" for number in range(90))),
+    (" ".join(f"House number {number} is painted {number * number}." for number in range(120)), "What colour is it?"),
+)
+_no_autograph = tf.autograph.experimental.do_not_convert
+
+
+class Pieces(NamedTuple):
+    """Windows of a batch: each array has the window as its first axis.
+
+    Attributes:
+        owner: Row of the batch, int64 [windows].
+        batch: `input_ids`, `input_mask`, `segment_ids` and, with history, `history_answer_marker` [windows, tokens].
+        start: Start in characters of the context of every token, -1 outside of the context, int32 [windows, tokens].
+        end: The same for the end.
+        widest: Whether the token belongs to the context and has most context in this window, bool [windows, tokens].
+    """
+
+    owner: tf.Tensor
+    batch: dict[str, tf.Tensor]
+    start: tf.Tensor
+    end: tf.Tensor
+    widest: tf.Tensor
+
+
+class SpanServing:
+    """Answers questions as `WindowEncoder` and `Search` do, with TensorFlow operators only.
+
+    Args:
+        model: Trained model.
+        tokenizer: In-graph tokenizer of the encoder.
+        config: Lengths and limits.
+        history: Whether requests carry answers of earlier questions.
+    """
+
+    def __init__(
+        self, model: SpanModel, tokenizer: GraphWordPiece, config: BertComprehensionConfig, history: bool
+    ) -> None:
+        self._model, self._tokenizer, self._settings = model, tokenizer, config.model
+        self._length = config.data.sequence_length
+        self._history = history
+
+    def signature(self) -> Signature:
+        """Returns raw `context` and `question` (and the spans of earlier answers) to the answer."""
+        texts = tf.TensorSpec([None], tf.string)
+        context, question = (np.array(column, object) for column in zip(*SAMPLES, strict=True))
+        specs, samples = {"context": texts, "question": texts}, {"context": context, "question": question}
+        if not self._history:
+            return Signature(self._serve, specs, samples, "raw context and question to the answer", self._tokenizer)
+        spans = tf.TensorSpec([None, None], tf.int32)
+        specs |= {"history_start": spans, "history_end": spans}
+        # Two earlier answers, one, none.
+        starts = np.array([[0, 26], [0, -1], [-1, -1], [-1, -1], [6, 0]], np.int32)
+        samples |= {"history_start": starts, "history_end": np.where(starts < 0, -1, starts + 4).astype(np.int32)}
+        doc = "raw context, question and spans of earlier answers (in characters, -1 fills) to the answer"
+        return Signature(self._serve_turn, specs, samples, doc, self._tokenizer)
+
+    @_no_autograph
+    def _serve(self, context: tf.Tensor, question: tf.Tensor) -> dict[str, tf.Tensor]:
+        context = _valid(context)
+        return self._answer(context, self._pieces(context, question, None, None))
+
+    @_no_autograph
+    def _serve_turn(
+        self, context: tf.Tensor, question: tf.Tensor, history_start: tf.Tensor, history_end: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        context = _valid(context)
+        return self._answer(context, self._pieces(context, question, history_start, history_end))
+
+    def _pieces(
+        self, context: tf.Tensor, question: tf.Tensor, history_start: tf.Tensor | None, history_end: tf.Tensor | None
+    ) -> Pieces:
+        """Cuts contexts into windows."""
+        ids, spans = self._tokenizer.pieces_with_offsets(context)
+        query = self._tokenizer.pieces(question)
+        query_length = tf.minimum(query.row_lengths(), self._settings.max_query_length)
+        query = _slices(query.values, query.row_starts(), query_length)
+        tokens, room = ids.row_lengths(), self._length - 3 - query_length
+        stride = tf.minimum(room, self._settings.doc_stride)
+        windows = 1 + (tf.maximum(tokens - room, 0) + stride - 1) // stride
+        turn_row, turn_start, turn_end = self._turns(tf.size(context, tf.int64), history_start, history_end)
+        # One run of windows per remembered turn; without turns, one run per row.
+        number = tf.ragged.range(tf.gather(windows, turn_row))
+        turn, number = number.value_rowids(), number.values
+        owner = tf.gather(turn_row, turn)
+        first = number * tf.gather(stride, owner)
+        length = tf.minimum(tf.gather(room, owner), tf.gather(tokens, owner) - first)
+        places = tf.ragged.range(
+            tf.gather(ids.row_starts(), owner) + first, tf.gather(ids.row_starts(), owner) + first + length
+        )
+        part = places.with_values(tf.gather(ids.values, places.values))
+        part_spans = tf.gather(spans.values, places.values)
+        # Windows of different turns are different windows of the same tokens.
+        token = places.values + tf.gather(turn, places.value_rowids()) * tf.size(ids.values, tf.int64)
+        widest = _widest(places, token, length, tf.size(turn_row, tf.int64), tf.size(ids.values, tf.int64))
+        query = _slices(query.values, tf.gather(query.row_starts(), owner), tf.gather(query.row_lengths(), owner))
+        build = _Builder(self._tokenizer, query, part)
+        batch = build.batch()
+        if history_start is not None:
+            inside = places.with_values(
+                (part_spans[:, 1] > tf.gather(tf.gather(turn_start, turn), places.value_rowids()))
+                & (part_spans[:, 0] < tf.gather(tf.gather(turn_end, turn), places.value_rowids()))
+            )
+            batch["history_answer_marker"] = build.dense(tf.cast(inside.values, tf.int32), 0)
+        return Pieces(
+            owner,
+            batch,
+            build.dense(part_spans[:, 0], -1),
+            build.dense(part_spans[:, 1], -1),
+            tf.cast(build.dense(tf.cast(widest, tf.int32), 0), tf.bool),
+        )
+
+    def _turns(
+        self, rows: tf.Tensor, start: tf.Tensor | None, end: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns the row, start and end of every remembered turn; a row without turns has one that marks nothing."""
+        everyone = tf.range(rows)
+        if start is None or end is None:
+            nowhere = tf.fill([tf.size(everyone)], -1)
+            return everyone, nowhere, nowhere
+        known = tf.cast((start >= 0) & (end > start), tf.int32)
+        # The latest turns are the last ones of a row.
+        later = tf.cumsum(known, axis=1, reverse=True)
+        kept = (known > 0) & (later <= self._settings.max_considered_history_turns)
+        none = tf.logical_not(tf.reduce_any(kept, axis=1, keepdims=True))
+        kept = tf.concat([none, kept], axis=1)
+        filler = tf.fill([tf.size(everyone), 1], -1)
+        row = tf.where(kept)[:, 0]
+        return (
+            row,
+            tf.boolean_mask(tf.concat([filler, start], axis=1), kept),
+            tf.boolean_mask(tf.concat([filler, end], axis=1), kept),
+        )
+
+    def _answer(self, context: tf.Tensor, pieces: Pieces) -> dict[str, tf.Tensor]:
+        """Runs the model and returns the best answer of every row."""
+        logits = self._model(pieces.batch, training=False)
+        start, end = logits["start_logits"], logits["end_logits"]
+        tokens, width = tf.shape(start)[1], self._settings.max_answer_length
+        low = tf.constant(-np.inf, tf.float32)
+        reach = tf.range(tokens)[:, None] + tf.range(width)[None, :]
+        padded = tf.pad(tf.where(pieces.start >= 0, end, low), [[0, 0], [0, width - 1]], constant_values=-np.inf)
+        scores = tf.where(pieces.widest, start, low)[:, :, None] + tf.gather(padded, reach, axis=1)
+        scores = tf.reshape(scores, [-1, tokens * width])
+        place, best = tf.argmax(scores, axis=1), tf.reduce_max(scores, axis=1)
+        rows = tf.size(context)
+        top = tf.math.unsorted_segment_max(best, pieces.owner, rows)
+        # The first of equally good windows.
+        count = tf.size(best, tf.int64)
+        order = tf.where(tf.equal(best, tf.gather(top, pieces.owner)), tf.range(count), count - 1)
+        window = tf.math.unsorted_segment_min(order, pieces.owner, rows)
+        first = tf.gather(place, window) // width
+        last = first + tf.gather(place, window) % width
+        last = tf.minimum(last, tf.cast(tokens, tf.int64) - 1)
+        at = tf.gather_nd(pieces.start, tf.stack([window, first], axis=1))
+        to = tf.gather_nd(pieces.end, tf.stack([window, last], axis=1))
+        nothing = tf.math.unsorted_segment_min(start[:, 0] + end[:, 0], pieces.owner, rows)
+        # No span at all leaves less than any sum of logits.
+        empty = top < PADDING
+        if self._settings.null_score_threshold is not None:
+            empty |= nothing - top > self._settings.null_score_threshold
+        at, to = tf.where(empty, -1, at), tf.where(empty, -1, to)
+        answer = tf.strings.substr(context, tf.maximum(at, 0), to - at, unit="UTF8_CHAR")
+        return {"answer": answer, "start": at, "end": to, "score": tf.where(empty, nothing, top)}
+
+
+class _Builder:
+    """Puts the parts of windows between special tokens and pads them."""
+
+    def __init__(self, tokenizer: GraphWordPiece, query: tf.RaggedTensor, part: tf.RaggedTensor) -> None:
+        self._tokenizer, self._query, self._part = tokenizer, query, part
+        self._width = tf.maximum(tf.reduce_max(query.row_lengths() + part.row_lengths()), 0) + 3  # also for no row
+
+    def _padded(self, values: tf.RaggedTensor, pad: int) -> tf.Tensor:
+        return values.to_tensor(pad, shape=tf.stack([self._query.nrows(), self._width]))
+
+    def batch(self) -> dict[str, tf.Tensor]:
+        """Returns `input_ids`, `input_mask` and `segment_ids`."""
+        rows = self._query.nrows()
+        cls, sep = (tf.fill([rows, 1], self._tokenizer.special_ids[name]) for name in ("cls", "sep"))
+        parts = [cls, self._query, sep, self._part, sep]
+        ids = tf.concat(parts, axis=1)
+        segments = [tf.ones_like(part) * int(number > 2) for number, part in enumerate(parts)]
+        return {
+            "input_ids": self._padded(ids, self._tokenizer.special_ids["pad"]),
+            "input_mask": self._padded(tf.ones_like(ids), 0),
+            "segment_ids": self._padded(tf.concat(segments, axis=1), 0),
+        }
+
+    def dense(self, values: tf.Tensor, outside: int) -> tf.Tensor:
+        """Returns values of the context's tokens at their places, [windows, tokens]; `outside` everywhere else."""
+        before = tf.ragged.range(self._query.row_lengths() + 2)
+        before = before.with_values(tf.fill([tf.size(before.values)], outside))
+        return self._padded(tf.concat([before, self._part.with_values(values)], axis=1), outside)
+
+
+def _valid(text: tf.Tensor) -> tf.Tensor:
+    """Replaces bytes that are not UTF-8, so that characters can be counted."""
+    return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace", replace_control_characters=False)
+
+
+def _slices(values: tf.Tensor, starts: tf.Tensor, lengths: tf.Tensor) -> tf.RaggedTensor:
+    places = tf.ragged.range(starts, starts + lengths)
+    return places.with_values(tf.gather(values, places.values))
+
+
+def _widest(
+    places: tf.RaggedTensor, token: tf.Tensor, length: tf.Tensor, turns: tf.Tensor, tokens: tf.Tensor
+) -> tf.Tensor:
+    """Returns for every token of every window what `windows.widest_windows` says, bool [all tokens].
+
+    Args:
+        places: A row per window.
+        token: Number of the token among those of all turns, [all tokens].
+        length: Tokens of every window.
+        turns: Number of turns.
+        tokens: Tokens of the whole batch.
+    """
+    window = places.value_rowids()
+    inside = tf.range(tf.size(window, tf.int64)) - tf.gather(places.row_starts(), window)
+    size = tf.gather(length, window)
+    context = 100 * tf.minimum(inside, size - 1 - inside) + size
+    total = turns * tokens
+    most = tf.equal(context, tf.gather(tf.math.unsorted_segment_max(context, token, total), token))
+    candidates = tf.where(most, window, tf.int64.max)
+    return tf.equal(window, tf.gather(tf.math.unsorted_segment_min(candidates, token, total), token))

@@ -1,0 +1,1 @@
+"""Matching of two texts: packed into one encoder, encoded by two towers, or compared word by word."""

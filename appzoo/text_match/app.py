@@ -1,0 +1,41 @@
+"""Text matching: two texts in; a class, or a number, out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from appzoo.base import Cells, no_cells
+from appzoo.pooled_app import PooledApp
+from appzoo.targets import SingleLabel
+from appzoo.text_match.config import BertMatchConfig
+from appzoo.text_match.pairs import require_pair
+from appzoo.text_match.two_tower import TwoTowerMatch
+from appzoo.text_match.words_app import BiCnnMatch, DamMatch, DamPlusMatch, HcnnMatch
+from easytransfer.metrics.matching import MatchEvaluator
+from easytransfer.train.task import Evaluator
+
+
+class BertMatch(PooledApp):
+    """Both texts packed into one encoder, with a dense layer on its pooled first token."""
+
+    config: BertMatchConfig
+    paired = True
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Loads tokenizer and labels; both text columns must be named."""
+        require_pair(self.config)
+        super().prepare(folder, cells)
+
+    def evaluator(self) -> Evaluator:
+        """Returns the metrics of the task; for two classes their scores are drawn too."""
+        return MatchEvaluator(self.labels) if isinstance(self.target, SingleLabel) else super().evaluator()
+
+
+VARIANTS = {
+    "bert": BertMatch,
+    "bert_two_tower": TwoTowerMatch,
+    "dam": DamMatch,
+    "damplus": DamPlusMatch,
+    "bicnn": BiCnnMatch,
+    "hcnn": HcnnMatch,
+}

@@ -1,0 +1,246 @@
+"""Two towers: each text becomes a vector of its own, and a pair is scored by the cosine of its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.base import Cells, no_cells
+from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens
+from appzoo.serving import ids_signature
+from appzoo.target_app import TargetApp
+from appzoo.targets import Score
+from appzoo.text_match.config import TwoTowerConfig
+from appzoo.text_match.pairs import require_pair
+from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
+from easytransfer import keras
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.id_tables import is_id_table
+from easytransfer.data.schema import parse_schema
+from easytransfer.data.table import RowChunk
+from easytransfer.errors import ConfigError
+from easytransfer.export.servable import Signature
+from easytransfer.export.signatures import regress_signature
+from easytransfer.losses import matching
+from easytransfer.losses.classification import squared_error_sum
+from easytransfer.metrics.matching import TwoTowerEvaluator
+from easytransfer.metrics.regression import RegressionEvaluator
+from easytransfer.run.log import warn
+from easytransfer.text.wordpiece import Tokens
+from easytransfer.train.task import Batch, Evaluator, Outputs
+
+# The second of the two labels says that the texts match.
+MATCH = 1
+
+
+class TwoTowerMatch(TargetApp):
+    """One encoder reads both texts, each as `[CLS] text [SEP]` of segment 0, in training as in serving.
+
+    With two labels the second one is the match, and other rows of the batch serve as negatives. Without labels the
+    cosine is trained towards the number in the label column.
+    """
+
+    config: TwoTowerConfig
+    encoder: Encoder
+    model: TwoTowerModel
+    two_towers = True
+
+    # Preparation -------------------------------------------------------------------------------------------
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Loads tokenizer and labels.
+
+        Raises:
+            ConfigError: A text column is missing, there are not two labels, or the loss needs labels.
+        """
+        require_pair(self.config)
+        _require_both_ids(self.config.data.input_schema)
+        self.encoder = Encoder(self.config, folder)
+        self.prepare_target(folder, cells)
+        if self.labels and len(self.labels) != 2:
+            raise ConfigError(
+                "two towers decide between no match and match",
+                received=f"{len(self.labels)} labels: {self.target.labels.describe()}",
+                accepted="two labels, the match second, or none for a number",
+                fix="use text_match_bert for more classes",
+            )
+        if not self.labels and self.config.model.matching_loss in ("margin", "softmax"):
+            raise ConfigError(
+                f"matching_loss={self.config.model.matching_loss} needs to know which pairs match",
+                fix="give two names in labelEnumerateValues, or use matching_loss=cosine for numbers",
+            )
+
+    @property
+    def loss_name(self) -> str:
+        """The loss that is used: `margin`, `softmax` or `cosine`."""
+        name = self.config.model.matching_loss
+        if name == "auto":
+            return "margin" if self.labels else "cosine"
+        return name
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes vocabulary, tokenizer settings, encoder configuration and label map."""
+        self.encoder.save(folder)
+        super().save_assets(folder)
+
+    def build_model(self, folder: Path | None = None) -> keras.Model:
+        """Builds the towers; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
+        settings = self.config.model
+        tower = Tower(self.encoder.backbone(folder), settings.projection_dim, settings.dropout_rate)
+        self.model = TwoTowerModel(tower)
+        self.model(pair_batch())
+        return self.model
+
+    @property
+    def vector_model(self) -> Tower:
+        """The network that turns one text into its vector, the same for both towers."""
+        return self.model.tower
+
+    def text_vector(self, outputs: Mapping[str, Any]) -> tf.Tensor:
+        """Returns the vectors [batch, size] of texts from what the encoder returned for them."""
+        return self.vector_model.vector_of(outputs)
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings, encoder layers, and pooler with projection."""
+        *encoder, pooler = self.vector_model.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.vector_model.projection_variables]]
+
+    def fit_labels(self, train: EncodedTable) -> None:
+        """Checks that the training table has what the loss learns from."""
+        values = train.columns["label_id"]
+        if self.labels and self.loss_name != "cosine" and not (values == MATCH).any():
+            raise ConfigError(
+                f"no training row has the label {self.labels[MATCH]!r}, which says that the texts match",
+                fix="name the matching label second in labelEnumerateValues",
+            )
+        if not self.labels and np.abs(values).max() > 1:
+            warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")
+
+    # Rows --------------------------------------------------------------------------------------------------
+
+    def input_columns(self) -> list[str]:
+        """Returns the two text columns."""
+        return [self.config.data.first_sequence, self.config.data.second_sequence]
+
+    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
+        """Encodes both texts alike; unknown labels and, with noTruncate, long texts are bad rows."""
+        first, second = (self.encoder.encode(chunk, column) for column in self.input_columns())
+        values = self.read_labels(chunk) if with_labels else []
+        kept = np.flatnonzero(chunk.accepted)
+        for tokens in (first, second):
+            count_tokens(self.text_counts, tokens, kept)
+        encoded = _table(first, second, kept)
+        if with_labels:
+            encoded.columns["label_id"] = self.target.array([values[row] for row in kept])
+        return encoded
+
+    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+        """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""
+        cosine = outputs["logits"]
+        if not self.labels:
+            return {"predictions": list(cosine), "logits": list(cosine)}
+        matches = cosine > np.float32(self.config.model.threshold)
+        return {
+            "predictions": [self.labels[int(match)] for match in matches],
+            "probabilities": list((cosine + 1) / 2),
+            "logits": list(cosine),
+        }
+
+    def answer(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns, inside a graph, `score` (the cosine), and with labels `label` and `probabilities`, all [batch]."""
+        if not self.labels:
+            return {"score": logits}
+        matches = tf.cast(logits > self.config.model.threshold, tf.int32)
+        label = tf.gather(tf.constant(self.labels), matches)
+        return {"score": logits, "label": label, "probabilities": (logits + 1) / 2}
+
+    # Training ----------------------------------------------------------------------------------------------
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns the loss summed over rows; in-batch losses use no more than the rows of `batch`.
+
+        Every real row has exactly one term (a match is compared with its negatives, the others with the threshold),
+        so the divisor is the number of real rows.
+        """
+        labels, weight, settings = batch["label_id"], batch["example_weight"], self.config.model
+        if self.loss_name == "cosine":
+            return {"loss": squared_error_sum(tf.cast(labels, tf.float32), outputs["logits"], weight)}
+        vectors, matches = (outputs["vector_a"], outputs["vector_b"]), labels == MATCH
+        ids_a, ids_b = matching.text_ids(batch["input_ids"], batch["input_ids_b"])
+        negatives = matching.in_batch_negatives(ids_a, ids_b, matches, weight)
+        shared = {"threshold": settings.threshold}
+        if self.loss_name == "margin":
+            loss = matching.margin_sum(*vectors, matches, negatives, weight, margin=settings.margin, **shared)
+        else:
+            reverse = matching.in_batch_negatives(ids_b, ids_a, matches, weight)
+            scale = settings.similarity_scale
+            loss = matching.softmax_sum(*vectors, matches, negatives, reverse, weight, scale=scale, **shared)
+        return {"loss": loss}
+
+    def evaluator(self) -> Evaluator:
+        """Returns the metrics of the task."""
+        if isinstance(self.target, Score):
+            return RegressionEvaluator()
+        return TwoTowerEvaluator(self.labels, threshold=self.config.model.threshold)
+
+    # Serving -----------------------------------------------------------------------------------------------
+
+    def signatures(self, folder: Path) -> dict[str, Signature]:
+        """Returns pairs of raw texts, the vectors of raw texts for each side, token ids, and the tf.Example form."""
+        text = tf.TensorSpec([None], tf.string)
+        tokenizer = self.encoder.graph(folder)
+        samples = np.array(SAMPLE_TEXTS, object)
+
+        def serve_pair(text_a: tf.Tensor, text_b: tf.Tensor) -> dict[str, tf.Tensor]:
+            return self.answer(matching.cosine(vector(text_a), vector(text_b)))
+
+        def vector(text: tf.Tensor) -> tf.Tensor:
+            return self.vector_model(tokenizer(text, None), training=False)["vector"]
+
+        def serve_vector(text: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"vector": vector(text)}
+
+        pairs = {"text_a": samples, "text_b": samples[::-1].copy()}
+        raw = Signature(serve_pair, dict.fromkeys(pairs, text), pairs, "raw text pairs", tokenizer)
+        sides = {
+            f"vectors_{side}": Signature(serve_vector, {"text": text}, {"text": samples}, doc, tokenizer)
+            for side, doc in (("a", "vectors of raw first texts"), ("b", "vectors of raw second texts"))
+        }
+        length = self.config.data.sequence_length
+        first, second = (
+            self.encoder.tokenizer.encode(list(texts), None, max_length=length) for texts in pairs.values()
+        )
+        encoded = _table(first, second, np.arange(len(samples)))
+        ids = ids_signature(self, encoded)
+        return {"serving_default": raw, **sides, "predict_ids": ids, "regress": regress_signature(raw)}
+
+
+def _require_both_ids(input_schema: str | None) -> None:
+    """Checks that a table of token ids holds those of both texts.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    schema = parse_schema(input_schema) if input_schema else None
+    needed = ("input_ids", "input_ids_b")
+    if schema is not None and is_id_table(schema) and not set(needed) <= {column.name for column in schema}:
+        raise ConfigError(
+            "two towers need the token ids of both texts",
+            received=input_schema,
+            accepted=f"columns {needed[0]} and {needed[1]}, as preprocess writes them",
+        )
+
+
+def _table(first: Tokens, second: Tokens, kept: np.ndarray) -> EncodedTable:
+    """Returns the rows `kept` of both sides as one table."""
+    columns = {
+        "input_ids": first.input_ids.take(kept),
+        "segment_ids": first.segment_ids.take(kept),
+        "input_ids_b": second.input_ids.take(kept),
+        "segment_ids_b": second.segment_ids.take(kept),
+    }
+    return EncodedTable(columns, masks={"input_mask": "input_ids", "input_mask_b": "input_ids_b"})

@@ -1,0 +1,101 @@
+"""The variants that compare words: DAM, DAM+, BiCNN and the hybrid CNN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from appzoo.base import Cells, no_cells
+from appzoo.targets import SingleLabel
+from appzoo.text_match.pairs import require_pair
+from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
+from appzoo.words_app import Branch, WordsApp
+from easytransfer.layers.bicnn import BiCNNEncoder
+from easytransfer.layers.dam import DAMEncoder
+from easytransfer.layers.hcnn import HybridCNNEncoder
+from easytransfer.metrics.matching import MatchEvaluator
+from easytransfer.run.log import warn
+from easytransfer.train.task import Batch, Evaluator, Outputs
+
+# Before the hidden layer of every network, as in the original.
+DROPOUT = 0.2
+
+
+class WordMatch(WordsApp):
+    """Word vectors of both texts, one or two networks that compare them, hidden layer, dense layer."""
+
+    config: WordMatchConfig
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Makes or loads vocabulary and labels; both text columns must be named."""
+        require_pair(self.config)
+        data = self.config.data
+        if folder is None and data.sequence_length != type(data).model_fields["sequence_length"].default:
+            warn(f"{self.config.model_name} does not use sequenceLength; set first_ and second_sequence_length")
+        super().prepare(folder, cells)
+
+    def texts(self) -> dict[str, tuple[str, int]]:
+        """Returns both text columns."""
+        data, model = self.config.data, self.config.model
+        return {
+            "_a": (data.first_sequence, model.first_sequence_length),
+            "_b": (data.second_sequence, model.second_sequence_length),
+        }
+
+    def evaluator(self) -> Evaluator:
+        """Returns the metrics of the task; for classes their scores are drawn too."""
+        return MatchEvaluator(self.labels) if isinstance(self.target, SingleLabel) else super().evaluator()
+
+
+class DamMatch(WordMatch):
+    """Decomposable attention (arXiv 1606.01933)."""
+
+    def branches(self) -> list[Branch]:
+        """Returns the attention network."""
+        hidden = self.config.model.hidden_size
+        return [Branch("dam", DAMEncoder(hidden, name="encoder"), DROPOUT, hidden)]
+
+
+class BiCnnMatch(WordMatch):
+    """The same convolutions over both texts, compared by difference and product."""
+
+    def branches(self) -> list[Branch]:
+        """Returns the convolutions."""
+        hidden = self.config.model.hidden_size
+        return [Branch("bicnn", BiCNNEncoder(hidden, name="encoder"), DROPOUT, hidden)]
+
+
+class DamPlusMatch(WordMatch):
+    """DAM, and BiCNN with half as many filters, side by side."""
+
+    def branches(self) -> list[Branch]:
+        """Returns both networks."""
+        hidden = self.config.model.hidden_size
+        encoders = {
+            "dam": DAMEncoder(hidden, name="encoder"),
+            "bicnn": BiCNNEncoder(hidden // 2, name="encoder"),
+        }
+        return [Branch(name, encoder, DROPOUT, hidden) for name, encoder in encoders.items()]
+
+
+class HcnnMatch(WordMatch):
+    """Wide convolutions and a pyramid on the word-by-word similarities (ACL P18-2034)."""
+
+    config: HcnnMatchConfig
+
+    def branches(self) -> list[Branch]:
+        """Returns the hybrid network."""
+        model = self.config.model
+        lengths = (model.first_sequence_length, model.second_sequence_length)
+        encoder = HybridCNNEncoder(model.hidden_size, model.filter_size, lengths, name="encoder")
+        return [Branch("hcnn", encoder, DROPOUT, model.hidden_size)]
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Adds the penalty `l2`, l2_reg / 2 times the sum of squares of all convolution kernels.
+
+        It belongs to a step and not to a row, so it is multiplied by what the engine divides by.
+        """
+        (branch,) = self.model.branches
+        penalty = self.config.model.l2_reg * branch.encoder.l2_penalty()
+        return {**super().losses(batch, outputs), "l2": penalty * self.loss_weight(batch)}

@@ -1,0 +1,91 @@
+"""SQuAD JSON files as tables: one row per question."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from easytransfer.data.cells import WRONG_TYPE
+from easytransfer.data.files import open_text
+from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, parse_mappings
+from easytransfer.data.schema import Column, Schema
+from easytransfer.errors import DataError
+
+COLUMNS = ("id", "title", "context", "question", "answers")
+_SHAPE = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
+
+
+class SquadFormat(RowFormat):
+    """Files in the shape of SQuAD 1.1 and 2.0 (arXiv 1606.05250, 1806.03822), as CMRC and XQuAD use it too.
+
+    The text columns are `id`, `title`, `context`, `question` and `answers`, whatever schema is declared. `answers` is
+    the JSON list of `{"text": ..., "answer_start": ...}`, empty where `is_impossible` is true; the cell is empty where
+    the file says nothing of answers. The number of a row is that of its question in the file.
+    """
+
+    def __init__(self) -> None:
+        self.schema = Schema(tuple(Column(name, "str") for name in COLUMNS))
+
+    def parse(self, records: Sequence[dict[str, Any]]) -> Parsed:
+        """Checks the types; a question without one of its parts is a bad row."""
+        rows: list[dict[str, Any] | None] = []
+        problems: dict[int, Problem] = {}
+        for i, record in enumerate(records):
+            answers = [] if record.get("is_impossible") is True else record.get("answers")
+            if answers is None or isinstance(answers, list):
+                cell = "" if answers is None else json.dumps(answers, ensure_ascii=False)
+                rows.append({**record, "answers": cell})
+            else:
+                rows.append(None)
+                problems[i] = ("answers", f"{WRONG_TYPE}: expected a list, got {type(answers).__name__}")
+        return parse_mappings(self.schema, rows, LazyTexts(records, _show), problems)
+
+    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
+        rows = list(_questions(file))
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
+            yield np.arange(start + 1, start + 1 + len(block)), block
+
+    def _count(self, file: str) -> int:
+        return sum(1 for _ in _questions(file))
+
+
+def _show(record: dict[str, Any]) -> str:
+    return json.dumps({name: value for name, value in record.items() if name != "context"}, ensure_ascii=False)
+
+
+def _questions(file: str) -> Iterator[dict[str, Any]]:
+    """Yields every question with the context and title it belongs to."""
+    with open_text(file) as stream:
+        text = stream.read().decode("utf-8")
+    try:
+        articles = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file} is not JSON: {error}", accepted=_SHAPE) from error
+    articles = articles.get("data") if isinstance(articles, dict) else None
+    for a, article in enumerate(_list(articles, file, "data")):
+        place = f"data[{a}]"
+        for p, paragraph in enumerate(_list(_value(article, "paragraphs"), file, f"{place}.paragraphs")):
+            inner = f"{place}.paragraphs[{p}]"
+            shared = {"title": str(_value(article, "title") or ""), "context": _value(paragraph, "context")}
+            for q, question in enumerate(_list(_value(paragraph, "qas"), file, f"{inner}.qas")):
+                if not isinstance(question, dict):
+                    raise _not_squad(file, f"{inner}.qas[{q}]", "an object")
+                yield {**question, **shared}
+
+
+def _value(mapping: Any, name: str) -> Any:
+    return mapping.get(name) if isinstance(mapping, dict) else None
+
+
+def _list(value: Any, file: str, place: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise _not_squad(file, place, "a list")
+    return value
+
+
+def _not_squad(file: str, place: str, kind: str) -> DataError:
+    return DataError(f"{file} is not in SQuAD's form: {place} is not {kind}", accepted=_SHAPE)

@@ -1,0 +1,1 @@
+"""Training on several workers: exchange of gradients, layouts, launching. Horovod is imported in `collectives` only."""

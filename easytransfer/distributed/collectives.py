@@ -1,0 +1,238 @@
+"""Differentiable collectives over groups of workers, and the only module that imports Horovod.
+
+Gradient convention: inside a group that splits a layer, the loss is computed on every rank from identical values;
+between data-parallel replicas losses differ and their gradients are summed. Horovod's own gradients follow no single
+convention (for the sum of the ranks' losses, all-gather gives 1/N of it and reduce-scatter N times it), so every
+function here defines its own. Every collective has an explicit name, the same on all ranks of its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import tensorflow as tf
+
+from easytransfer.distributed.strategy import HOW_TO_INSTALL
+from easytransfer.errors import ConfigError
+
+
+def horovod() -> ModuleType:
+    """Imports Horovod's TensorFlow operations.
+
+    Raises:
+        ConfigError: Horovod is missing, or was built without TensorFlow or Gloo.
+    """
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise ConfigError("Horovod is not installed", received=str(error), fix=HOW_TO_INSTALL) from error
+    if not hvd.gloo_built() and not hvd.mpi_built():
+        raise ConfigError("this Horovod has neither Gloo nor MPI", fix=HOW_TO_INSTALL)
+    return hvd
+
+
+def operations() -> ModuleType:
+    """Horovod's raw operations, which take a name and have no rule of their own about averages."""
+    horovod()
+    from horovod.tensorflow import mpi_ops
+
+    return mpi_ops
+
+
+@dataclass(frozen=True)
+class Group:
+    """Workers that exchange tensors with each other.
+
+    Attributes:
+        name: Part of the name of every exchange in the group.
+        ranks: Global ranks, ascending.
+        rank: Position of this worker among them.
+        process_set: Horovod's process set; None for a group of one.
+    """
+
+    name: str
+    ranks: tuple[int, ...]
+    rank: int
+    process_set: Any = None
+
+    @property
+    def size(self) -> int:
+        """Number of workers in the group."""
+        return len(self.ranks)
+
+
+def all_reduce(x: tf.Tensor, group: Group, name: str, *, largest: bool = False) -> tf.Tensor:
+    """Sums `x` over the group, or takes the largest; without a gradient rule of its own."""
+    if group.size == 1:
+        return x
+    ops = operations()
+    op = ops.Max if largest else ops.Sum
+    return ops._allreduce(x, name=f"{group.name}/{name}", op=op, ignore_name_scope=True, process_set=group.process_set)
+
+
+def grouped_all_reduce(tensors: Sequence[tf.Tensor], group: Group, name: str) -> list[tf.Tensor]:
+    """Sums tensors over the group in one fused exchange that starts when the last of them is there."""
+    if group.size == 1 or not tensors:
+        return list(tensors)
+    ops = operations()
+    return ops._grouped_allreduce(
+        list(tensors), name=f"{group.name}/{name}", op=ops.Sum, ignore_name_scope=True, process_set=group.process_set
+    )
+
+
+def all_gather_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
+    """Joins the ranks' `x` on the first axis, whose sizes may differ; without a gradient rule of its own."""
+    if group.size == 1:
+        return x
+    return operations().allgather(x, name=f"{group.name}/{name}", ignore_name_scope=True, process_set=group.process_set)
+
+
+def reduce_scatter_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
+    """Sums over the group and keeps this rank's part of the first axis, which the group's size must divide."""
+    if group.size == 1:
+        return x
+    ops = operations()
+    return ops._reducescatter(
+        x, name=f"{group.name}/{name}", op=ops.Sum, ignore_name_scope=True, process_set=group.process_set
+    )
+
+
+# Differentiable -----------------------------------------------------------------------------------------------
+
+
+def copy_to(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
+    """Identity; its gradient is summed over the group. Input of a layer whose columns are split."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        return tf.identity(value), lambda gradient: all_reduce(gradient, group, f"{name}/backward")
+
+    return function(x)
+
+
+def reduce_from(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
+    """Sum over the group; its gradient passes unchanged. Output of a layer whose rows are split."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        return all_reduce(value, group, name), tf.identity
+
+    return function(x)
+
+
+def gather_from(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
+    """Joins equal parts on `axis`; the gradient is this rank's slice of it. For values all ranks go on with alike."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        joined = _on_first_axis(value, axis, lambda moved: all_gather_first(moved, group, name))
+        return joined, lambda gradient: own_slice(gradient, group, axis)
+
+    return function(x)
+
+
+def scatter_to(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
+    """This rank's slice of `axis` of a value all ranks have; its gradient is joined from all of them."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            return _on_first_axis(gradient, axis, lambda moved: all_gather_first(moved, group, f"{name}/backward"))
+
+        return own_slice(value, group, axis), backward
+
+    return function(x)
+
+
+def all_gather(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
+    """Joins different equal parts on `axis`; the gradient is summed over the ranks and split again."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            return _on_first_axis(gradient, axis, lambda g: reduce_scatter_first(g, group, f"{name}/backward"))
+
+        return _on_first_axis(value, axis, lambda moved: all_gather_first(moved, group, name)), backward
+
+    return function(x)
+
+
+def reduce_scatter(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
+    """Sums over the ranks and splits on `axis`; the gradient is joined again."""
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            return _on_first_axis(gradient, axis, lambda g: all_gather_first(g, group, f"{name}/backward"))
+
+        return _on_first_axis(value, axis, lambda moved: reduce_scatter_first(moved, group, name)), backward
+
+    return function(x)
+
+
+def all_to_all(x: tf.Tensor, splits: tf.Tensor, group: Group, name: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Sends `splits[r]` rows of `x` to each rank r of the group.
+
+    Returns:
+        The rows received, in order of rank, and how many came from each; gradients travel the same way back.
+    """
+    if group.size == 1:
+        return x, splits
+
+    def exchange(rows: tf.Tensor, counts: tf.Tensor, label: str) -> tuple[tf.Tensor, tf.Tensor]:
+        return operations().alltoall(
+            rows, counts, name=f"{group.name}/{label}", ignore_name_scope=True, process_set=group.process_set
+        )
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        received, counts = exchange(value, splits, name)
+
+        def backward(gradient: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+            return exchange(gradient, counts, f"{name}/backward")[0]
+
+        return (received, counts), backward
+
+    return function(x)
+
+
+def send_recv(x: tf.Tensor, pair: Group, name: str) -> tf.Tensor:
+    """Passes a tensor from the first rank of a group of two to the second; its gradient comes back.
+
+    Args:
+        x: The tensor on the first rank; on the second any tensor of the same shape and dtype, such as zeros.
+        pair: Group of the two ranks.
+        name: Name of the exchange.
+    """
+
+    def broadcast(value: tf.Tensor, root: int, label: str) -> tf.Tensor:
+        return operations().broadcast(
+            value,
+            root_rank=pair.ranks[root],
+            name=f"{pair.name}/{label}",
+            ignore_name_scope=True,
+            process_set=pair.process_set,
+        )
+
+    @tf.custom_gradient
+    def function(value: tf.Tensor) -> Any:
+        return broadcast(value, 0, name), lambda gradient: broadcast(gradient, 1, f"{name}/backward")
+
+    return function(x)
+
+
+def own_slice(x: tf.Tensor, group: Group, axis: int) -> tf.Tensor:
+    """This rank's of `group.size` equal slices of `axis`."""
+    return tf.split(x, group.size, axis=axis)[group.rank]
+
+
+def _on_first_axis(x: tf.Tensor, axis: int, function: Any) -> tf.Tensor:
+    """Applies `function`, which works on the first axis, to `axis`."""
+    if axis == 0:
+        return function(x)
+    order = list(range(x.shape.rank))
+    order[0], order[axis] = order[axis], order[0]
+    return tf.transpose(function(tf.transpose(x, order)), order)

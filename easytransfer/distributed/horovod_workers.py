@@ -1,0 +1,104 @@
+"""Workers that are processes connected by Horovod."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.distributed.collectives import Group, all_gather_first, horovod
+from easytransfer.distributed.layout import Layout
+from easytransfer.distributed.reducer import GradientReducer
+from easytransfer.distributed.shards import shard_of
+from easytransfer.distributed.workers import Workers
+from easytransfer.errors import ConfigError
+
+
+class HorovodWorkers(Workers):
+    """All processes of a Horovod job; made once per process, before TensorFlow runs anything.
+
+    Args:
+        tensor_parallel: Workers that split each layer.
+        wire_dtype: See `GradientReducer`.
+        bucket_mb: See `GradientReducer`.
+        sparse: See `GradientReducer`.
+
+    Raises:
+        ConfigError: Horovod is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        tensor_parallel: int = 1,
+        wire_dtype: str = "float32",
+        bucket_mb: float = 8.0,
+        sparse: str = "auto",
+    ) -> None:
+        # With a fusion buffer of the bucket's size no two buckets wait for each other.
+        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(int(bucket_mb * 2**20)))
+        hvd = horovod()
+        size = int(os.environ.get("HOROVOD_SIZE", 0)) or None
+        sets: dict[tuple[int, ...], Any] = {}
+        if tensor_parallel > 1 and size is not None:
+            layout = Layout(size, tensor_parallel)
+            wanted = [ranks for kind in ("data", "tensor") for ranks in layout.groups(kind)]
+            sets = {ranks: hvd.ProcessSet(ranks) for ranks in wanted if 1 < len(ranks) < size}
+        hvd.init(process_sets=list(sets.values()))
+        self.rank, self.size, self.local_size = hvd.rank(), hvd.size(), hvd.local_size()
+        self.layout = Layout(self.size, tensor_parallel)
+        self._share_cores()
+        sets[tuple(range(self.size))] = hvd.global_process_set
+        self.everyone = self._group("all", tuple(range(self.size)), sets)
+        self.data = self._own_group("data", sets)
+        self.tensor = self._own_group("tensor", sets)
+        self.replica, self.replicas = self.data.rank, self.data.size
+        self.reduce = GradientReducer(self.data, bucket_mb=bucket_mb, wire_dtype=wire_dtype, sparse=sparse)
+        self._hvd, self._exchanges = hvd, 0
+
+    def _group(self, name: str, ranks: tuple[int, ...], sets: dict[tuple[int, ...], Any]) -> Group:
+        return Group(name, ranks, ranks.index(self.rank), sets.get(ranks))
+
+    def _own_group(self, kind: str, sets: dict[tuple[int, ...], Any]) -> Group:
+        return next(self._group(kind, ranks, sets) for ranks in self.layout.groups(kind) if self.rank in ranks)
+
+    def _share_cores(self) -> None:
+        """Gives every worker of a machine its share of the cores, unless the user has decided."""
+        if {"OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"} & os.environ.keys():
+            return
+        cores = max(1, len(os.sched_getaffinity(0)) // self.local_size)
+        tf.config.threading.set_intra_op_parallelism_threads(cores)
+        # One more than computes: an exchange must never wait for a thread.
+        tf.config.threading.set_inter_op_parallelism_threads(cores + 1)
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every worker the chief's values of all variables that are not split."""
+        self._hvd.broadcast_variables([v for v in variables if shard_of(v) is None], root_rank=0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns every worker's `value`, in order of rank.
+
+        The values are pickled: they travel between processes of one job and never come from a file.
+        """
+        self._exchanges += 1
+        content = np.frombuffer(pickle.dumps(value), np.uint8)
+        name = f"gather_{self._exchanges}"
+        lengths = all_gather_first(tf.constant([len(content)]), self.everyone, f"{name}/length").numpy()
+        joined = all_gather_first(tf.constant(content), self.everyone, name).numpy()
+        ends = np.cumsum(lengths)
+        return [pickle.loads(joined[end - n : end].tobytes()) for end, n in zip(ends, lengths, strict=True)]
+
+    def check_same(self, what: str, value: str) -> None:
+        """Makes sure that all workers have the same value; see `Workers`."""
+        for rank, other in enumerate(self.gather(value)):
+            if other != value:
+                text = f"rank {rank} has another {what} than rank {self.rank}"
+                raise ConfigError(text, received=other, accepted=value)
+
+    def stop(self) -> None:
+        """Leaves the job; the other workers are not waited for."""
+        self._hvd.shutdown()

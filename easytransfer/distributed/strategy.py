@@ -1,0 +1,96 @@
+"""Which backend a job runs on, from the options of the original and of this platform. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+from easytransfer.config.job import DistributionConfig
+from easytransfer.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from easytransfer.distributed.workers import Workers
+
+# The original's names, and the backend that does their work here.
+STRATEGIES = {
+    "none": "none",
+    "mirrored": "none",
+    "MirroredStrategy": "none",
+    "horovod": "horovod",
+    "CollectiveAllReduceStrategy": "horovod",
+    "MultiWorkerMirroredStrategy": "horovod",
+    "ExascaleStrategy": "horovod",
+    "WhaleStrategy": "horovod",
+}
+ACCEPTED = ("none", "horovod")
+HOW_TO_INSTALL = "sh scripts/horovod.sh builds and installs it"
+
+
+def backend(distribution: DistributionConfig) -> str:
+    """Returns `none` or `horovod`.
+
+    Raises:
+        ConfigError: The strategy is unknown, or several workers are asked for under one that has none.
+    """
+    name, workers = distribution.distribution_strategy, distribution.worker_count
+    hosts = [host.split(":")[0] for host in distribution.worker_hosts.split(",")]
+    if len(hosts) > 1 and not is_worker():
+        raise ConfigError(
+            f"{len(hosts)} workers are asked for by worker_hosts",
+            fix=f"start them with horovodrun -np {len(hosts)} -H {','.join(f'{host}:1' for host in hosts)}",
+        )
+    if not name:
+        return "horovod" if workers > 1 or is_worker() else "none"
+    if name == "ParameterServerStrategy":
+        raise ConfigError(f"{name} is not supported", accepted=ACCEPTED, fix="use horovod")
+    if name not in STRATEGIES:
+        raise ConfigError(
+            "unknown distributionStrategy", received=name, accepted=ACCEPTED, fix=did_you_mean(name, STRATEGIES)
+        )
+    # One process computes on one device; the original's default asks for no more than that with one worker.
+    if workers > 1 or is_worker():
+        if name == "none":
+            raise ConfigError(
+                f"{workers} workers are asked for under --distributionStrategy=none",
+                fix="use --distributionStrategy=horovod",
+            )
+        return "horovod"
+    return STRATEGIES[name]
+
+
+def require(name: str) -> None:
+    """Checks, without importing it, that the package of a backend is there.
+
+    Raises:
+        ConfigError: Horovod is missing.
+    """
+    if name == "horovod" and importlib.util.find_spec("horovod") is None:
+        raise ConfigError("training on several workers needs Horovod", fix=HOW_TO_INSTALL)
+
+
+def is_worker() -> bool:
+    """Whether this process is one of a running job: started by us, horovodrun, or an MPI launcher."""
+    return any(name in os.environ for name in ("HOROVOD_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK"))
+
+
+def starts_workers(distribution: DistributionConfig) -> bool:
+    """Whether this process has to start the workers of the job on its machine instead of being one."""
+    return backend(distribution) == "horovod" and distribution.worker_count > 1 and not is_worker()
+
+
+def open_workers(distribution: DistributionConfig) -> Workers:
+    """Returns the workers of the job; with Horovod it connects to them, before TensorFlow computes anything.
+
+    Raises:
+        ConfigError: Horovod is missing or the options do not fit.
+    """
+    if backend(distribution) == "none" or not is_worker():
+        from easytransfer.distributed.workers import ONE_WORKER
+
+        return ONE_WORKER
+    from easytransfer.distributed.horovod_workers import HorovodWorkers
+
+    return HorovodWorkers(
+        wire_dtype=distribution.wire_dtype, bucket_mb=distribution.bucket_mb, sparse=distribution.sparse_gradients
+    )

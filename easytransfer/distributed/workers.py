@@ -1,0 +1,67 @@
+"""What training needs from the other workers, whatever the backend; with one worker every exchange is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+
+class Workers:
+    """One worker. Backends override what several of them do differently.
+
+    Attributes:
+        rank: Number of this worker, from 0.
+        size: Number of workers.
+        replica: Number of the model's copy this worker belongs to; it decides its rows and dropout masks.
+        replicas: Number of copies.
+    """
+
+    rank = 0
+    size = 1
+    replica = 0
+    replicas = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this worker writes files."""
+        return self.rank == 0
+
+    def reduce(
+        self, tensors: list[tf.Tensor | tf.IndexedSlices], variables: Sequence[tf.Variable]
+    ) -> list[tf.Tensor | tf.IndexedSlices]:
+        """Sums every tensor over the workers that hold a replica of its variable.
+
+        Args:
+            tensors: All gradients of a step that exist, in order, and last one float32 vector with the summed losses
+                and weights. The list is the same on every worker.
+            variables: The variable of each gradient.
+        """
+        return tensors
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every worker the chief's values."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns every worker's `value`, in order of rank, on all of them."""
+        return [value]
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on at least one worker."""
+        return any(self.gather(flag))
+
+    def check_same(self, what: str, value: str) -> None:
+        """Makes sure that all workers have the same value.
+
+        Raises:
+            ConfigError: They do not; names the first rank that differs.
+        """
+
+    def barrier(self) -> None:
+        """Waits for all workers."""
+        self.gather(None)
+
+
+ONE_WORKER = Workers()

@@ -1,0 +1,17 @@
+"""`base_model`: an own application in four hooks, as in the original EasyTransfer.
+
+    class MyApp(base_model):
+        def build_logits(self, features, mode=None): ...      # -> (logits, labels); labels are None without a label
+        def build_loss(self, logits, labels): ...             # -> scalar mean over the batch
+        def build_eval_metrics(self, logits, labels): ...     # -> metrics of easytransfer.evaluators
+        def build_predictions(self, predict_output): ...      # -> dict name -> tensor
+
+    if __name__ == "__main__":
+        MyApp().run()                                         # python my_app.py --mode=train --config=my_app.json
+
+Layers, models and preprocessors made inside `build_logits` are made once and used again (`layers.created_once`).
+"""
+
+from easytransfer.user_model.app import base_model as base_model
+from easytransfer.user_model.config import Config as Config
+from easytransfer.user_model.config import ModeKeys as ModeKeys

@@ -1,0 +1,49 @@
+"""Runs the programs of `programs.py` on several worker processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("horovod", reason="Horovod is not installed: sh scripts/horovod.sh")
+
+PROGRAMS = Path(__file__).with_name("programs.py")
+# A deadlock ends after a minute instead of never.
+PATIENCE = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "20", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "60"}
+
+
+class Results(list):
+    """Arrays by rank, and the folder the program wrote to."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        super().__init__(dict(np.load(folder / f"rank-{rank}.npz")) for rank in range(workers))
+        self.folder = folder
+
+
+@pytest.fixture(scope="session")
+def run_program(tmp_path_factory: pytest.TempPathFactory):
+    """Function (program, workers, tensor_parallel) -> arrays by rank; every combination runs once per session."""
+    done: dict[tuple[str, int, int], Results] = {}
+
+    def run(program: str, workers: int, shards: int = 1) -> Results:
+        key = (program, workers, shards)
+        if key not in done:
+            from easytransfer.distributed.launch import launch
+
+            folder = tmp_path_factory.mktemp(f"{program}-{workers}-{shards}")
+            command = [sys.executable, str(PROGRAMS), program, str(folder), str(shards)]
+            environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **PATIENCE}
+            if workers == 1:
+                code = subprocess.call(command, env={**os.environ, **environment})
+            else:
+                code = launch(command, workers, environment)
+            assert code == 0
+            done[key] = Results(folder, workers)
+        return done[key]
+
+    return run

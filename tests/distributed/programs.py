@@ -1,0 +1,222 @@
+"""What workers of the distributed tests run: `programs.py NAME FOLDER TENSOR_PARALLEL`; writes `rank-N.npz` there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer import keras
+from easytransfer.config.job import RuntimeConfig, TrainConfig
+from easytransfer.data.batches import Batches
+from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.distributed.collectives import Group
+from easytransfer.distributed.horovod_workers import HorovodWorkers
+from easytransfer.distributed.layers import (
+    ColumnParallelDense,
+    RowParallelDense,
+    ShardedClassifier,
+    ShardedEmbedding,
+)
+from easytransfer.distributed.reducer import GradientReducer
+from easytransfer.distributed.shards import whole_value
+from easytransfer.distributed.strategy import is_worker
+from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.train.task import Task
+from easytransfer.train.trainer import Trainer
+
+ROWS, WORDS, CLASSES = 208, 50, 3
+
+
+def table() -> EncodedTable:
+    """Returns rows of 3 to 11 word ids; the label is decided by the words."""
+    random = np.random.default_rng(7)
+    rows = [random.integers(1, WORDS, random.integers(3, 12)) for _ in range(ROWS)]
+    labels = np.array([int(row.sum()) % CLASSES for row in rows], np.int32)
+    columns = {"input_ids": Ragged.from_lists(rows), "label_id": labels}
+    return EncodedTable(columns, masks={"input_mask": "input_ids"})
+
+
+class MeanAccuracy:
+    """Accuracy over all rows given to it, and their number."""
+
+    main_metric, higher_is_better = "accuracy", True
+
+    def __init__(self) -> None:
+        self.right, self.rows = 0, 0
+
+    def update(self, batch, outputs):
+        self.right += int((outputs["logits"].argmax(1) == batch["label_id"]).sum())
+        self.rows += len(batch["label_id"])
+
+    def result(self):
+        return {"accuracy": self.right / max(self.rows, 1), "rows": float(self.rows)}
+
+
+class Words(Task):
+    """Mean of word vectors, two dense layers."""
+
+    def build_model(self):
+        ids, mask = keras.Input([None], dtype=tf.int32), keras.Input([None], dtype=tf.int32)
+        vectors = keras.layers.Embedding(WORDS, 16, name="embedding")(ids)
+        shown = tf.cast(mask, tf.float32)[:, :, None]
+        mean = tf.reduce_sum(vectors * shown, 1) / tf.reduce_sum(shown, 1)
+        hidden = keras.layers.Dense(32, activation="tanh", name="hidden")(mean)
+        logits = keras.layers.Dense(CLASSES, name="head")(hidden)
+        return keras.Model([ids, mask], {"logits": logits})
+
+    def forward(self, batch, training=False):
+        return self.model([batch["input_ids"], batch["input_mask"]], training=training)
+
+    def losses(self, batch, outputs):
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label_id"], outputs["logits"])
+        return {"loss": tf.reduce_sum(each * batch["example_weight"])}
+
+    def evaluator(self):
+        return MeanAccuracy()
+
+
+class Recorder:
+    """Keeps the losses and evaluations of a run."""
+
+    def __init__(self) -> None:
+        self.losses, self.evaluations = [], []
+
+    def start(self, total_steps, start_step=0): ...
+    def saved(self, step, path): ...
+    def message(self, text): ...
+    def end(self, status): ...
+
+    def step(self, step, metrics):
+        self.losses.append(metrics["loss"])
+
+    def evaluation(self, step, metrics):
+        self.evaluations.append([metrics["loss"], metrics["accuracy"], metrics["rows"]])
+
+
+def run_training(workers: Workers, *, steps: int = 50, batch: int = 16, accumulate: int = 1) -> dict[str, np.ndarray]:
+    """Trains `steps` steps with a global batch of `batch` on all workers; returns weights, losses, evaluations."""
+    per_epoch = -(-ROWS // batch)
+    config = TrainConfig(
+        optimizer_type="adamw",
+        learning_rate=1e-2,
+        weight_decay_ratio=0.01,
+        eval_every_steps=25,
+        num_epochs=steps / per_epoch,
+        num_accumulated_batches=accumulate,
+        log_step_count_steps=1,
+    )
+    rows, shard, recorder = table(), (workers.rank, workers.size), Recorder()
+    training = Batches(rows, batch // workers.size // accumulate, shuffle=True, seed=3, shard=shard, pad_multiple=1)
+    held_out = Batches(rows.take(range(100)), 7, shuffle=False, shard=shard, pad_multiple=1)
+    trainer = Trainer(Words(), config, RuntimeConfig(seed=11), reporter=recorder, workers=workers)
+    trainer.fit(training, held_out)
+    weights = {f"weight_{i}": variable.numpy() for i, variable in enumerate(trainer.task.model.weights)}
+    return {"losses": np.array(recorder.losses), "evaluations": np.array(recorder.evaluations), **weights}
+
+
+# Settings of the reducer by scenario; `broken` sums nothing.
+REDUCERS = {
+    "plain": {},
+    "small_buckets": {"bucket_mb": 1e-4},
+    "gathered": {"sparse": "gather"},
+    "dense": {"sparse": "dense"},
+    "float16": {"wire_dtype": "float16"},
+}
+
+
+def data_parallel(workers: Workers, folder: Path) -> None:
+    """Trains with every reducer, with accumulation, and without a working reduction."""
+    results = {"accumulated": run_training(workers, accumulate=2)}
+    if workers.size == 1:
+        results["plain"] = run_training(workers)
+    else:
+        for name, settings in REDUCERS.items():
+            workers.reduce = GradientReducer(workers.everyone, **settings)
+            results[name] = run_training(workers)
+        workers.reduce = lambda tensors, variables: tensors
+        results["broken"] = run_training(workers)
+    arrays = {f"{name}/{key}": value for name, found in results.items() for key, value in found.items()}
+    np.savez(folder / f"rank-{workers.rank}.npz", **arrays)
+
+
+class Split(Words):
+    """The same network with its layers split: table and head over the replicas, the hidden block over the shards."""
+
+    def __init__(self, data: Group, tensor: Group) -> None:
+        self.data, self.tensor = data, tensor
+
+    def build_model(self):
+        self.model = SplitModel(self.data, self.tensor)
+        ids = tf.ones([1, 3], tf.int32)
+        self.model({"input_ids": ids, "input_mask": ids})
+        self.model.head.build([None, 32])
+        return self.model
+
+    def forward(self, batch, training=False):
+        hidden = self.model(batch, training=training)
+        return {"hidden": hidden, "logits": self.model.head(hidden)}
+
+    def losses(self, batch, outputs):
+        each = self.model.head.losses_of(outputs["hidden"], batch["label_id"])
+        return {"loss": tf.reduce_sum(each * batch["example_weight"])}
+
+
+class SplitModel(keras.Model):
+    """Mean of word vectors, a residual block of two dense layers, and a head that is called apart."""
+
+    def __init__(self, data: Group, tensor: Group) -> None:
+        super().__init__()
+        seeded = lambda seed: keras.initializers.GlorotUniform(seed=seed)  # noqa: E731
+        self.embedding = ShardedEmbedding(48, 32, data, seeded(1), name="embedding")
+        self.wide = ColumnParallelDense(64, tensor, "tanh", seeded(2), name="wide")
+        self.narrow = RowParallelDense(32, tensor, seeded(3), name="narrow")
+        self.head = ShardedClassifier(8, data, seeded(4), name="head")
+
+    def call(self, batch, training=False):
+        shown = tf.cast(batch["input_mask"], tf.float32)[:, :, None]
+        mean = tf.reduce_sum(self.embedding(batch["input_ids"] % 48) * shown, 1) / tf.reduce_sum(shown, 1)
+        return mean + self.narrow(self.wide(mean))
+
+
+def run_split(workers: Workers, data: Group, tensor: Group, folder: Path | None, steps: int) -> dict[str, np.ndarray]:
+    """Trains the split network with a global batch of 16; returns whole weights, losses and the parts' sizes."""
+    batch, per_epoch = 16, -(-ROWS // 16)
+    config = TrainConfig(
+        optimizer_type="adamw",
+        learning_rate=1e-2,
+        weight_decay_ratio=0.01,
+        clip_norm_value=0.1,
+        num_epochs=steps / per_epoch,
+        log_step_count_steps=1,
+        save_checkpoint_steps=1000,
+    )
+    recorder, rows = Recorder(), table()
+    shard = (data.rank, data.size)
+    training = Batches(rows, batch // data.size, shuffle=True, seed=3, shard=shard, pad_multiple=1)
+    trainer = Trainer(Split(data, tensor), config, RuntimeConfig(seed=11), folder, recorder, workers=workers)
+    trainer.fit(training)
+    variables = trainer.task.model.weights
+    weights = {f"weight_{i}": whole_value(variable) for i, variable in enumerate(variables)}
+    sizes = np.array([int(np.prod(variable.shape)) for variable in variables])
+    return {"losses": np.array(recorder.losses), "sizes": sizes, **weights}
+
+
+def model_parallel(workers: Workers, folder: Path) -> None:
+    """Trains the split network in the layout of the job."""
+    alone = Group("alone", (0,), 0)
+    data, tensor = (alone, alone) if workers.size == 1 else (workers.data, workers.tensor)
+    np.savez(folder / f"rank-{workers.rank}.npz", **run_split(workers, data, tensor, folder / "run", steps=50))
+
+
+def main() -> None:
+    """Runs one program on this worker."""
+    program, folder, shards = sys.argv[1:]
+    workers = HorovodWorkers(tensor_parallel=int(shards)) if is_worker() else ONE_WORKER
+    globals()[program](workers, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
