@@ -108,6 +108,7 @@ class Fitting:
         if progress.saved_step != progress.step:
             self.checkpoints.save(progress)
         self.engine.averages.swap()
+        self.workers.barrier()  # the first worker that ends would end the exchanges of the others
         return self._result(time.monotonic() - begin)
 
     def _start(self) -> None:

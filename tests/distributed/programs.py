@@ -216,6 +216,7 @@ def main() -> None:
     program, folder, shards = sys.argv[1:]
     workers = HorovodWorkers(tensor_parallel=int(shards)) if is_worker() else ONE_WORKER
     globals()[program](workers, Path(folder))
+    workers.barrier()  # one that ended earlier would end the exchanges of the others
 
 
 if __name__ == "__main__":
