@@ -101,7 +101,7 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
     from appzoo.cli.checks import check_job
     from appzoo.cli.reader import JobReader
     from easytransfer.config.files import dump
-    from easytransfer.distributed.strategy import starts_workers
+    from easytransfer.distributed.strategy import started_again, starts_workers
 
     notes: list[str] = []
     try:
@@ -110,6 +110,8 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
             log.print_result(reader.help())
             return 0
         job = reader.read()
+        if started_again():
+            job.config.runtime.resume, job.config.runtime.overwrite = "auto", False
         if job.dump is not None:
             return dump_config(dump(job.config, job.mode), job.dump)
         log.setup_logging(job.config.runtime.log_format)
@@ -118,11 +120,9 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
         for note in notes:
             log.warn(note)
     if job.mode == "train" and starts_workers(job.config.distribution):
-        from easytransfer.distributed.launch import launch
+        from appzoo.cli.workers import start_workers
 
-        words = [*([verb] if verb else []), *arguments]
-        program = "from appzoo.cli.main import main; raise SystemExit(main())"
-        return launch([sys.executable, "-c", program, *words], job.config.distribution.worker_count)
+        return start_workers(job.config, [*([verb] if verb else []), *arguments])
     with log.results_only_stdout() as stdout:
         log.print_result(job_function(job.mode)(job.config), stdout)
     return 0

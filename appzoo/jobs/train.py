@@ -88,8 +88,10 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
     shard, multiple = (workers.replica, workers.replicas), pad_multiple(config.runtime)
     train, held_out = tables["train"].encoded, tables["eval"].encoded
     options = {"shard": shard, "pad_multiple": multiple}
+    elastic = config.distribution.min_workers > 0
+    rows = config.train.batch_size * (config.distribution.worker_count if elastic else workers.replicas)
     return (
-        Batches(train, config.train.batch_size, shuffle=True, seed=config.runtime.seed, **options),
+        Batches(train, config.train.batch_size, shuffle=True, seed=config.runtime.seed, global_batch=rows, **options),
         Batches(held_out, config.train.eval_batch_size, shuffle=False, **options),
     )
 

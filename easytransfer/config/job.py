@@ -203,6 +203,26 @@ class DistributionConfig(ConfigModel):
         modes="T",
     )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
+    min_workers: int = setting(
+        0,
+        "Makes the job elastic: when workers are lost or hosts change, it goes on from the last checkpoint with at "
+        "least so many and at most workerCount; a step has batchSize * workerCount rows however many there are.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    hosts: str = setting(
+        "", "Where to start workers, host:slots,...; all on this machine when empty.", advanced=True, modes="T"
+    )
+    hosts_script: str | None = setting(
+        None, "Program that prints host:slots lines, asked again and again by an elastic job.", advanced=True, modes="T"
+    )
+    remote_shell: str = setting(
+        "ssh -tt -o BatchMode=yes", "Command that runs a command line on another host.", advanced=True, modes="T"
+    )
+    network_interface: str | None = setting(
+        None, "Interface for the exchanges between hosts.", advanced=True, modes="T"
+    )
     worker_gpu: int = setting(1, "GPUs per worker.", flag="workerGPU", modes="TEPS", ge=0)
     worker_cpu: int = setting(1, "CPUs per worker.", flag="workerCPU", modes="TEPS", ge=0)
     worker_hosts: str = setting("localhost:5001", "host:port of every worker.", flag="worker_hosts", modes="TEPS")

@@ -22,7 +22,7 @@ _Item = TypeVar("_Item")
 class Batches:
     """Epochs of padded batches, a pure function of (table, seed, epoch).
 
-    All workers compute the same plan of global batches of `batch_size * workers` rows; worker r takes rows
+    All workers compute the same plan of global batches, `batch_size * workers` rows each; worker r takes rows
     r, r + workers, ... of each, which spreads the lengths evenly. The rows that do not fill a global batch are drawn
     like any others and form the epoch's last, smaller batch. Slices of one global batch have equal shapes: a short
     slice is filled with rows of weight 0.
@@ -35,6 +35,8 @@ class Batches:
         seed: Seed of the orders.
         shard: This worker's rank and the number of workers.
         pad_multiple: Widths are rounded up to a multiple of this.
+        global_batch: Rows per step of all workers, in place of `batch_size * workers`: the plan of a job whose number
+            of workers changes.
 
     Raises:
         DataError: The table is empty.
@@ -50,6 +52,7 @@ class Batches:
         seed: int = 0,
         shard: tuple[int, int] = (0, 1),
         pad_multiple: int = 8,
+        global_batch: int | None = None,
     ) -> None:
         if not len(table):
             raise DataError("the table has no usable row", fix="check the table and its bad-row report")
@@ -62,16 +65,17 @@ class Batches:
         self.seed = seed
         self.shard = shard
         self.pad_multiple = pad_multiple
+        self.global_batch = global_batch or batch_size * workers
         self._lengths = table.lengths
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch, the same on every worker."""
-        return -(-len(self.table) // (self.batch_size * self.shard[1]))
+        return -(-len(self.table) // self.global_batch)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Returns the rows of every global batch of `epoch`, in training order."""
-        total, size = len(self.table), self.batch_size * self.shard[1]
+        total, size = len(self.table), self.global_batch
         random = np.random.Generator(np.random.PCG64([self.seed % 2**63, epoch]))
         order = random.permutation(total) if self.shuffle else np.arange(total)
         full = total - total % size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from easytransfer.distributed.layout import Layout
 from easytransfer.distributed.reducer import GradientReducer
 from easytransfer.distributed.shards import shard_of
 from easytransfer.distributed.workers import Workers
-from easytransfer.errors import ConfigError
+from easytransfer.errors import ConfigError, Interrupted
 
 
 class HorovodWorkers(Workers):
@@ -99,6 +100,15 @@ class HorovodWorkers(Workers):
                 text = f"rank {rank} has another {what} than rank {self.rank}"
                 raise ConfigError(text, received=other, accepted=value)
 
-    def stop(self) -> None:
-        """Leaves the job; the other workers are not waited for."""
-        self._hvd.shutdown()
+    @contextmanager
+    def explained_losses(self) -> Iterator[None]:
+        """Turns the failure of an exchange into `Interrupted`: what was saved is good, and the job can go on."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if "Horovod" not in str(error):
+                raise
+            raise Interrupted(
+                f"rank {self.rank} lost another worker of the job",
+                fix="see that one's messages; the same command goes on from the last checkpoint",
+            ) from error

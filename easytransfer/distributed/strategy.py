@@ -25,6 +25,8 @@ STRATEGIES = {
 }
 ACCEPTED = ("none", "horovod")
 HOW_TO_INSTALL = "sh scripts/horovod.sh builds and installs it"
+# Environment variable of the workers of an elastic job: how often it has started again.
+RESTARTS = "EASYTRANSFER_RESTARTS"
 
 
 def backend(distribution: DistributionConfig) -> str:
@@ -34,6 +36,10 @@ def backend(distribution: DistributionConfig) -> str:
         ConfigError: The strategy is unknown, or several workers are asked for under one that has none.
     """
     name, workers = distribution.distribution_strategy, distribution.worker_count
+    if distribution.min_workers > workers:
+        raise ConfigError(
+            "min_workers is larger than workerCount", received=distribution.min_workers, accepted=f"up to {workers}"
+        )
     hosts = [host.split(":")[0] for host in distribution.worker_hosts.split(",")]
     if len(hosts) > 1 and not is_worker():
         raise ConfigError(
@@ -77,6 +83,11 @@ def is_worker() -> bool:
 def starts_workers(distribution: DistributionConfig) -> bool:
     """Whether this process has to start the workers of the job on its machine instead of being one."""
     return backend(distribution) == "horovod" and distribution.worker_count > 1 and not is_worker()
+
+
+def started_again() -> bool:
+    """Whether this worker belongs to an elastic job that goes on from its last checkpoint."""
+    return int(os.environ.get(RESTARTS, 0)) > 0
 
 
 def open_workers(distribution: DistributionConfig) -> Workers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Workers:
         Raises:
             ConfigError: They do not; names the first rank that differs.
         """
+
+    def explained_losses(self) -> AbstractContextManager[None]:
+        """Context that turns the failure of an exchange into `Interrupted`."""
+        return nullcontext()
 
     def barrier(self) -> None:
         """Waits for all workers."""

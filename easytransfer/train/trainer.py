@@ -126,7 +126,11 @@ class Trainer:
         )
         status = "failed"
         try:
-            with StopRequest() as stop, explained_out_of_memory(*self._memory_advice(batches)):
+            with (
+                StopRequest() as stop,
+                explained_out_of_memory(*self._memory_advice(batches)),
+                self.workers.explained_losses(),
+            ):
                 result = fitting.run(stop)
             status = "early_stopped" if result.stopped_early else "done"
             return result

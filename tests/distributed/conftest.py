@@ -33,7 +33,7 @@ def run_program(tmp_path_factory: pytest.TempPathFactory):
     def run(program: str, workers: int, shards: int = 1) -> Results:
         key = (program, workers, shards)
         if key not in done:
-            from easytransfer.distributed.launch import launch
+            from easytransfer.distributed.launch import Hosts, launch
 
             folder = tmp_path_factory.mktemp(f"{program}-{workers}-{shards}")
             command = [sys.executable, str(PROGRAMS), program, str(folder), str(shards)]
@@ -41,7 +41,7 @@ def run_program(tmp_path_factory: pytest.TempPathFactory):
             if workers == 1:
                 code = subprocess.call(command, env={**os.environ, **environment})
             else:
-                code = launch(command, workers, environment)
+                code = launch(command, Hosts(f"localhost:{workers}"), environment)
             assert code == 0
             done[key] = Results(folder, workers)
         return done[key]

@@ -1,0 +1,30 @@
+"""Starts the workers of a training job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from easytransfer.config.job import JobConfig
+from easytransfer.distributed.launch import Elastic, Hosts, launch
+
+_PROGRAM = "from appzoo.cli.main import main; raise SystemExit(main())"
+
+
+def start_workers(config: JobConfig, arguments: Sequence[str]) -> int:
+    """Runs a command line on every worker of its job; returns the exit code, see `launch`."""
+    options = config.distribution
+    hosts = Hosts(
+        options.hosts or f"localhost:{options.worker_count}",
+        options.hosts_script,
+        options.remote_shell,
+        options.network_interface,
+    )
+    pointer = Path(config.checkpoint_dir, "checkpoint.json")
+
+    def position() -> bytes | None:
+        return pointer.read_bytes() if pointer.is_file() else None
+
+    elastic = Elastic(options.min_workers, options.worker_count, position) if options.min_workers else None
+    return launch([sys.executable, "-c", _PROGRAM, *arguments], hosts, elastic=elastic)
