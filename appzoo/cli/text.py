@@ -18,6 +18,7 @@ VERBS = {
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
     "config": "Print the full default configuration of an application, or check a file.",
+    "check": "Say which parts work on this machine, and how to get the others.",
 }
 
 # Flags of the command itself, with their help; every other flag comes from a configuration field.
