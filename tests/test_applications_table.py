@@ -1,0 +1,43 @@
+"""The table of `docs/applications.md` says which tests run what for which application; this keeps it true."""
+
+import ast
+import re
+from pathlib import Path
+
+from appzoo import discovery
+
+PAGE, TESTS = Path("docs", "applications.md"), Path(__file__).parent
+CONTRACT = "appzoo/test_contract.py"
+# Column of the table -> the test that runs it for every application, or for every variant.
+COLUMNS = {
+    "train": (CONTRACT, "test_smoke_run_learns_and_reaches_its_score"),
+    "evaluate": (CONTRACT, "test_saved_model_evaluates_as_in_training"),
+    "predict": (CONTRACT, "test_predicted_rows_have_the_declared_columns"),
+    "export, serve": (CONTRACT, "test_export_answers_like_the_model"),
+    "resume": (CONTRACT, "test_stopped_and_resumed_run_equals_an_unbroken_one"),
+    "bad input": ("integration/test_bad_input.py", "test_every_application_refuses_unusable_tables"),
+}
+
+
+def expected_rows() -> list[list[str]]:
+    rows = []
+    for application in discovery.applications().values():
+        for index, name in enumerate(application.model_names):
+            smoke = "commit" if index == 0 else "slow"
+            rows.append([name, *("commit" if column == "bad input" else smoke for column in COLUMNS)])
+    return rows
+
+
+def test_the_table_has_every_application_and_variant(repository):
+    lines = [line for line in (repository / PAGE).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
+    assert header == ["application", *COLUMNS]
+    assert rows == expected_rows()
+
+
+def test_the_tests_it_names_exist_and_take_what_it_says(repository):
+    page = (repository / PAGE).read_text(encoding="utf-8")
+    for column, (file, test) in COLUMNS.items():
+        functions = [node for node in ast.parse((TESTS / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+        assert test in [function.name for function in functions], column
+        assert re.search(rf"`tests/{re.escape(file)}`", page), column
