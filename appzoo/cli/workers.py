@@ -8,6 +8,7 @@ from pathlib import Path
 
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.launch import Elastic, Hosts, launch
+from easytransfer.errors import ConfigError
 
 _PROGRAM = "from appzoo.cli.main import main; raise SystemExit(main())"
 
@@ -21,6 +22,11 @@ def start_workers(config: JobConfig, arguments: Sequence[str]) -> int:
         options.remote_shell,
         options.network_interface,
     )
+    slots = sum(count for _, count in hosts.look())
+    if not options.min_workers and slots != options.worker_count:
+        raise ConfigError(
+            f"the hosts have {slots} slots", received=f"--workerCount={options.worker_count}", fix="make them equal"
+        )
     pointer = Path(config.checkpoint_dir, "checkpoint.json")
 
     def position() -> bytes | None:

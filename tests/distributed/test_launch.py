@@ -121,3 +121,14 @@ def test_a_signal_is_passed_on_and_is_no_loss(tmp_path):
 def test_a_script_that_fails_is_named(tmp_path, text):
     with pytest.raises(ConfigError, match="hosts|host"):
         run(tmp_path / "a", "pass", Hosts("", script(tmp_path / "look", text)))
+
+
+def test_hosts_must_have_a_place_for_every_worker(repository, monkeypatch, capfd):
+    from appzoo.cli.main import main
+
+    monkeypatch.chdir(repository)
+    words = ["train", "--config=examples/text_classify/config.yaml", "--workerCount=3"]
+    assert main([*words, "--set=distribution.hosts=localhost:2", "--set=checkpoint_dir=none"]) == 2
+    assert "the hosts have 2 slots; got '--workerCount=3'" in capfd.readouterr().err
+    assert main([*words, "--set=distribution.min_workers=4"]) == 2
+    assert "accepted: up to 3" in capfd.readouterr().err
