@@ -16,6 +16,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
 from easytransfer.data.table import BadRows
+from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
@@ -109,6 +110,9 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
     fit = trainer.fit(*_batches(config, tables, workers))
     report = _evaluate_best(app, config, folder, tables, fit)
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
+    if workers.size > 1:
+        report["distributed"] = report_workers(folder.path, workers, config.distribution)
+        report["pictures"] += report["distributed"].pop("pictures")
     if config.runtime.mixed_precision != "none":
         app = open_trained(in_float32(config, report["checkpoint"])).app
     path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path

@@ -202,6 +202,18 @@ class DistributionConfig(ConfigModel):
         advanced=True,
         modes="T",
     )
+    fusion_mb: float | None = setting(
+        None, "MiB that Horovod fuses into one exchange; bucket_mb when none.", advanced=True, modes="T", gt=0
+    )
+    cycle_time_ms: float | None = setting(
+        None, "Milliseconds between Horovod's looks for what to exchange.", advanced=True, modes="T", gt=0
+    )
+    timeline: bool = setting(
+        False, "Write what was exchanged when to timeline.json, and where a step's time went to the report.", modes="T"
+    )
+    autotune: bool = setting(
+        False, "Try values of fusion_mb and cycle_time_ms, and write the best to the report.", modes="T"
+    )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     min_workers: int = setting(
         0,

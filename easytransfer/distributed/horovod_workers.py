@@ -40,8 +40,9 @@ class HorovodWorkers(Workers):
         bucket_mb: float = 8.0,
         sparse: str = "auto",
     ) -> None:
-        # With a fusion buffer of the bucket's size no two buckets wait for each other.
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(int(bucket_mb * 2**20)))
+        # With a fusion buffer of the bucket's size no two buckets wait for each other; what is set is not tuned.
+        if "HOROVOD_AUTOTUNE" not in os.environ:
+            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(int(bucket_mb * 2**20)))
         hvd = horovod()
         size = int(os.environ.get("HOROVOD_SIZE", 0)) or None
         sets: dict[tuple[int, ...], Any] = {}
@@ -75,6 +76,11 @@ class HorovodWorkers(Workers):
         tf.config.threading.set_intra_op_parallelism_threads(cores)
         # One more than computes: an exchange must never wait for a thread.
         tf.config.threading.set_inter_op_parallelism_threads(cores + 1)
+
+    @property
+    def bytes_per_step(self) -> float:
+        """See `Workers`."""
+        return self.reduce.bytes_per_step
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives every worker the chief's values of all variables that are not split."""

@@ -35,6 +35,7 @@ class GradientReducer:
     ) -> None:
         self.group, self.bucket_bytes = group, bucket_mb * 2**20
         self.wire_dtype, self.sparse = tf.dtypes.as_dtype(wire_dtype), sparse
+        self.bytes_per_step = 0.0
 
     def __call__(
         self, tensors: list[tf.Tensor | tf.IndexedSlices], variables: Sequence[tf.Variable]
@@ -56,6 +57,8 @@ class GradientReducer:
                 result[index] = self._sum_sparse(gradients[index], f"sparse_{index}")
             else:
                 dense.append(index)
+        numbers = sum(gradients[index].shape.num_elements() for index in dense)
+        self.bytes_per_step = 2.0 * (self.group.size - 1) / self.group.size * self.wire_dtype.size * numbers
         for number, bucket in enumerate(self.buckets([gradients[index] for index in dense])):
             indices = [dense[position] for position in bucket]
             for index, total in zip(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tempfile
 from typing import TYPE_CHECKING
 
 from easytransfer.config.job import DistributionConfig
@@ -90,6 +91,22 @@ def started_again() -> bool:
     return int(os.environ.get(RESTARTS, 0)) > 0
 
 
+def _horovod_settings(distribution: DistributionConfig) -> dict[str, str]:
+    """What Horovod reads from the environment when it starts."""
+    found = {}
+    if distribution.fusion_mb is not None:
+        found["HOROVOD_FUSION_THRESHOLD"] = str(int(distribution.fusion_mb * 2**20))
+    if distribution.cycle_time_ms is not None:
+        found["HOROVOD_CYCLE_TIME"] = str(distribution.cycle_time_ms)
+    if distribution.timeline or distribution.autotune:
+        folder = tempfile.mkdtemp(prefix="easytransfer-")
+        if distribution.timeline:
+            found["HOROVOD_TIMELINE"] = os.path.join(folder, "timeline.json")
+        if distribution.autotune:
+            found |= {"HOROVOD_AUTOTUNE": "1", "HOROVOD_AUTOTUNE_LOG": os.path.join(folder, "autotune.csv")}
+    return found
+
+
 def open_workers(distribution: DistributionConfig) -> Workers:
     """Returns the workers of the job; with Horovod it connects to them, before TensorFlow computes anything.
 
@@ -100,6 +117,8 @@ def open_workers(distribution: DistributionConfig) -> Workers:
         from easytransfer.distributed.workers import ONE_WORKER
 
         return ONE_WORKER
+    for name, value in _horovod_settings(distribution).items():
+        os.environ.setdefault(name, value)
     from easytransfer.distributed.horovod_workers import HorovodWorkers
 
     return HorovodWorkers(

@@ -18,12 +18,14 @@ class Workers:
         size: Number of workers.
         replica: Number of the model's copy this worker belongs to; it decides its rows and dropout masks.
         replicas: Number of copies.
+        bytes_per_step: Bytes of dense gradients that each worker sends in a step; known when the first one is traced.
     """
 
     rank = 0
     size = 1
     replica = 0
     replicas = 1
+    bytes_per_step: float = 0.0
 
     @property
     def is_chief(self) -> bool:

@@ -85,6 +85,7 @@ def card_text(folder: str | os.PathLike[str], report: Mapping[str, Any] | None =
         _pictures(report),
         _data(report, record),
         _training(config, record),
+        _workers(report),
         _limitations(config, evaluation, report, record),
     ]
     return _MARK + "\n\n" + "\n\n".join("\n".join(section) for section in map(list, sections) if section) + "\n"
@@ -268,6 +269,29 @@ def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     yield "### Environment"
     yield ""
     yield from _table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
+
+
+def _workers(report: Mapping[str, Any]) -> Iterator[str]:
+    facts = report.get("distributed")
+    if not facts:
+        return
+    yield "## Workers"
+    yield ""
+    rows = []
+    for name, value in facts.items():
+        if name == "autotune":
+            rows.append(
+                (
+                    name,
+                    f"best of {value['tried']}: distribution.cycle_time_ms={value['cycle_time_ms']:g} "
+                    f"distribution.fusion_mb={value['fusion_mb']:g}",
+                )
+            )
+        elif name.endswith("_s"):
+            rows.append((f"{name.removesuffix('_s').replace('_', ' ')} time per step", f"{1000 * value:.1f} ms"))
+        else:
+            rows.append((name.replace("_", " "), f"{value:,.0f}" if isinstance(value, float) else str(value)))
+    yield from _table(("", ""), rows)
 
 
 def _limitations(

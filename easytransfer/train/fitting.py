@@ -127,8 +127,10 @@ class Fitting:
             self.log.restart()
             while progress.step < total and not progress.best.exhausted:
                 self._raise_if_asked()
+                asked = time.monotonic()
                 group = next(stream)
-                self.log.add(group, self.engine.run_step(group))
+                input_s = time.monotonic() - asked
+                self.log.add(group, self.engine.run_step(group), input_s)
                 progress.step += 1
                 evaluates, saves = self.plan.evaluates(progress.step), self.plan.saves(progress.step)
                 if evaluates or saves or self._asked() or progress.step % self.train.log_step_count_steps == 0:

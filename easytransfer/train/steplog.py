@@ -23,15 +23,17 @@ class StepLog:
         self._engine, self._reporter = engine, reporter
         self._vectors: list[tf.Tensor] = []
         self._rows = self._tokens = 0
+        self._input_s = 0.0
         self._mark = time.monotonic()
 
     def restart(self) -> None:
         """Leaves the time since the last report out of the speed (evaluation, checkpoint, start)."""
         self._mark = time.monotonic()
 
-    def add(self, group: list[dict[str, np.ndarray]], vector: tf.Tensor) -> None:
-        """Notes one step: its batches and what `Engine.run_step` returned."""
+    def add(self, group: list[dict[str, np.ndarray]], vector: tf.Tensor, input_s: float) -> None:
+        """Notes one step: its batches, what `Engine.run_step` returned, and how long it waited for the batches."""
         self._vectors.append(vector)
+        self._input_s += input_s
         for batch in group:
             self._rows += int(np.count_nonzero(batch["example_weight"]))
             self._tokens += int(batch["input_mask"].sum()) if "input_mask" in batch else 0
@@ -47,8 +49,10 @@ class StepLog:
         failed = np.flatnonzero(facts["failed"])
         if failed.size:
             return step - count + 1 + int(failed[0])
-        self._reporter.step(step, {**self._means(facts), "epoch": epoch, **self._speed(seconds)})
+        times = {"step_s": seconds / count, "input_s": self._input_s / count}
+        self._reporter.step(step, {**self._means(facts), "epoch": epoch, **self._speed(seconds), **times})
         self._rows = self._tokens = 0
+        self._input_s = 0.0
         self.restart()
         return None
 

@@ -1,0 +1,55 @@
+"""Training on two workers from the command line, with everything that reports on them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = "from appzoo.cli.main import main; raise SystemExit(main())"
+
+
+@pytest.fixture(scope="module")
+def run(repository, tiny_model, tmp_path_factory) -> tuple[Path, dict, str]:
+    folder = tmp_path_factory.mktemp("two") / "run"
+    settings = {
+        "checkpoint_dir": folder,
+        "model.pretrain_model_name_or_path": tiny_model,
+        "train.batch_size": 8,
+        "train.num_epochs": 1,
+        "train.log_step_count_steps": 5,
+        "distribution.wire_dtype": "float16",
+        "distribution.cycle_time_ms": 2,
+    }
+    words = ["train", "--config=examples/text_classify/config.yaml", "--workerCount=2", "--timeline"]
+    words += [f"--set={key}={value}" for key, value in settings.items()]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_one_result_and_every_row_once(run):
+    _, result, _ = run
+    assert result["mode"] == "train" and result["data"]["train"]["accepted"] == 300
+    assert result["step"] == 19, "300 rows in steps of 2 * 8"
+
+
+def test_only_the_first_worker_writes_and_reports(run):
+    folder, _, log = run
+    steps = [
+        json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines() if '"step"' in line
+    ]
+    assert steps == sorted(steps) and log.count("training done") == 1
+
+
+def test_report_says_where_the_time_went(run):
+    folder, _, _ = run
+    facts = json.loads((folder / "report.json").read_text())["distributed"]
+    assert (facts["workers"], facts["replicas"], facts["wire_dtype"], facts["restarts"]) == (2, 2, "float16", 0)
+    parts = [facts[name] for name in ("input_s", "compute_s", "exchange_s", "wait_s")]
+    assert min(parts) >= 0 and facts["exchange_s"] > 0 and sum(parts) >= 0.99 * facts["step_s"]
+    assert facts["bytes_per_step"] > 0
+    assert (folder / "timeline.json").is_file() and (folder / "timeline.png").is_file()
+    card = (folder / "README.md").read_text()
+    assert "## Workers" in card and "timeline.png" in card
