@@ -16,6 +16,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
 from easytransfer.data.table import BadRows
+from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
@@ -101,11 +102,12 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
     app, tables = _load(config, folder.path)
     app.save_assets(folder.path)
     specs = (config.data.train_table, config.data.eval_table)
-    devices = [device.name for device in tf.config.list_physical_devices()]
-    folder.write_run(environment_record(seed=config.runtime.seed, devices=devices, tables=input_files(specs)))
+    present = [device.name for device in tf.config.list_physical_devices()]
+    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, tables=input_files(specs)))
     app.fit_labels(tables["train"].encoded)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
-    trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers)
+    devices = devices_of(config.distribution)
+    trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
     fit = trainer.fit(*_batches(config, tables, workers))
     report = _evaluate_best(app, config, folder, tables, fit)

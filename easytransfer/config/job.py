@@ -190,7 +190,10 @@ class DistributionConfig(ConfigModel):
     """Where the job runs."""
 
     distribution_strategy: str | None = setting(
-        None, "none or horovod, the default with several workers; the original's names are understood.", modes="T"
+        None,
+        "none, mirrored (all devices of this process share every batch) or horovod, the default with several workers; "
+        "the original's names are understood.",
+        modes="T",
     )
     wire_dtype: Literal["float32", "float16"] = setting(
         "float32", "Number format of gradients between workers.", advanced=True, modes="T"

@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 # The original's names, and the backend that does their work here.
 STRATEGIES = {
     "none": "none",
-    "mirrored": "none",
-    "MirroredStrategy": "none",
+    "mirrored": "mirrored",
+    "MirroredStrategy": "mirrored",
     "horovod": "horovod",
     "CollectiveAllReduceStrategy": "horovod",
     "MultiWorkerMirroredStrategy": "horovod",
     "ExascaleStrategy": "horovod",
     "WhaleStrategy": "horovod",
 }
-ACCEPTED = ("none", "horovod")
+ACCEPTED = ("none", "mirrored", "horovod")
 HOW_TO_INSTALL = "sh scripts/horovod.sh builds and installs it"
 # Environment variable of the workers of an elastic job: how often it has started again.
 RESTARTS = "EASYTRANSFER_RESTARTS"
 
 
 def backend(distribution: DistributionConfig) -> str:
-    """Returns `none` or `horovod`.
+    """Returns `none`, `mirrored` or `horovod`.
 
     Raises:
         ConfigError: The strategy is unknown, or several workers are asked for under one that has none.
@@ -55,7 +55,6 @@ def backend(distribution: DistributionConfig) -> str:
         raise ConfigError(
             "unknown distributionStrategy", received=name, accepted=ACCEPTED, fix=did_you_mean(name, STRATEGIES)
         )
-    # One process computes on one device; the original's default asks for no more than that with one worker.
     if workers > 1 or is_worker():
         if name == "none":
             raise ConfigError(
@@ -113,7 +112,7 @@ def open_workers(distribution: DistributionConfig) -> Workers:
     Raises:
         ConfigError: Horovod is missing or the options do not fit.
     """
-    if backend(distribution) == "none" or not is_worker():
+    if backend(distribution) != "horovod" or not is_worker():
         from easytransfer.distributed.workers import ONE_WORKER
 
         return ONE_WORKER

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.encoded import device_arrays
+from easytransfer.distributed.devices import add_up, fill_rows, part_of
 from easytransfer.distributed.shards import assign_whole, global_norm, shard_of, whole_shape
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ModelError
@@ -51,6 +52,7 @@ class Engine:
         total_steps: Updates of the whole run, for the schedule.
         signature: Shapes and dtypes of a batch; derived from the batches seen when None.
         workers: Sum gradients; the rank decides the dropout masks.
+        devices: Names of devices that share every batch; with fewer than two, TensorFlow decides where to compute.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class Engine:
         *,
         signature: Signature | None = None,
         workers: Workers = ONE_WORKER,
+        devices: Sequence[str] = (),
     ) -> None:
-        self.task, self._train = task, train
+        self.task, self._train, self._devices = task, train, devices
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.failed = tf.Variable(False, trainable=False)
@@ -133,8 +136,8 @@ class Engine:
             float32 vector on the device, read by `facts`.
         """
         for index, batch in enumerate(batches[:-1]):
-            self._micro_step(_tensors(batch), tf.constant(index, tf.int64))
-        return self._last_step(_tensors(batches[-1]), tf.constant(len(batches) - 1, tf.int64))
+            self._micro_step(self._tensors(batch), tf.constant(index, tf.int64))
+        return self._last_step(self._tensors(batches[-1]), tf.constant(len(batches) - 1, tf.int64))
 
     def facts(self, vectors: Sequence[tf.Tensor]) -> dict[str, np.ndarray]:
         """Reads vectors of `run_step` from the device: one array [steps] per loss (summed), weight and fact.
@@ -207,12 +210,35 @@ class Engine:
             updates = {name: update._replace(gradients=dense(update.gradients)) for name, update in updates.items()}
         return {name: tf.cast(loss, tf.float32) for name, loss in losses.items()}, updates
 
+    def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
+        """Shares a micro-batch over the devices and adds up what they return, as several workers would."""
+        count = len(self._devices)
+        if count < 2:
+            return self._forward_backward(batch, seed)
+        parts = []
+        for number, device in enumerate(self._devices):
+            with tf.device(device):
+                parts.append(self._forward_backward(part_of(batch, number, count), seed + [number, 0]))
+        losses = {name: tf.add_n([each[name] for each, _ in parts]) for name in parts[0][0]}
+        updates = {}
+        for name, first in parts[0][1].items():
+            given = [each[name] for _, each in parts]
+            gradients = [add_up(each) for each in zip(*(update.gradients for update in given), strict=True)]
+            updates[name] = _Update(gradients, tf.add_n([update.weight for update in given]), first.when)
+        return losses, updates
+
+    def _tensors(self, batch: dict[str, np.ndarray]) -> Batch:
+        arrays = device_arrays(batch)
+        if len(self._devices) > 1:
+            arrays = fill_rows(arrays, len(self._devices))
+        return {name: tf.convert_to_tensor(value) for name, value in arrays.items()}
+
     def _one_batch(self, batch: Batch, index: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor, Conditions]:
         """Runs a micro-batch; returns gradients, the vector of losses and weights, and `when`, by optimizer."""
         count = self.step * self._train.num_accumulated_batches + index
         # Seeds are 32 bit; wrapping after 2^31 micro-batches is harmless.
         seed = tf.stack([tf.constant(self._seed % 2**31, tf.int32), tf.cast(count % 2**31, tf.int32)])
-        losses, updates = self._forward_backward(batch, seed)
+        losses, updates = self._on_devices(batch, seed)
         self._loss_names, self._weight_names = list(losses), list(updates)
         vector = tf.stack([*losses.values(), *(update.weight for update in updates.values())])
         gradients = {name: update.gradients for name, update in updates.items()}
@@ -288,10 +314,6 @@ class Engine:
         self.skipped.assign_add(tf.cast(~finite, tf.int64))
         hopeless = ~finite if self.loss_scale is None else self.loss_scale.update(finite)
         self.failed.assign(self.failed | hopeless)
-
-
-def _tensors(batch: dict[str, np.ndarray]) -> Batch:
-    return {name: tf.convert_to_tensor(value) for name, value in device_arrays(batch).items()}
 
 
 def _when(condition: tf.Tensor | None, apply: Callable, gradients: list, factor: tf.Tensor, rate: tf.Tensor) -> None:

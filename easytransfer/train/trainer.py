@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Trainer:
         run_dir: Folder for checkpoints; None keeps nothing on disk.
         reporter: Receives progress.
         workers: The workers of the job; only the chief writes. Batches must be sharded by their ranks.
+        devices: Devices of this process that share every batch of training, see `distributed.devices`.
 
     Example:
         >>> trainer = Trainer(task, TrainConfig(num_epochs=3), run_dir="run")
@@ -53,13 +54,14 @@ class Trainer:
         reporter: Reporter | None = None,
         *,
         workers: Workers = ONE_WORKER,
+        devices: Sequence[str] = (),
     ) -> None:
         self.task = task
         self.train = train or TrainConfig()
         self.runtime = runtime or RuntimeConfig()
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.reporter: Reporter = reporter or NullReporter()
-        self.workers = workers
+        self.workers, self.devices = workers, devices
         self.engine: Engine | None = None
         keras.utils.set_random_seed(self.runtime.seed % 2**32)
         if self.runtime.deterministic:
@@ -109,6 +111,7 @@ class Trainer:
             plan.total_steps,
             signature=batch_signature(batches),
             workers=self.workers,
+            devices=self.devices,
         )
         checkpoints = RunCheckpoints(
             self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self.workers.is_chief
