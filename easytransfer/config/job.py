@@ -202,6 +202,9 @@ class DistributionConfig(ConfigModel):
         advanced=True,
         modes="T",
     )
+    tensor_parallel: int = setting(
+        1, "Workers that split the heads and feed-forward units of each encoder layer.", advanced=True, modes="T", ge=1
+    )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     worker_gpu: int = setting(1, "GPUs per worker.", flag="workerGPU", modes="TEPS", ge=0)
     worker_cpu: int = setting(1, "CPUs per worker.", flag="workerCPU", modes="TEPS", ge=0)

@@ -92,5 +92,8 @@ def open_workers(distribution: DistributionConfig) -> Workers:
     from easytransfer.distributed.horovod_workers import HorovodWorkers
 
     return HorovodWorkers(
-        wire_dtype=distribution.wire_dtype, bucket_mb=distribution.bucket_mb, sparse=distribution.sparse_gradients
+        tensor_parallel=distribution.tensor_parallel,
+        wire_dtype=distribution.wire_dtype,
+        bucket_mb=distribution.bucket_mb,
+        sparse=distribution.sparse_gradients,
     )
