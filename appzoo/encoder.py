@@ -11,6 +11,7 @@ import tensorflow as tf
 import modelzoo.loading as zoo
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import RowChunk
+from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
 from easytransfer.text.graph import GraphWordPiece
@@ -58,14 +59,20 @@ class Encoder:
         self.tokenizer.save(folder)
         write_json(folder / "config.json", self.config.to_dict())
 
-    def backbone(self, folder: Path | None) -> BertBackbone:
-        """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones."""
+    def backbone(self, folder: Path | None, workers: Workers) -> BertBackbone:
+        """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones.
+
+        Args:
+            folder: A run folder or the assets of an export; None takes the ModelZoo.
+            workers: Those that split its layers, if any.
+        """
         model = self._config.model
         return zoo.load_backbone(
             model.pretrain_model_name_or_path if folder is None else folder,
             zoo=self._config.runtime.model_zoo_base_path,
             weights=folder is None and not model.from_scratch,
             seed=self._config.runtime.seed,
+            tensor=workers.tensor,
         )
 
     def graph(self, folder: Path) -> GraphWordPiece:

@@ -25,6 +25,7 @@ class PooledApp(TargetApp):
     """Encoder, dropout on the pooled first token, one dense layer (BERT, arXiv 1810.04805, section 4.1)."""
 
     encoder: Encoder
+    splits = ("tensor",)
 
     def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
         """Loads tokenizer and labels from the ModelZoo and the label option, or from `folder` of a trained run."""
@@ -43,7 +44,7 @@ class PooledApp(TargetApp):
 
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
-        backbone = self.encoder.backbone(folder)
+        backbone = self.encoder.backbone(folder, self.workers)
         self.model = PooledModel(backbone, self.target.num_outputs, self.config.model.dropout_rate)
         self.model(token_batch())
         return self.model

@@ -13,6 +13,7 @@ from easytransfer.presets.folder import read_json
 
 if TYPE_CHECKING:
     from easytransfer import keras
+    from easytransfer.distributed.collectives import Group
     from easytransfer.text.wordpiece import WordPiece
 
 
@@ -56,6 +57,7 @@ def load_backbone(
     from_scratch: bool = False,
     seed: int = 0,
     allow_missing: str | None = None,
+    tensor: Group | None = None,
     **overrides: Any,
 ) -> keras.Model:
     """Builds the backbone of a zoo name or folder with its pre-trained weights, which must fit completely.
@@ -67,11 +69,12 @@ def load_backbone(
         from_scratch: The same as `weights=False`, in the original's words.
         seed: Seed of random weights.
         allow_missing: Regular expression of weight names that may start from random values.
+        tensor: Workers that split every encoder layer.
         **overrides: Changed configuration values, such as `hidden_dropout_prob`.
 
     Raises:
         ModelError: The model is not found, has no weights, or they do not fit.
-        ConfigError: An override is not accepted.
+        ConfigError: An override is not accepted, or the layers cannot be split over so many workers.
 
     Example:
         >>> load_backbone("minilm-l6-en", hidden_dropout_prob=0.0)
@@ -79,7 +82,12 @@ def load_backbone(
     preset = resolve(name_or_path, zoo)
     backbone = family_module(family_of(preset), "backbone").BACKBONE_CLASS
     return backbone.from_preset(
-        preset, weights=weights and not from_scratch, seed=seed, allow_missing=allow_missing, **overrides
+        preset,
+        weights=weights and not from_scratch,
+        seed=seed,
+        allow_missing=allow_missing,
+        tensor=tensor,
+        **overrides,
     )
 
 

@@ -20,7 +20,8 @@ from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import open_table
-from easytransfer.distributed.strategy import backend, require
+from easytransfer.distributed.layout import Layout
+from easytransfer.distributed.strategy import backend, is_worker, require
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
@@ -101,6 +102,8 @@ def check_distribution(mode: str, config: JobConfig) -> None:
         return
     if mode == "train":
         require(backend(config.distribution))
+        if not is_worker():
+            Layout(config.distribution.worker_count, config.distribution.tensor_parallel)
     elif config.distribution.workers() > 1:
         raise ConfigError(
             f"{mode} runs on one worker", received=config.distribution.workers(), fix="use --workerCount=1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from easytransfer.data.encoded import device_arrays
 from easytransfer.data.table import BadRows
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
+from easytransfer.distributed.shards import whole_shape
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
@@ -110,6 +112,9 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
     fit = trainer.fit(*_batches(config, tables, workers))
+    if workers.size > workers.replicas:
+        # This worker has a part of the model: evaluation and export take all of it, from the checkpoint.
+        app = open_trained(config.model_copy(update={"checkpoint_path": str(fit.last_path)})).app
     report = _evaluate_best(app, config, folder, tables, fit)
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
     if workers.size > 1:
@@ -172,7 +177,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
 
 def _checkpoint_bytes(app: App) -> int:
     """Size of a checkpoint: weights and at most two optimizer slots, float32."""
-    return 3 * 4 * sum(variable.shape.num_elements() for variable in app.model.weights)
+    return 3 * 4 * sum(math.prod(whole_shape(variable)) for variable in app.model.weights)
 
 
 def _evaluate_best(

@@ -41,6 +41,7 @@ class BertLabeling(App):
 
     config: BertLabelingConfig
     encoder: Encoder
+    splits = ("tensor",)
     # None where text without tags is preprocessed.
     _labels: LabelMap | None = None
 
@@ -68,7 +69,7 @@ class BertLabeling(App):
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
         settings, seed = self.config.model, self.config.runtime.seed
-        backbone = self.encoder.backbone(folder)
+        backbone = self.encoder.backbone(folder, self.workers)
         self.model = LabelingModel(backbone, len(self._labels), settings.dropout_rate, settings.use_crf, seed)
         self.model({**token_batch(), "word_starts": tf.zeros([1, 1], tf.int32)})
         return self.model

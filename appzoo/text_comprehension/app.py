@@ -40,6 +40,7 @@ class BertComprehension(App):
     config: BertComprehensionConfig
     label_columns: ClassVar[tuple[str, ...]] = ("start_position", "end_position")
     encoder: Encoder
+    splits = ("tensor",)
     # Whether the answers of earlier questions are known to the model.
     conversational: ClassVar[bool] = False
 
@@ -68,7 +69,7 @@ class BertComprehension(App):
 
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
-        self.model = self._network(self.encoder.backbone(folder))
+        self.model = self._network(self.encoder.backbone(folder, self.workers))
         batch = token_batch()
         self.model({**batch, "history_answer_marker": tf.zeros_like(batch["input_ids"])})
         return self.model

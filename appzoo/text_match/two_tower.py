@@ -48,6 +48,7 @@ class TwoTowerMatch(TargetApp):
     encoder: Encoder
     model: TwoTowerModel
     two_towers = True
+    splits = ("tensor",)
 
     # Preparation -------------------------------------------------------------------------------------------
 
@@ -90,7 +91,7 @@ class TwoTowerMatch(TargetApp):
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds the towers; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
         settings = self.config.model
-        tower = Tower(self.encoder.backbone(folder), settings.projection_dim, settings.dropout_rate)
+        tower = Tower(self.encoder.backbone(folder, self.workers), settings.projection_dim, settings.dropout_rate)
         self.model = TwoTowerModel(tower)
         self.model(pair_batch())
         return self.model

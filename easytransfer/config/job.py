@@ -217,6 +217,9 @@ class DistributionConfig(ConfigModel):
     autotune: bool = setting(
         False, "Try values of fusion_mb and cycle_time_ms, and write the best to the report.", modes="T"
     )
+    tensor_parallel: int = setting(
+        1, "Workers that split the heads and feed-forward units of each encoder layer.", advanced=True, modes="T", ge=1
+    )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     min_workers: int = setting(
         0,

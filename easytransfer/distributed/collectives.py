@@ -64,13 +64,32 @@ class Group:
         return len(self.ranks)
 
 
+def unique_name(name: str) -> str:
+    """Returns the name, numbered where the graph being made has it already: a layer called twice exchanges twice.
+
+    Every worker of a group makes the same calls in the same order, so they agree on the numbers.
+    """
+    if tf.executing_eagerly():
+        return name
+    # A scope that ends with a slash starts at the root, wherever the call is made.
+    with tf.name_scope("exchanges/"):
+        return tf.compat.v1.get_default_graph().unique_name(name).removeprefix("exchanges/")
+
+
+def _options(group: Group, name: str) -> dict[str, Any]:
+    """Returns what every raw operation takes. Horovod drops all of a name up to its last slash, so it has none."""
+    full = unique_name(f"{group.name}.{name}".replace("/", "."))
+    return {"name": full, "ignore_name_scope": True, "process_set": group.process_set}
+
+
 def all_reduce(x: tf.Tensor, group: Group, name: str, *, largest: bool = False) -> tf.Tensor:
     """Sums `x` over the group, or takes the largest; without a gradient rule of its own."""
     if group.size == 1:
         return x
     ops = operations()
-    op = ops.Max if largest else ops.Sum
-    return ops._allreduce(x, name=f"{group.name}/{name}", op=op, ignore_name_scope=True, process_set=group.process_set)
+    # Horovod knows no bfloat16.
+    value = tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x
+    return tf.cast(ops._allreduce(value, op=ops.Max if largest else ops.Sum, **_options(group, name)), x.dtype)
 
 
 def grouped_all_reduce(tensors: Sequence[tf.Tensor], group: Group, name: str) -> list[tf.Tensor]:
@@ -78,16 +97,14 @@ def grouped_all_reduce(tensors: Sequence[tf.Tensor], group: Group, name: str) ->
     if group.size == 1 or not tensors:
         return list(tensors)
     ops = operations()
-    return ops._grouped_allreduce(
-        list(tensors), name=f"{group.name}/{name}", op=ops.Sum, ignore_name_scope=True, process_set=group.process_set
-    )
+    return ops._grouped_allreduce(list(tensors), op=ops.Sum, **_options(group, name))
 
 
 def all_gather_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
     """Joins the ranks' `x` on the first axis, whose sizes may differ; without a gradient rule of its own."""
     if group.size == 1:
         return x
-    return operations().allgather(x, name=f"{group.name}/{name}", ignore_name_scope=True, process_set=group.process_set)
+    return operations().allgather(x, **_options(group, name))
 
 
 def reduce_scatter_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
@@ -95,9 +112,7 @@ def reduce_scatter_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
     if group.size == 1:
         return x
     ops = operations()
-    return ops._reducescatter(
-        x, name=f"{group.name}/{name}", op=ops.Sum, ignore_name_scope=True, process_set=group.process_set
-    )
+    return ops._reducescatter(x, op=ops.Sum, **_options(group, name))
 
 
 # Differentiable -----------------------------------------------------------------------------------------------
@@ -105,6 +120,7 @@ def reduce_scatter_first(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
 
 def copy_to(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
     """Identity; its gradient is summed over the group. Input of a layer whose columns are split."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -115,6 +131,7 @@ def copy_to(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
 
 def reduce_from(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
     """Sum over the group; its gradient passes unchanged. Output of a layer whose rows are split."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -125,6 +142,7 @@ def reduce_from(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
 
 def gather_from(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
     """Joins equal parts on `axis`; the gradient is this rank's slice of it. For values all ranks go on with alike."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -136,6 +154,7 @@ def gather_from(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tens
 
 def scatter_to(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
     """This rank's slice of `axis` of a value all ranks have; its gradient is joined from all of them."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -149,6 +168,7 @@ def scatter_to(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tenso
 
 def all_gather(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
     """Joins different equal parts on `axis`; the gradient is summed over the ranks and split again."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -162,6 +182,7 @@ def all_gather(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tenso
 
 def reduce_scatter(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
     """Sums over the ranks and splits on `axis`; the gradient is joined again."""
+    name = unique_name(name)
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -181,11 +202,10 @@ def all_to_all(x: tf.Tensor, splits: tf.Tensor, group: Group, name: str) -> tupl
     """
     if group.size == 1:
         return x, splits
+    name = unique_name(name)
 
     def exchange(rows: tf.Tensor, counts: tf.Tensor, label: str) -> tuple[tf.Tensor, tf.Tensor]:
-        return operations().alltoall(
-            rows, counts, name=f"{group.name}/{label}", ignore_name_scope=True, process_set=group.process_set
-        )
+        return operations().alltoall(rows, counts, **_options(group, label))
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:
@@ -208,14 +228,10 @@ def send_recv(x: tf.Tensor, pair: Group, name: str) -> tf.Tensor:
         name: Name of the exchange.
     """
 
+    name = unique_name(name)
+
     def broadcast(value: tf.Tensor, root: int, label: str) -> tf.Tensor:
-        return operations().broadcast(
-            value,
-            root_rank=pair.ranks[root],
-            name=f"{pair.name}/{label}",
-            ignore_name_scope=True,
-            process_set=pair.process_set,
-        )
+        return operations().broadcast(value, root_rank=pair.ranks[root], **_options(pair, label))
 
     @tf.custom_gradient
     def function(value: tf.Tensor) -> Any:

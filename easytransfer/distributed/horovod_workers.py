@@ -83,8 +83,12 @@ class HorovodWorkers(Workers):
         return self.reduce.bytes_per_step
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-        """Gives every worker the chief's values of all variables that are not split."""
-        self._hvd.broadcast_variables([v for v in variables if shard_of(v) is None], root_rank=0)
+        """Gives every worker the values of the first one that holds the same variables or parts."""
+        for group in (self.data, self.tensor):
+            shards = [(variable, shard_of(variable)) for variable in variables]
+            alike = [v for v, shard in shards if shard is None or shard.group.ranks != group.ranks]
+            if group.size > 1:
+                self._hvd.broadcast_variables(alike, group.ranks[0], group.process_set)
 
     def gather(self, value: Any) -> list[Any]:
         """Returns every worker's `value`, in order of rank.
@@ -98,6 +102,11 @@ class HorovodWorkers(Workers):
         joined = all_gather_first(tf.constant(content), self.everyone, name).numpy()
         ends = np.cumsum(lengths)
         return [pickle.loads(joined[end - n : end].tobytes()) for end, n in zip(ends, lengths, strict=True)]
+
+    def gather_replicas(self, value: Any) -> list[Any]:
+        """Returns the `value` of every copy of the model; see `Workers`."""
+        values = self.gather(value if self.tensor.rank == 0 else None)
+        return [values[self.layout.rank(0, replica, 0)] for replica in range(self.replicas)]
 
     def check_same(self, what: str, value: str) -> None:
         """Makes sure that all workers have the same value; see `Workers`."""

@@ -69,6 +69,12 @@ def whole_value(variable: tf.Variable) -> np.ndarray:
     return np.moveaxis(joined, 0, shard.axis)
 
 
+def whole_squares(values: Sequence[tf.Tensor], variable: tf.Variable) -> tf.Tensor:
+    """Returns the sum of squares of each of `values`, which are split as `variable` is, parts elsewhere included."""
+    sums, shard = tf.stack([tf.reduce_sum(tf.square(value)) for value in values]), shard_of(variable)
+    return sums if shard is None else all_reduce(sums, shard.group, "squares")
+
+
 def global_norm(gradients: Sequence[tf.Tensor | tf.IndexedSlices | None], shards: Sequence[Shard | None]) -> tf.Tensor:
     """Returns the norm of all gradients of the model, parts on other workers included."""
     squares: dict[str, list[tf.Tensor]] = {}

@@ -37,6 +37,12 @@ def backend(distribution: DistributionConfig) -> str:
         ConfigError: The strategy is unknown, or several workers are asked for under one that has none.
     """
     name, workers = distribution.distribution_strategy, distribution.worker_count
+    if distribution.min_workers and distribution.tensor_parallel > 1:
+        raise ConfigError(
+            "an elastic job cannot split layers: the parts of a lost worker are nowhere else",
+            received=f"min_workers={distribution.min_workers}, tensor_parallel={distribution.tensor_parallel}",
+            fix="set one of them to its default",
+        )
     if distribution.min_workers > workers:
         raise ConfigError(
             "min_workers is larger than workerCount", received=distribution.min_workers, accepted=f"up to {workers}"
@@ -121,5 +127,8 @@ def open_workers(distribution: DistributionConfig) -> Workers:
     from easytransfer.distributed.horovod_workers import HorovodWorkers
 
     return HorovodWorkers(
-        wire_dtype=distribution.wire_dtype, bucket_mb=distribution.bucket_mb, sparse=distribution.sparse_gradients
+        tensor_parallel=distribution.tensor_parallel,
+        wire_dtype=distribution.wire_dtype,
+        bucket_mb=distribution.bucket_mb,
+        sparse=distribution.sparse_gradients,
     )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from easytransfer.distributed.collectives import Group
+
 
 class Workers:
     """One worker. Backends override what several of them do differently.
@@ -19,6 +21,7 @@ class Workers:
         replica: Number of the model's copy this worker belongs to; it decides its rows and dropout masks.
         replicas: Number of copies.
         bytes_per_step: Bytes of dense gradients that each worker sends in a step; known when the first one is traced.
+        tensor: Workers that split every layer of this copy; None = layers are whole.
     """
 
     rank = 0
@@ -26,6 +29,7 @@ class Workers:
     replica = 0
     replicas = 1
     bytes_per_step: float = 0.0
+    tensor: Group | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -50,6 +54,10 @@ class Workers:
     def gather(self, value: Any) -> list[Any]:
         """Returns every worker's `value`, in order of rank, on all of them."""
         return [value]
+
+    def gather_replicas(self, value: Any) -> list[Any]:
+        """Returns the `value` of every copy of the model, in order; workers of one copy have the same."""
+        return self.gather(value)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on at least one worker."""

@@ -43,6 +43,7 @@ class Dropout(keras.layers.Layer):
 
     Args:
         rate: Probability of zeroing an element, in [0, 1).
+        part: Number of the part of a split tensor that this worker holds; every part has a mask of its own.
 
     Raises:
         ValueError: `rate` is outside [0, 1).
@@ -51,11 +52,11 @@ class Dropout(keras.layers.Layer):
         >>> Dropout(0.1)(tf.ones([2, 3]), training=False)
     """
 
-    def __init__(self, rate: float, **kwargs) -> None:
+    def __init__(self, rate: float, part: int = 0, **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(f"rate must be in [0, 1), got {rate}")
-        self.rate = float(rate)
+        self.rate, self.part = float(rate), part
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """Returns `inputs` with elements dropped in training, unchanged otherwise."""
@@ -65,6 +66,8 @@ class Dropout(keras.layers.Layer):
             scope = _scopes[-1]
             scope.calls += 1
             seed = tf.random.experimental.stateless_fold_in(scope.seed, scope.calls)
+            if self.part:
+                seed = tf.random.experimental.stateless_fold_in(seed, self.part)
         else:
             seed = tf.constant([random.getrandbits(31), random.getrandbits(31)], tf.int32)
         keep = tf.random.stateless_uniform(tf.shape(inputs), seed=seed, alg="philox") >= self.rate
@@ -72,4 +75,4 @@ class Dropout(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """Returns what rebuilds the layer."""
-        return {**super().get_config(), "rate": self.rate}
+        return {**super().get_config(), "rate": self.rate, "part": self.part}

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from easytransfer.distributed.shards import whole_squares
 from easytransfer.optim.base import Optimizer, matches
 
 
@@ -60,7 +61,7 @@ class LAMB(Optimizer):
             update += decay * variable
         rate = tf.cast(rate, dtype)
         if not matches(variable.name, self.no_adaptation):
-            weight_norm, update_norm = tf.norm(variable), tf.norm(update)
+            weight_norm, update_norm = tf.unstack(tf.sqrt(whole_squares([variable, update], variable)))
             both = (weight_norm > 0) & (update_norm > 0)
             rate *= tf.where(both, tf.math.divide_no_nan(weight_norm, update_norm), tf.ones([], dtype))
         variable.assign_sub(rate * update)

@@ -112,11 +112,18 @@ class Fitting:
         return self._result(time.monotonic() - begin)
 
     def _start(self) -> None:
-        """Loads the chief's checkpoint or initial weights and gives them to all workers."""
+        """Loads the chief's checkpoint or initial weights and gives them to all workers.
+
+        Workers with parts of a model load these themselves, once the chief has tidied the run folder.
+        """
         if self.workers.is_chief:
             self.checkpoints.start(self.progress)
         if self.workers.size > 1:
             self.workers.check_same("plan", str(self.plan))
+            if self.checkpoints.split:
+                if not self.workers.is_chief:
+                    self.checkpoints.start(self.progress)
+                self.workers.check_same("checkpoint in its run folder", str(self.progress.step))
             self.workers.broadcast([*self.engine.task.model.weights, *self.engine.training_variables().values()])
             state, self.progress = self.workers.gather((self.engine.task.state(), self.progress))[0]
             self.engine.task.restore_state(state)

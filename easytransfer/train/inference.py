@@ -74,7 +74,7 @@ class Inference:
             else:
                 parts.append((_real_rows(batch, batch), found))
         if not alone:
-            shares = self.workers.gather((loss, weight, parts))
+            shares = self.workers.gather_replicas((loss, weight, parts))
             loss, weight = sum(share[0] for share in shares), sum(share[1] for share in shares)
             for rows, found in (part for share in shares for part in share[2]):
                 evaluator.update(rows, found)

@@ -64,7 +64,7 @@ class RunCheckpoints:
         self.run_dir, self.reporter = run_dir, reporter
         self.writes = writes and run_dir is not None
         # Whether variables are split over workers: then all of them take part in loading and saving.
-        self._split = any(shard_of(variable) is not None for variable in engine.task.model.weights)
+        self.split = any(shard_of(variable) is not None for variable in engine.task.model.weights)
 
     def start(self, progress: Progress) -> None:
         """Loads the checkpoint to continue from, or the initial weights.
@@ -83,7 +83,7 @@ class RunCheckpoints:
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, points to it and deletes old ones."""
-        if not self.writes and not self._split:
+        if not self.writes and not self.split:
             return
         # Evaluation and export use averaged weights, so these go into the weights file; see Engine.restore.
         with self.engine.averages.applied():

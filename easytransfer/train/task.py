@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
+from easytransfer.distributed.workers import ONE_WORKER, Workers
 
 if TYPE_CHECKING:
     from easytransfer.train.engine import Engine
@@ -51,7 +52,12 @@ class Task(abc.ABC):
         ...         return MeanSquaredError()
     """
 
+    # How the model can be split over workers: `tensor`.
+    splits: ClassVar[tuple[str, ...]] = ()
+
     model: keras.Model
+    # Set by the trainer before `build_model`.
+    workers: Workers = ONE_WORKER
 
     @abc.abstractmethod
     def build_model(self) -> keras.Model:

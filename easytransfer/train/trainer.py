@@ -12,7 +12,7 @@ from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.distributed.workers import ONE_WORKER, Workers
-from easytransfer.errors import Interrupted
+from easytransfer.errors import ConfigError, Interrupted
 from easytransfer.optim import SCHEDULES
 from easytransfer.run.report import NullReporter, Reporter
 from easytransfer.train.engine import Engine
@@ -37,8 +37,11 @@ class Trainer:
         runtime: Seed, precision, XLA, resume.
         run_dir: Folder for checkpoints; None keeps nothing on disk.
         reporter: Receives progress.
-        workers: The workers of the job; only the chief writes. Batches must be sharded by their ranks.
+        workers: The workers of the job; only the chief writes. Batches must be sharded by their replicas.
         devices: Devices of this process that share every batch of training, see `distributed.devices`.
+
+    Raises:
+        ConfigError: The workers are to split the model in a way it does not know, or a compiled one.
 
     Example:
         >>> trainer = Trainer(task, TrainConfig(num_epochs=3), run_dir="run")
@@ -62,6 +65,8 @@ class Trainer:
         self.run_dir = None if run_dir is None else Path(run_dir)
         self.reporter: Reporter = reporter or NullReporter()
         self.workers, self.devices = workers, devices
+        task.workers = workers
+        _check_split(task, self.runtime)
         self.engine: Engine | None = None
         keras.utils.set_random_seed(self.runtime.seed % 2**32)
         if self.runtime.deterministic:
@@ -150,3 +155,22 @@ class Trainer:
         if size > 1:
             advice = f"use batch_size={size // 2} with num_accumulated_batches={2 * k} (the same updates); {advice}"
         return f"training with batch_size={size}", advice
+
+
+def _check_split(task: Task, runtime: RuntimeConfig) -> None:
+    """Refuses to split a model that cannot be split."""
+    tensor = task.workers.tensor
+    if tensor is None or tensor.size == 1:
+        return
+    if "tensor" not in task.splits:
+        raise ConfigError(
+            f"the model of {type(task).__name__} has no layers to split",
+            received=f"distribution.tensor_parallel={tensor.size}",
+            fix="set distribution.tensor_parallel=1",
+        )
+    if compiles(runtime):
+        raise ConfigError(
+            f"layers split over {tensor.size} workers cannot be compiled with XLA",
+            received=f"enable_xla={runtime.enable_xla}, mixed_precision={runtime.mixed_precision}",
+            fix="set enable_xla=false; on this CPU mixed_precision=bfloat16 needs XLA, too",
+        )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from official.nlp.modeling.networks.bert_encoder import BertEncoderV2
 
 from easytransfer import keras
+from easytransfer.distributed.collectives import Group
 from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import Dropout
 from easytransfer.presets import Preset, resolve
@@ -19,6 +20,7 @@ from easytransfer.presets.load_report import LoadReport
 from modelzoo.bert import formats
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import BACKBONE, assign, extract, initial_value, variable, weight_table
+from modelzoo.bert.split import SplitBlock
 
 if TYPE_CHECKING:
     from easytransfer.text.wordpiece import WordPiece
@@ -44,6 +46,7 @@ class BertBackbone(keras.Model):
     Args:
         config: Sizes and settings.
         seed: Seed of the fresh weights; None leaves zeros for the caller to fill.
+        tensor: Workers that split every encoder layer; see `SplitBlock`.
 
     Call arguments:
         inputs: `input_ids`, `input_mask` and (optional) `segment_ids`, each integer [batch, tokens], and (optional)
@@ -62,13 +65,20 @@ class BertBackbone(keras.Model):
         >>> backbone({"input_ids": tf.ones([2, 8], tf.int32), "input_mask": tf.ones([2, 8], tf.int32)})
     """
 
-    def __init__(self, config: BertConfig | Mapping[str, Any], seed: int | None = 0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        config: BertConfig | Mapping[str, Any],
+        seed: int | None = 0,
+        *,
+        tensor: Group | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(config, Mapping):
             config = BertConfig.from_dict(dict(config))
         self.config = config
         self.load_report: LoadReport | None = None
-        self.encoder = _build_encoder(config)
+        self.encoder = _build_encoder(config, tensor)
         self.built = True
         if seed is not None:
             self.fresh_weights(seed)
@@ -147,6 +157,7 @@ class BertBackbone(keras.Model):
         weights: bool = True,
         seed: int = 0,
         allow_missing: str | None = None,
+        tensor: Group | None = None,
         **overrides: Any,
     ) -> BertBackbone:
         """Builds the encoder of a zoo name or folder and loads its weights strictly.
@@ -157,17 +168,18 @@ class BertBackbone(keras.Model):
             weights: False for random weights of the same architecture.
             seed: Seed of random weights.
             allow_missing: Regular expression of weight names that may start from random values.
+            tensor: Workers that split every encoder layer.
             **overrides: Changed configuration values, such as `hidden_dropout_prob`.
 
         Raises:
             ModelError: The model is not found, has no weights, or they do not fit.
-            ConfigError: An override is not accepted.
+            ConfigError: An override is not accepted, or the layers cannot be split over so many workers.
         """
         preset = name_or_path if isinstance(name_or_path, Preset) else resolve(name_or_path, zoo)
         config = BertConfig.from_folder(preset.folder).replace(**overrides)
         if not weights:
-            return cls(config, seed=seed)
-        backbone = cls(config, seed=None)
+            return cls(config, seed=seed, tensor=tensor)
+        backbone = cls(config, seed=None, tensor=tensor)
         found = formats.read_folder(preset.folder, config=config, parts=BACKBONE, checkpoint=preset.checkpoint)
         backbone.load_report = found.report
         log.info("%s", found.report.summary())
@@ -206,8 +218,8 @@ class BertBackbone(keras.Model):
 BACKBONE_CLASS = BertBackbone
 
 
-def _build_encoder(config: BertConfig) -> BertEncoderV2:
-    """Returns the built Model Garden encoder with our dropout and the configured epsilon."""
+def _build_encoder(config: BertConfig, tensor: Group | None) -> BertEncoderV2:
+    """Returns the built Model Garden encoder with our dropout and the configured epsilon, its layers split or not."""
     encoder = BertEncoderV2(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
@@ -223,19 +235,28 @@ def _build_encoder(config: BertConfig) -> BertEncoderV2:
     )
     # The encoder fixes epsilon at 1e-12 and has no argument for it; it is read when the layers are built.
     encoder._embedding_norm_layer.epsilon = config.layer_norm_eps
+    part = 0
+    if tensor is not None and tensor.size > 1:
+        part = tensor.rank
+        for i, block in enumerate(encoder.transformer_layers):
+            activation = ACTIVATIONS[config.hidden_act]
+            encoder.transformer_layers[i] = SplitBlock(config, tensor, activation, name=block.name)
     for block in encoder.transformer_layers:
         block._norm_epsilon = config.layer_norm_eps
     encoder._embedding_dropout = Dropout(config.hidden_dropout_prob, name="embedding_dropout")
     example = tf.zeros([1, 1], tf.int32)
     encoder({"input_word_ids": example, "input_mask": example, "input_type_ids": example})
     for block in encoder.transformer_layers:
-        _replace_dropout(block, config)
+        _replace_dropout(block, config, part)
+        if isinstance(block, SplitBlock):
+            block.mark_parts()
     return encoder
 
 
-def _replace_dropout(block: keras.layers.Layer, config: BertConfig) -> None:
+def _replace_dropout(block: keras.layers.Layer, config: BertConfig, part: int) -> None:
     attention = block._attention_layer
-    attention._dropout_layer = Dropout(config.attention_probs_dropout_prob, name="probs_dropout")
+    # The workers' heads have masks of their own; all else is the same on every worker, so its masks must be.
+    attention._dropout_layer = Dropout(config.attention_probs_dropout_prob, part, name="probs_dropout")
     # Model Garden drops the attention output at the rate of the probabilities; BERT uses the hidden rate there.
     block._attention_dropout = Dropout(config.hidden_dropout_prob, name="attention_dropout")
     block._inner_dropout_layer = Dropout(0.0, name="inner_dropout")

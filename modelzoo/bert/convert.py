@@ -136,15 +136,19 @@ def variable(root: Any, row: Weight) -> Any:
 
 
 def assign(root: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:
-    """Copies arrays in Google's layout into variables; the [hidden, heads, size] kernels are reshaped."""
+    """Copies arrays in Google's layout into variables, or this worker's part; [hidden, heads, size] is reshaped."""
+    from easytransfer.distributed.shards import assign_whole, whole_shape
+
     for row in table:
         target = variable(root, row)
-        target.assign(values[row.name].reshape(target.shape))
+        assign_whole(target, values[row.name].reshape(whole_shape(target)))
 
 
 def extract(root: Any, table: Iterable[Weight]) -> dict[str, np.ndarray]:
-    """Returns variables as arrays in Google's layout, by Google's name."""
-    return {row.name: variable(root, row).numpy().reshape(row.shape) for row in table}
+    """Returns variables as whole arrays in Google's layout, by Google's name."""
+    from easytransfer.distributed.shards import whole_value
+
+    return {row.name: whole_value(variable(root, row)).reshape(row.shape) for row in table}
 
 
 def initial_value(row: Weight, seed: int, deviation: float) -> np.ndarray:

@@ -145,6 +145,8 @@ def data_parallel(workers: Workers, folder: Path) -> None:
 class Split(Words):
     """The same network with its layers split: table and head over the replicas, the hidden block over the shards."""
 
+    splits = ("tensor",)
+
     def __init__(self, data: Group, tensor: Group) -> None:
         self.data, self.tensor = data, tensor
 
