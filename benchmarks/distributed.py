@@ -56,7 +56,7 @@ BATCH = {"a": 32, "b": 32, "c": 64, "probe": 8}
 TOKENS = 64
 MIN_STEPS, SETTLE_STEPS = 3, 2
 # For the plan only: seconds to start a subject, seconds of computing per step, MB of gradients.
-START_S = 20
+START_S = 10
 ROUGH_COMPUTE_S = {"a": 0.4, "b": 0.7, "c": 0.15, "probe": 0.02}
 ROUGH_MB = {"a": 13, "b": 44, "probe": 10}
 UNSHAPED, UNSHAPED_MBIT = "unshaped", 6000
@@ -235,8 +235,8 @@ def _measure(links: Links, cluster: Cluster, count: int, per_update: int, losses
         "steps": count,
         "examples": count * per_update,
         "seconds": seconds,
-        "sent": bytes_after["worker0"][0] - bytes_before["worker0"][0],
-        "received": bytes_after["worker0"][1] - bytes_before["worker0"][1],
+        "sent": {host: bytes_after[host][0] - bytes_before[host][0] for host in bytes_after},
+        "received": {host: bytes_after[host][1] - bytes_before[host][1] for host in bytes_after},
         "cpu": {program.name: program.cpu_seconds() - cpu_before[program.name] for program in cluster.programs},
         "peak_mb": {program.name: program.peak_mb() for program in cluster.programs},
         "losses": list(losses),
