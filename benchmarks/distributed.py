@@ -226,10 +226,11 @@ def _steps_of(cluster: Cluster, count: int, per_update: int) -> tuple[float, lis
 
 def _measure(links: Links, cluster: Cluster, count: int, per_update: int, losses: list[float]) -> Record:
     """Makes `count` steps; returns time, traffic, processor time, memory, losses so far and weight hashes."""
-    bytes_before = links.counters()
+    bytes_before, busy_before = links.counters(), _busy_seconds()
     cpu_before = {program.name: program.cpu_seconds() for program in cluster.programs}
     seconds, found = _steps_of(cluster, count, per_update)
-    bytes_after = links.counters()
+    cpu = {program.name: program.cpu_seconds() - cpu_before[program.name] for program in cluster.programs}
+    busy, bytes_after = _busy_seconds() - busy_before, links.counters()
     losses += found
     return {
         "steps": count,
@@ -237,11 +238,19 @@ def _measure(links: Links, cluster: Cluster, count: int, per_update: int, losses
         "seconds": seconds,
         "sent": {host: bytes_after[host][0] - bytes_before[host][0] for host in bytes_after},
         "received": {host: bytes_after[host][1] - bytes_before[host][1] for host in bytes_after},
-        "cpu": {program.name: program.cpu_seconds() - cpu_before[program.name] for program in cluster.programs},
+        "cpu": cpu,
+        # Share of the machine that was busy with something else.
+        "others": max(0.0, busy - sum(cpu.values())) / seconds / os.cpu_count(),
         "peak_mb": {program.name: program.peak_mb() for program in cluster.programs},
         "losses": list(losses),
         "hashes": [reply["hash"] for reply in cluster.ask(do="hash")],
     }
+
+
+def _busy_seconds() -> float:
+    """Returns the processor time of all processes of the machine, without interrupts."""
+    user, nice, system = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
 def _print_report(options: argparse.Namespace) -> None:

@@ -37,6 +37,8 @@ LOSS_TOLERANCE, BYTES_TOLERANCE, PROBE_TOLERANCE = 0.01, 0.10, 0.20
 COMPARED_STEPS = 5
 # What the processes of a job tell each other per step beside tensors.
 CONTROL_BYTES = 30_000
+# Share of the machine that other processes may use before a table says so.
+QUIET = 0.05
 
 
 def ring_bytes(sizes: dict[str, float], workers: int) -> float:
@@ -234,7 +236,10 @@ class Report:
         for record in self._failed:
             if record["subject"] in names:
                 yield f"FAILED: {record['subject']}, repeat {record['repeat']}: {record['failed'][-300:].strip()}"
-        for name in (*names, "share"):
+        busy = max((run["others"] for name in (*names, "share") for run in self._of(name, rate)), default=0.0)
+        if busy > QUIET:
+            yield f"BUSY: other processes used up to {100 * busy:.0f} % of the machine; do not trust these times."
+        for name in names:
             runs = self._of(name, rate)
             if runs and self._reference is not None and name in ("server", "float16", "sharded"):
                 off = max(map(self.loss_difference, runs))
