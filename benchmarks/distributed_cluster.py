@@ -223,6 +223,8 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
+        # With oneDNN, two einsums at a time crash some starts of a process (TensorFlow 2.20).
+        "TF_ENABLE_ONEDNN_OPTS": "0",
         "TF_NUM_INTEROP_THREADS": "2",
         "TF_NUM_INTRAOP_THREADS": "1",
         "TF_USE_LEGACY_KERAS": "1",
