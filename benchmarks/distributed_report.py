@@ -29,6 +29,7 @@ MODELS = {
     "probe": "10 MB of gradients, nothing to compute",
 }
 BASELINES = ("server", "mirrored")
+COMPARED = (*BASELINES, "horovod")
 # The float32 ring that losses are compared with: the first of these that was measured.
 REFERENCES = ("horovod", "ours", "one")
 ASYNCHRONOUS = "server"
@@ -97,7 +98,7 @@ class Report:
     """
 
     def __init__(self, records: list[Record], goodput: dict[str, float]) -> None:
-        self._goodput, self.settings = goodput, records[0]["settings"]
+        self.goodput, self.settings = goodput, records[0]["settings"]
         self.model, self.workers = self.settings["model"], self.settings["workers"]
         self._failed = [record for record in records if "failed" in record]
         self._runs = [record for record in records if "failed" not in record]
@@ -140,9 +141,9 @@ class Report:
 
     def r(self, rate: str) -> float | None:
         """Returns the communication time of the plain ring / the compute time, at the measured goodput."""
-        if self.compute is None or self.sizes is None or rate not in self._goodput:
+        if self.compute is None or self.sizes is None or rate not in self.goodput:
             return None
-        return ring_bytes(self.sizes, self.workers) * 8e-6 / self._goodput[rate] / self.compute
+        return ring_bytes(self.sizes, self.workers) * 8e-6 / self.goodput[rate] / self.compute
 
     @property
     def share(self) -> float:
@@ -190,14 +191,14 @@ class Report:
         """Returns the table of one rate; of the subject with fewer updates, or of all others."""
         r = self.r(rate)
         limit = "no limit" if rate == "unshaped" else f"{rate} Mbit/s"
-        measured = self._goodput.get(rate)
+        measured = self.goodput.get(rate)
         goodput = "not measured" if measured is None else f"{measured:.0f} Mbit/s"
         known = "unknown" if r is None else f"{r:.2f}"
         title = f"Link {limit}, goodput {goodput}, R = {known}, N = {self.workers}"
         names = [ACCUMULATED] if accumulated else [name for name in SUBJECTS if name != ACCUMULATED]
         rows = [self._row(name, rate) for name in names if self._of(name, rate)]
         header = ["subject", "step ms (range)", "examples/s", "updates/s"]
-        header += [f"/ {name} (predicted)" for name in BASELINES]
+        header += [f"/ {name} (predicted)" for name in COMPARED]
         header += ["MB sent/step (formula)", "CPU s/step", "peak MB"]
         return [title, "", *_markdown(header, rows), "", *self._notes(names, rate)] if rows else []
 
@@ -212,7 +213,7 @@ class Report:
         formula = expected_bytes(name, self.sizes, self.workers)
         mark = " !" if abs(sent - formula) > BYTES_TOLERANCE * formula + CONTROL_BYTES else ""
         ratios = []
-        for baseline in BASELINES:
+        for baseline in COMPARED:
             found = self.ratio(name, baseline, rate)
             ratios.append("-" if found is None else f"{found:.2f} ({self.predicted_ratio(name, baseline, rate)})")
         cpu = {host: statistics.median(run["cpu"][host] / run["steps"] for run in runs) for host in runs[0]["cpu"]}
@@ -287,7 +288,7 @@ def draw(reports: list[Report], path: Path) -> None:
         for row, baseline in enumerate(BASELINES):
             panel = axes[row][column]
             for name, label in SUBJECTS.items():
-                points = [(report._goodput.get(rate), report.ratio(name, baseline, rate)) for rate in report.rates()]
+                points = [(report.goodput.get(rate), report.ratio(name, baseline, rate)) for rate in report.rates()]
                 points = [(x, y) for x, y in points if x is not None and y is not None]
                 if points and name not in ("one", baseline, ACCUMULATED):
                     panel.plot(*zip(*points, strict=True), marker="o", label=label)
