@@ -226,11 +226,11 @@ def _steps_of(cluster: Cluster, count: int, per_update: int) -> tuple[float, lis
 
 def _measure(links: Links, cluster: Cluster, count: int, per_update: int, losses: list[float]) -> Record:
     """Makes `count` steps; returns time, traffic, processor time, memory, losses so far and weight hashes."""
-    bytes_before, busy_before = links.counters(), _busy_seconds()
+    bytes_before, busy_before, begin = links.counters(), _busy_seconds(), time.monotonic()
     cpu_before = {program.name: program.cpu_seconds() for program in cluster.programs}
     seconds, found = _steps_of(cluster, count, per_update)
     cpu = {program.name: program.cpu_seconds() - cpu_before[program.name] for program in cluster.programs}
-    busy, bytes_after = _busy_seconds() - busy_before, links.counters()
+    busy, wall, bytes_after = _busy_seconds() - busy_before, time.monotonic() - begin, links.counters()
     losses += found
     return {
         "steps": count,
@@ -240,7 +240,7 @@ def _measure(links: Links, cluster: Cluster, count: int, per_update: int, losses
         "received": {host: bytes_after[host][1] - bytes_before[host][1] for host in bytes_after},
         "cpu": cpu,
         # Share of the machine that was busy with something else.
-        "others": max(0.0, busy - sum(cpu.values())) / seconds / os.cpu_count(),
+        "others": max(0.0, busy - sum(cpu.values())) / wall / os.cpu_count(),
         "peak_mb": {program.name: program.peak_mb() for program in cluster.programs},
         "losses": list(losses),
         "hashes": [reply["hash"] for reply in cluster.ask(do="hash")],
