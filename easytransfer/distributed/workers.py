@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
     from easytransfer.distributed.collectives import Group
+    from easytransfer.distributed.pipeline import Stage
 
 
 class Workers:
@@ -20,6 +22,7 @@ class Workers:
         replica: Number of the model's copy this worker belongs to; it decides its rows and dropout masks.
         replicas: Number of copies.
         tensor: Workers that split every layer of this copy; None = layers are whole.
+        stage: Part of the model's depth that this worker holds; None = all.
     """
 
     rank = 0
@@ -27,6 +30,7 @@ class Workers:
     replica = 0
     replicas = 1
     tensor: Group | None = None
+    stage: Stage | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -55,6 +59,18 @@ class Workers:
     def gather_replicas(self, value: Any) -> list[Any]:
         """Returns the `value` of every copy of the model, in order; workers of one copy have the same."""
         return self.gather(value)
+
+    def sum_stages(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Returns the sum of `x` over the stages of the model."""
+        return x
+
+    def count_before(self, count: int) -> int:
+        """Returns the sum of `count` over the stages before this one."""
+        return 0
+
+    def join_stages(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the arrays of all stages, in order of the stages; all workers must ask."""
+        return arrays
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on at least one worker."""
