@@ -73,6 +73,7 @@ class Encoder:
             weights=folder is None and not model.from_scratch,
             seed=self._config.runtime.seed,
             tensor=workers.tensor,
+            stage=workers.stage,
         )
 
     def graph(self, folder: Path) -> GraphWordPiece:

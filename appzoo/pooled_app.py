@@ -25,7 +25,7 @@ class PooledApp(TargetApp):
     """Encoder, dropout on the pooled first token, one dense layer (BERT, arXiv 1810.04805, section 4.1)."""
 
     encoder: Encoder
-    splits = ("tensor",)
+    splits = ("tensor", "pipeline")
 
     def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
         """Loads tokenizer and labels from the ModelZoo and the label option, or from `folder` of a trained run."""
@@ -45,12 +45,16 @@ class PooledApp(TargetApp):
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
         backbone = self.encoder.backbone(folder, self.workers)
-        self.model = PooledModel(backbone, self.target.num_outputs, self.config.model.dropout_rate)
+        self.model = backbone
+        if backbone.stage is None or backbone.stage.is_last:
+            self.model = PooledModel(backbone, self.target.num_outputs, self.config.model.dropout_rate)
         self.model(token_batch())
         return self.model
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""
+        if isinstance(self.model, BertBackbone):
+            return self.model.layer_groups()  # of a stage before the last
         *encoder, pooler = self.model.backbone.layer_groups()
         return [*encoder, [*pooler, *self.model.head.trainable_variables]]
 

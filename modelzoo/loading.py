@@ -14,6 +14,7 @@ from easytransfer.presets.folder import read_json
 if TYPE_CHECKING:
     from easytransfer import keras
     from easytransfer.distributed.collectives import Group
+    from easytransfer.distributed.pipeline import Stage
     from easytransfer.text.wordpiece import WordPiece
 
 
@@ -58,6 +59,7 @@ def load_backbone(
     seed: int = 0,
     allow_missing: str | None = None,
     tensor: Group | None = None,
+    stage: Stage | None = None,
     **overrides: Any,
 ) -> keras.Model:
     """Builds the backbone of a zoo name or folder with its pre-trained weights, which must fit completely.
@@ -70,6 +72,7 @@ def load_backbone(
         seed: Seed of random weights.
         allow_missing: Regular expression of weight names that may start from random values.
         tensor: Workers that split every encoder layer.
+        stage: Part of the depth that this worker holds; None holds all.
         **overrides: Changed configuration values, such as `hidden_dropout_prob`.
 
     Raises:
@@ -87,6 +90,7 @@ def load_backbone(
         seed=seed,
         allow_missing=allow_missing,
         tensor=tensor,
+        stage=stage,
         **overrides,
     )
 

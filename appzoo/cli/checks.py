@@ -103,7 +103,8 @@ def check_distribution(mode: str, config: JobConfig) -> None:
     if mode == "train":
         require(backend(config.distribution))
         if not is_worker():
-            Layout(config.distribution.worker_count, config.distribution.tensor_parallel)
+            shares = config.distribution
+            Layout(shares.worker_count, shares.tensor_parallel, shares.pipeline_stages)
     elif config.distribution.workers() > 1:
         raise ConfigError(
             f"{mode} runs on one worker", received=config.distribution.workers(), fix="use --workerCount=1"

@@ -220,6 +220,17 @@ class DistributionConfig(ConfigModel):
     tensor_parallel: int = setting(
         1, "Workers that split the heads and feed-forward units of each encoder layer.", advanced=True, modes="T", ge=1
     )
+    pipeline_stages: int = setting(
+        1, "Workers that share the encoder's layers from bottom to top.", advanced=True, modes="T", ge=1
+    )
+    micro_batches: int = setting(
+        4,
+        "Parts of a batch that go through the stages of a pipeline one after the other.",
+        advanced=True,
+        aliases=("num_splits",),
+        modes="T",
+        ge=1,
+    )
     worker_count: int = setting(1, "Worker processes.", modes="TEPS", ge=1)
     min_workers: int = setting(
         0,

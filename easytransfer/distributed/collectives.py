@@ -4,6 +4,9 @@ Gradient convention: inside a group that splits a layer, the loss is computed on
 between data-parallel replicas losses differ and their gradients are summed. Horovod's own gradients follow no single
 convention (for the sum of the ranks' losses, all-gather gives 1/N of it and reduce-scatter N times it), so every
 function here defines its own. Every collective has an explicit name, the same on all ranks of its group.
+
+TensorFlow takes Horovod's operations for pure functions. In a graph, one whose input is a constant is computed by one
+rank while it optimizes the graph, which hangs; one whose result is not used is left out. Callers must do neither.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.distributed.collectives import Group, all_gather_first, horovod
+from easytransfer.distributed.collectives import Group, all_gather_first, all_reduce, horovod
 from easytransfer.distributed.layout import Layout
+from easytransfer.distributed.pipeline import Stage
 from easytransfer.distributed.reducer import GradientReducer
 from easytransfer.distributed.shards import shard_of
 from easytransfer.distributed.workers import Workers
@@ -24,6 +25,8 @@ class HorovodWorkers(Workers):
 
     Args:
         tensor_parallel: Workers that split each layer.
+        pipeline_stages: Workers that split the depth.
+        micro_batches: See `Stage`.
         wire_dtype: See `GradientReducer`.
         bucket_mb: See `GradientReducer`.
         sparse: See `GradientReducer`.
@@ -36,6 +39,8 @@ class HorovodWorkers(Workers):
         self,
         *,
         tensor_parallel: int = 1,
+        pipeline_stages: int = 1,
+        micro_batches: int = 1,
         wire_dtype: str = "float32",
         bucket_mb: float = 8.0,
         sparse: str = "auto",
@@ -46,19 +51,26 @@ class HorovodWorkers(Workers):
         hvd = horovod()
         size = int(os.environ.get("HOROVOD_SIZE", 0)) or None
         sets: dict[tuple[int, ...], Any] = {}
-        if tensor_parallel > 1 and size is not None:
-            layout = Layout(size, tensor_parallel)
-            wanted = [ranks for kind in ("data", "tensor") for ranks in layout.groups(kind)]
+        if tensor_parallel * pipeline_stages > 1 and size is not None:
+            layout = Layout(size, tensor_parallel, pipeline_stages)
+            wanted = [ranks for kind in ("data", "tensor", "pipeline", "link") for ranks in layout.groups(kind)]
             sets = {ranks: hvd.ProcessSet(ranks) for ranks in wanted if 1 < len(ranks) < size}
         hvd.init(process_sets=list(sets.values()))
         self.rank, self.size, self.local_size = hvd.rank(), hvd.size(), hvd.local_size()
-        self.layout = Layout(self.size, tensor_parallel)
+        self.layout = Layout(self.size, tensor_parallel, pipeline_stages)
         self._share_cores()
         sets[tuple(range(self.size))] = hvd.global_process_set
         self.everyone = self._group("all", tuple(range(self.size)), sets)
         self.data = self._own_group("data", sets)
         self.tensor = self._own_group("tensor", sets)
         self.replica, self.replicas = self.data.rank, self.data.size
+        self._pipeline = self._own_group("pipeline", sets)
+        if pipeline_stages > 1:
+            number, links = self._pipeline.rank, zip(self._pipeline.ranks, self._pipeline.ranks[1:], strict=False)
+            groups = {pair: self._group(f"link{i}", pair, sets) for i, pair in enumerate(links) if self.rank in pair}
+            before = next((group for group in groups.values() if group.rank == 1), None)
+            after = next((group for group in groups.values() if group.rank == 0), None)
+            self.stage = Stage(number, pipeline_stages, before, after, micro_batches)
         self.reduce = GradientReducer(self.data, bucket_mb=bucket_mb, wire_dtype=wire_dtype, sparse=sparse)
         self._hvd, self._exchanges = hvd, 0
 
@@ -105,8 +117,29 @@ class HorovodWorkers(Workers):
 
     def gather_replicas(self, value: Any) -> list[Any]:
         """Returns the `value` of every copy of the model; see `Workers`."""
-        values = self.gather(value if self.tensor.rank == 0 else None)
-        return [values[self.layout.rank(0, replica, 0)] for replica in range(self.replicas)]
+        # Outputs are on the last stage, the same on all its shards.
+        last = self.layout.pipeline_stages - 1
+        speakers = [self.layout.rank(last, replica, 0) for replica in range(self.replicas)]
+        values = self.gather(value if self.rank in speakers else None)
+        return [values[rank] for rank in speakers]
+
+    def sum_stages(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Returns the sum of `x` over the stages of the model."""
+        return all_reduce(x, self._pipeline, name)
+
+    def count_before(self, count: int) -> int:
+        """Returns the sum of `count` over the stages before this one."""
+        counts = self.gather(count)
+        return sum(counts[rank] for rank in self._pipeline.ranks[: self._pipeline.rank])
+
+    def join_stages(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the arrays of all stages, in order of the stages; all workers must ask."""
+        if self.stage is None:
+            return arrays
+        own = arrays if self.replica == 0 and self.tensor.rank == 0 else {}
+        names = dict.fromkeys(name for names in self.gather(list(own)) for name in names)
+        # One by one: together they may be larger than a message can be.
+        return {name: next(a for a in self.gather(own.get(name)) if a is not None) for name in names}
 
     def check_same(self, what: str, value: str) -> None:
         """Makes sure that all workers have the same value; see `Workers`."""

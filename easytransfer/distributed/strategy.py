@@ -128,6 +128,8 @@ def open_workers(distribution: DistributionConfig) -> Workers:
 
     return HorovodWorkers(
         tensor_parallel=distribution.tensor_parallel,
+        pipeline_stages=distribution.pipeline_stages,
+        micro_batches=distribution.micro_batches,
         wire_dtype=distribution.wire_dtype,
         bucket_mb=distribution.bucket_mb,
         sparse=distribution.sparse_gradients,

@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import tensorflow as tf
 
     from easytransfer.distributed.collectives import Group
+    from easytransfer.distributed.pipeline import Stage
 
 
 class Workers:
@@ -22,6 +24,7 @@ class Workers:
         replicas: Number of copies.
         bytes_per_step: Bytes of dense gradients that each worker sends in a step; known when the first one is traced.
         tensor: Workers that split every layer of this copy; None = layers are whole.
+        stage: Part of the model's depth that this worker holds; None = all.
     """
 
     rank = 0
@@ -30,6 +33,7 @@ class Workers:
     replicas = 1
     bytes_per_step: float = 0.0
     tensor: Group | None = None
+    stage: Stage | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -58,6 +62,18 @@ class Workers:
     def gather_replicas(self, value: Any) -> list[Any]:
         """Returns the `value` of every copy of the model, in order; workers of one copy have the same."""
         return self.gather(value)
+
+    def sum_stages(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Returns the sum of `x` over the stages of the model."""
+        return x
+
+    def count_before(self, count: int) -> int:
+        """Returns the sum of `count` over the stages before this one."""
+        return 0
+
+    def join_stages(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the arrays of all stages, in order of the stages; all workers must ask."""
+        return arrays
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is true on at least one worker."""

@@ -34,6 +34,17 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
         _scopes.pop()
 
 
+@contextmanager
+def dropout_part(part: int) -> Iterator[None]:
+    """Gives the `Dropout`s inside other seeds than those of other parts of a step, inside `dropout_seed`.
+
+    Args:
+        part: Number of the part, from 1.
+    """
+    with dropout_seed(tf.random.experimental.stateless_fold_in(_scopes[-1].seed, part)):
+        yield
+
+
 @keras.utils.register_keras_serializable(package="easytransfer")
 class Dropout(keras.layers.Layer):
     """Sets inputs to zero with probability `rate` in training and scales the rest by 1 / (1 - rate).

@@ -7,6 +7,7 @@ update -> averaged weights. Nothing in it waits for the host.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -77,7 +78,10 @@ class Engine:
             settings = train.model_copy(update=task.optimizer_settings(name))
             self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors)
             self.schedules[name] = build_schedule(settings, total_steps)
-        self._workers = workers
+        self.workers = workers
+        # Positions of this worker's weights in the whole model.
+        start = workers.count_before(len(task.model.weights))
+        self.positions = range(start, start + len(task.model.weights))
         self._seed = runtime.seed + workers.replica
         self._pending: dict[str, _Update] | None = None
         self._loss_names: list[str] = []
@@ -151,10 +155,10 @@ class Engine:
     def training_variables(self) -> dict[str, tf.Variable]:
         """Returns everything but the model that a checkpoint must hold, by stable name.
 
-        Slots are named by the index of their variable in `task.model.weights`: Keras' own names change when a model is
-        built a second time in one process.
+        Slots are named by the index of their variable in the weights of the whole model: Keras' own names change when a
+        model is built a second time in one process.
         """
-        index = {id(variable): i for i, variable in enumerate(self.task.model.weights)}
+        index = {id(variable): i for i, variable in zip(self.positions, self.task.model.weights, strict=True)}
         result = {"engine/step": self.step, "engine/skipped": self.skipped}
         if self.loss_scale is not None:
             result["engine/loss_scale"] = self.loss_scale.value
@@ -175,6 +179,7 @@ class Engine:
             ModelError: The checkpoint was made with another optimizer, precision or averaging.
         """
         variables = self.training_variables()
+        arrays = {name: array for name, array in arrays.items() if self._is_here(name)}
         if {name: whole_shape(v) for name, v in variables.items()} != {name: a.shape for name, a in arrays.items()}:
             raise ModelError(
                 f"the optimizer state in {source} does not fit",
@@ -184,6 +189,11 @@ class Engine:
             assign_whole(variable, arrays[name])
         # Checkpoints hold averaged weights as weights, and the trained ones in their place.
         self.averages.swap()
+
+    def _is_here(self, name: str) -> bool:
+        """Whether a name of `training_variables` belongs to a weight of this worker, or to none."""
+        index = re.search(r"/(\d+)(/|$)", name)
+        return index is None or int(index[1]) in self.positions
 
     # Inside --------------------------------------------------------------------------------------------------
 
@@ -264,7 +274,8 @@ class Engine:
             for gradient, variable in zip(given, self._parameters[name].variables, strict=True)
             if gradient is not None
         ]
-        *summed, vector = self._workers.reduce([*(g for g, _ in pairs), vector], [v for _, v in pairs])
+        *summed, vector = self.workers.reduce([*(g for g, _ in pairs), vector], [v for _, v in pairs])
+        vector = self.workers.sum_stages(vector, "losses")
         rest = iter(summed)
         filled = {
             name: distinct([None if g is None else next(rest) for g in given]) for name, given in gradients.items()
@@ -302,7 +313,10 @@ class Engine:
         for (name, given), weight in zip(gradients.items(), weights, strict=True):
             factor = tf.math.divide_no_nan(1.0, weight * scale)
             shards = [shard_of(variable) for variable in self._parameters[name].variables]
-            norms.append(global_norm(given, shards) * factor)
+            norm = global_norm(given, shards)
+            if self.workers.stage is not None:
+                norm = tf.sqrt(self.workers.sum_stages(tf.square(norm), f"squares_of_{name}"))
+            norms.append(norm * factor)
             if self._train.gradient_clip:
                 limit = self._train.clip_norm_value
                 factor *= limit / tf.maximum(norms[-1], limit)

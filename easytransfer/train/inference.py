@@ -28,6 +28,7 @@ class Inference:
 
     def __init__(self, task: Task, *, xla: bool = False, workers: Workers = ONE_WORKER) -> None:
         self.task, self.workers = task, workers
+        self._has_outputs = workers.stage is None or workers.stage.is_last
         options = {"reduce_retracing": True, "jit_compile": True if xla else None}
         self._outputs = tf.function(self._forward, **options)
         self._outputs_and_losses = tf.function(self._forward_with_losses, **options)
@@ -71,7 +72,7 @@ class Inference:
             found = _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
             if alone:
                 evaluator.update(_real_rows(batch, batch), found)
-            else:
+            elif self._has_outputs:
                 parts.append((_real_rows(batch, batch), found))
         if not alone:
             shares = self.workers.gather_replicas((loss, weight, parts))
@@ -85,6 +86,8 @@ class Inference:
 
     def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, tf.Tensor]:
         outputs = self.task.forward(batch)
+        if not self._has_outputs:
+            return _tensors_only(outputs), tf.zeros([2])
         total = tf.add_n([tf.cast(loss, tf.float32) for loss in self.task.losses(batch, outputs).values()])
         return _tensors_only(outputs), tf.stack([total, tf.cast(self.task.loss_weight(batch), tf.float32)])
 

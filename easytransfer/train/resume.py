@@ -64,7 +64,8 @@ class RunCheckpoints:
         self.run_dir, self.reporter = run_dir, reporter
         self.writes = writes and run_dir is not None
         # Whether variables are split over workers: then all of them take part in loading and saving.
-        self.split = any(shard_of(variable) is not None for variable in engine.task.model.weights)
+        weights, self.workers = engine.task.model.weights, engine.workers
+        self.split = self.workers.stage is not None or any(shard_of(variable) is not None for variable in weights)
 
     def start(self, progress: Progress) -> None:
         """Loads the checkpoint to continue from, or the initial weights.
@@ -77,9 +78,10 @@ class RunCheckpoints:
         if found is not None:
             self._restore(found, progress)
         elif self.train.init_checkpoint_path:
-            source = checkpoint.load_weights(self.engine.task.model, self.train.init_checkpoint_path)
+            path = checkpoint.resolve(self.train.init_checkpoint_path)
+            self._assign(checkpoint.load(path, weights_only=True))
             self.engine.averages.reset()
-            self.reporter.message(f"initial weights from {source}")
+            self.reporter.message(f"initial weights from {path}")
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, points to it and deletes old ones."""
@@ -89,6 +91,7 @@ class RunCheckpoints:
         with self.engine.averages.applied():
             weights = named_arrays(self.engine.task.model.weights)
             training = {name: whole_value(variable) for name, variable in self.engine.training_variables().items()}
+            weights, training = self.workers.join_stages(weights), self.workers.join_stages(training)
         # Also where nothing is written: all workers must agree on whether there is something to save.
         progress.saved_step = progress.step
         if not self.writes:
@@ -135,12 +138,19 @@ class RunCheckpoints:
                     received=now,
                     fix="resume with the same table, batch size, accumulation and seed, or start a new run",
                 )
-        assign_arrays(self.engine.task.model.weights, found.weights, str(found.path))
+        self._assign(found)
         self.engine.restore(found.training, str(found.path))
         self.engine.task.restore_state(state["task"])
         progress.best.restore(state["best"])
         progress.step = progress.saved_step = state["step"]
         progress.metrics, progress.evaluated_step = state["metrics"], state["evaluated_step"]
+
+    def _assign(self, found: checkpoint.Checkpoint) -> None:
+        """Sets the model's weights, or those of this worker's stage."""
+        weights, positions = found.weights, self.engine.positions
+        if self.workers.stage is not None:
+            weights = dict(list(weights.items())[positions.start : positions.stop])
+        assign_arrays(self.engine.task.model.weights, weights, str(found.path))
 
     def _course(self) -> dict[str, Any]:
         """What must be the same when a run is resumed."""

@@ -12,6 +12,7 @@ from easytransfer import keras
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 
 if TYPE_CHECKING:
+    from easytransfer.distributed.pipeline import Stage
     from easytransfer.train.engine import Engine
 
 # A batch maps names to arrays whose first axis is the example. Every batch carries `example_weight` [batch] float32,
@@ -52,7 +53,8 @@ class Task(abc.ABC):
         ...         return MeanSquaredError()
     """
 
-    # How the model can be split over workers: `tensor`.
+    # How the model can be split over workers: `tensor` for its layers, `pipeline` for its depth. On a stage that is not
+    # the last one `forward` returns `{"sent": what Stage.send returned}`, and `train_step` is the one below.
     splits: ClassVar[tuple[str, ...]] = ()
 
     model: keras.Model
@@ -109,6 +111,8 @@ class Task(abc.ABC):
         Returns:
             Summed losses by name, for the log; each is divided by the weight of the first optimizer updated.
         """
+        if self.workers.stage is not None:
+            return self._stage_step(engine, batch, self.workers.stage)
         with tf.GradientTape() as tape:
             outputs = self.forward(batch, training=True)
             losses = self.losses(batch, outputs)
@@ -116,6 +120,22 @@ class Task(abc.ABC):
         variables = engine.variables()
         engine.update(tape.gradient(objective, variables), self.loss_weight(batch))
         return losses
+
+    def _stage_step(self, engine: Engine, batch: Batch, stage: Stage) -> dict[str, tf.Tensor]:
+        """Computes one batch on a stage of a pipeline; the losses of the last stage, added up, are the step's."""
+
+        def objective(part: Batch) -> tf.Tensor:
+            outputs = self.forward(part, training=True)
+            if not stage.is_last:
+                return tf.reduce_sum(outputs["sent"])
+            return engine.scale(tf.add_n(list(self.losses(part, outputs).values())))
+
+        total, gradients = stage.step(batch, objective, engine.variables())
+        if not stage.is_last:
+            engine.update(gradients, stage.zero)
+            return {"loss": stage.zero}
+        engine.update(gradients, self.loss_weight(batch))
+        return {"loss": total / engine.scale(tf.ones([]))}
 
     def state(self) -> dict[str, Any]:
         """Returns extra JSON-able state of the method that belongs into the checkpoint."""

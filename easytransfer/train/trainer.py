@@ -159,18 +159,20 @@ class Trainer:
 
 def _check_split(task: Task, runtime: RuntimeConfig) -> None:
     """Refuses to split a model that cannot be split."""
-    tensor = task.workers.tensor
-    if tensor is None or tensor.size == 1:
-        return
-    if "tensor" not in task.splits:
+    tensor, stage = task.workers.tensor, task.workers.stage
+    shards, stages = 1 if tensor is None else tensor.size, 1 if stage is None else stage.stages
+    for kind, option, count in (("tensor", "tensor_parallel", shards), ("pipeline", "pipeline_stages", stages)):
+        if count > 1 and kind not in task.splits:
+            accepted = [f"{name} parallelism" for name in task.splits] or "data parallelism only"
+            raise ConfigError(
+                f"the model of {type(task).__name__} cannot be split so",
+                received=f"distribution.{option}={count}",
+                accepted=accepted,
+                fix=f"set distribution.{option}=1",
+            )
+    if shards * stages > 1 and compiles(runtime):
         raise ConfigError(
-            f"the model of {type(task).__name__} has no layers to split",
-            received=f"distribution.tensor_parallel={tensor.size}",
-            fix="set distribution.tensor_parallel=1",
-        )
-    if compiles(runtime):
-        raise ConfigError(
-            f"layers split over {tensor.size} workers cannot be compiled with XLA",
+            f"a model split over {shards * stages} workers cannot be compiled with XLA",
             received=f"enable_xla={runtime.enable_xla}, mixed_precision={runtime.mixed_precision}",
-            fix="set enable_xla=false; on this CPU mixed_precision=bfloat16 needs XLA, too",
+            fix="set enable_xla=false and another mixed_precision than bfloat16",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,16 @@ from official.nlp.modeling.networks.bert_encoder import BertEncoderV2
 
 from easytransfer import keras
 from easytransfer.distributed.collectives import Group
+from easytransfer.distributed.pipeline import Stage
 from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import Dropout
 from easytransfer.presets import Preset, resolve
 from easytransfer.presets.load_report import LoadReport
 from modelzoo.bert import formats
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import BACKBONE, assign, extract, initial_value, variable, weight_table
+from modelzoo.bert.convert import BACKBONE, Weight, assign, extract, initial_value, variable, weight_table
 from modelzoo.bert.split import SplitBlock
+from modelzoo.bert.stage import StageEncoder
 
 if TYPE_CHECKING:
     from easytransfer.text.wordpiece import WordPiece
@@ -50,6 +53,7 @@ class BertBackbone(keras.Model):
         config: Sizes and settings.
         seed: Seed of the fresh weights; None leaves zeros for the caller to fill.
         tensor: Workers that split every encoder layer; see `SplitBlock`.
+        stage: Part of the depth that this worker holds; see `StageEncoder`. None holds all.
 
     Call arguments:
         inputs: `input_ids`, `input_mask` and (optional) `segment_ids`, each integer [batch, tokens], and (optional)
@@ -61,7 +65,8 @@ class BertBackbone(keras.Model):
 
     Returns:
         `sequence_output` [batch, tokens, hidden], `pooled_output` [batch, hidden] (tanh of a dense layer on the first
-        token) and `hidden_states`, a tuple of the embeddings and every layer's output; all float32.
+        token) and `hidden_states`, a tuple of the embeddings and every layer's output; all float32. Of a pipeline the
+        last stage has no `hidden_states`, the others have nothing but `sent`.
 
     Example:
         >>> backbone = BertBackbone(BertConfig(vocab_size=100, hidden_size=32, num_attention_heads=4))
@@ -74,6 +79,7 @@ class BertBackbone(keras.Model):
         seed: int | None = 0,
         *,
         tensor: Group | None = None,
+        stage: Stage | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,7 +87,8 @@ class BertBackbone(keras.Model):
             config = BertConfig.from_dict(dict(config))
         self.config = config
         self.load_report: LoadReport | None = None
-        self.encoder = _build_encoder(config, tensor)
+        self.stage = stage
+        self.encoder = _build_encoder(config, tensor, stage)
         self.built = True
         if seed is not None:
             self.fresh_weights(seed)
@@ -107,9 +114,13 @@ class BertBackbone(keras.Model):
                 outputs = self.encoder(words, training=training)
         finally:
             self.encoder._output_range = None
+        if "sent" in outputs:
+            return outputs
         pooled = tf.cast(outputs["pooled_output"], tf.float32)
         if pooled_only:
             return {"pooled_output": pooled}
+        if self.stage is not None:
+            return {"sequence_output": tf.cast(outputs["encoder_outputs"][-1], tf.float32), "pooled_output": pooled}
         states = tuple(tf.cast(x, tf.float32) for x in (outputs["word_embeddings"], *outputs["encoder_outputs"]))
         return {"sequence_output": states[-1], "pooled_output": pooled, "hidden_states": states}
 
@@ -119,16 +130,29 @@ class BertBackbone(keras.Model):
         return self.encoder.get_embedding_table()
 
     def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns variables by depth: embeddings with their LayerNorm, each encoder layer, the pooler."""
-        groups: dict[int, list[tf.Variable]] = {}
-        last = self.config.num_hidden_layers + 1
-        for row in weight_table(self.config):
-            if row.part == "pooler":
-                depth = last
-            else:
-                depth = int(row.name.split("layer_")[1].split("/")[0]) + 1 if "/layer_" in row.name else 0
-            groups.setdefault(depth, []).append(variable(self, row))
-        return [groups[depth] for depth in range(last + 1)]
+        """Returns variables by depth: embeddings with their LayerNorm, each encoder layer, the pooler.
+
+        Depths of other stages of a pipeline are empty.
+        """
+        groups: list[list[tf.Variable]] = [[] for _ in range(self.config.num_hidden_layers + 2)]
+        for row in self._table():
+            groups[self._depth(row)].append(variable(self, row))
+        return groups
+
+    def _depth(self, row: Weight) -> int:
+        if row.part == "pooler":
+            return self.config.num_hidden_layers + 1
+        return int(row.name.split("layer_")[1].split("/")[0]) + 1 if "/layer_" in row.name else 0
+
+    def _table(self) -> list[Weight]:
+        """Returns the weights that are here: all, or those of a stage."""
+        table, stage, layers = weight_table(self.config), self.stage, self.config.num_hidden_layers
+        if stage is None:
+            return table
+        depths = {depth + 1 for depth in stage.share(layers)}
+        depths |= {0} if stage.is_first else set()
+        depths |= {layers + 1} if stage.is_last else set()
+        return [row for row in table if self._depth(row) in depths]
 
     # Weights -----------------------------------------------------------------------------------------------
 
@@ -139,17 +163,17 @@ class BertBackbone(keras.Model):
             seed: Seed.
             names: Google names of the weights to set; all when None.
         """
-        table = [row for row in weight_table(self.config) if names is None or row.name in names]
+        table = [row for row in self._table() if names is None or row.name in names]
         for row in table:
             assign(self, [row], {row.name: initial_value(row, seed, self.config.initializer_range)})
 
     def export_weights(self) -> dict[str, np.ndarray]:
-        """Returns all weights by Google's names and in Google's layout."""
-        return extract(self, weight_table(self.config))
+        """Returns all weights that are here by Google's names and in Google's layout."""
+        return extract(self, self._table())
 
     def import_weights(self, values: Mapping[str, np.ndarray]) -> None:
         """Sets the weights present in `values` (Google's names and layout)."""
-        assign(self, [row for row in weight_table(self.config) if row.name in values], values)
+        assign(self, [row for row in self._table() if row.name in values], values)
 
     @classmethod
     def from_preset(
@@ -161,6 +185,7 @@ class BertBackbone(keras.Model):
         seed: int = 0,
         allow_missing: str | None = None,
         tensor: Group | None = None,
+        stage: Stage | None = None,
         **overrides: Any,
     ) -> BertBackbone:
         """Builds the encoder of a zoo name or folder and loads its weights strictly.
@@ -172,6 +197,7 @@ class BertBackbone(keras.Model):
             seed: Seed of random weights.
             allow_missing: Regular expression of weight names that may start from random values.
             tensor: Workers that split every encoder layer.
+            stage: Part of the depth that this worker holds.
             **overrides: Changed configuration values, such as `hidden_dropout_prob`.
 
         Raises:
@@ -181,8 +207,8 @@ class BertBackbone(keras.Model):
         preset = name_or_path if isinstance(name_or_path, Preset) else resolve(name_or_path, zoo)
         config = BertConfig.from_folder(preset.folder).replace(**overrides)
         if not weights:
-            return cls(config, seed=seed, tensor=tensor)
-        backbone = cls(config, seed=None, tensor=tensor)
+            return cls(config, seed=seed, tensor=tensor, stage=stage)
+        backbone = cls(config, seed=None, tensor=tensor, stage=stage)
         found = formats.read_folder(preset.folder, config=config, parts=BACKBONE, checkpoint=preset.checkpoint)
         backbone.load_report = found.report
         log.info("%s", found.report.summary())
@@ -221,9 +247,10 @@ class BertBackbone(keras.Model):
 BACKBONE_CLASS = BertBackbone
 
 
-def _build_encoder(config: BertConfig, tensor: Group | None) -> BertEncoderV2:
+def _build_encoder(config: BertConfig, tensor: Group | None, stage: Stage | None) -> BertEncoderV2:
     """Returns the built Model Garden encoder with our dropout and the configured epsilon, its layers split or not."""
-    encoder = BertEncoderV2(
+    kind = BertEncoderV2 if stage is None else partial(StageEncoder, stage)
+    encoder = kind(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         num_layers=config.num_hidden_layers,
@@ -250,6 +277,8 @@ def _build_encoder(config: BertConfig, tensor: Group | None) -> BertEncoderV2:
     example = tf.zeros([1, 1], tf.int32)
     encoder({"input_word_ids": example, "input_mask": example, "input_type_ids": example})
     for block in encoder.transformer_layers:
+        if not block.built:
+            continue  # of another stage
         _replace_dropout(block, config, part)
         if isinstance(block, SplitBlock):
             block.mark_parts()

@@ -1,4 +1,4 @@
-"""What workers of the distributed tests run: `programs.py NAME FOLDER TENSOR_PARALLEL`; writes `rank-N.npz` there."""
+"""What workers of the distributed tests run: `programs.py NAME FOLDER SHARDS STAGES`; writes `rank-N.npz` there."""
 
 from __future__ import annotations
 
@@ -213,10 +213,18 @@ def model_parallel(workers: Workers, folder: Path) -> None:
     np.savez(folder / f"rank-{workers.rank}.npz", **run_split(workers, data, tensor, folder / "run", steps=50))
 
 
+def bert_classifier(workers: Workers, folder: Path) -> None:
+    """Trains a BERT in the layout of the job."""
+    import bert
+
+    bert.run(workers, folder)
+
+
 def main() -> None:
     """Runs one program on this worker."""
-    program, folder, shards = sys.argv[1:]
-    workers = HorovodWorkers(tensor_parallel=int(shards)) if is_worker() else ONE_WORKER
+    program, folder, shards, stages = sys.argv[1:]
+    layout = {"tensor_parallel": int(shards), "pipeline_stages": int(stages), "micro_batches": 3}
+    workers = HorovodWorkers(**layout) if is_worker() else ONE_WORKER
     globals()[program](workers, Path(folder))
     workers.barrier()  # one that ended earlier would end the exchanges of the others
 
