@@ -37,11 +37,11 @@ def backend(distribution: DistributionConfig) -> str:
         ConfigError: The strategy is unknown, or several workers are asked for under one that has none.
     """
     name, workers = distribution.distribution_strategy, distribution.worker_count
-    if distribution.min_workers and distribution.tensor_parallel > 1:
+    if distribution.min_workers and distribution.tensor_parallel * distribution.pipeline_stages > 1:
         raise ConfigError(
-            "an elastic job cannot split layers: the parts of a lost worker are nowhere else",
-            received=f"min_workers={distribution.min_workers}, tensor_parallel={distribution.tensor_parallel}",
-            fix="set one of them to its default",
+            "an elastic job cannot split the model: its number of workers changes",
+            received=f"min_workers={distribution.min_workers}",
+            fix="set tensor_parallel and pipeline_stages to 1, or leave min_workers out",
         )
     if distribution.min_workers > workers:
         raise ConfigError(

@@ -132,3 +132,6 @@ def test_hosts_must_have_a_place_for_every_worker(repository, monkeypatch, capfd
     assert "the hosts have 2 slots; got '--workerCount=3'" in capfd.readouterr().err
     assert main([*words, "--set=distribution.min_workers=4"]) == 2
     assert "accepted: up to 3" in capfd.readouterr().err
+    for split in ("tensor_parallel", "pipeline_stages"):
+        assert main([*words, "--set=distribution.min_workers=1", f"--set=distribution.{split}=3"]) == 2
+        assert "an elastic job cannot split the model" in capfd.readouterr().err
