@@ -238,9 +238,9 @@ def _head_bytes(rows: int, width: int, workers: int) -> float:
     """Bytes a worker sends for `ShardedClassifier` with `rows` rows over all workers."""
     others, share = workers - 1, rows / workers
     gathered = others * share * (width + 2) * FLOAT  # features; labels and weights
-    summed = 3 * 2 * others / workers * rows * FLOAT  # largest logit, sum of exponentials, logit of the label
+    softmax = 3 * others * rows * FLOAT  # largest logit, sum of exponentials, logit of the label
     scattered = others / workers * rows * width * FLOAT  # gradient of the features
-    return gathered + summed + scattered
+    return gathered + softmax + scattered
 
 
 MODELS: dict[str, type[Model]] = {"a": TextClassifier, "b": MaskedWords, "c": ManyClasses, "probe": Probe}

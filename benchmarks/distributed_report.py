@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from easytransfer.distributed.int8_wire import BYTES_PER_NUMBER
+
 Record = dict[str, Any]
 
 # Names in tables, in the order of the tables.
@@ -20,6 +22,7 @@ SUBJECTS = {
     "overlap": "ours + overlap",
     "float16": "ours + float16 wire",
     "sharded": "ours + sharded head",
+    "int8": "ours + int8 wire",
     "accumulated": "ours + overlap, k = 4",
 }
 MODELS = {
@@ -34,8 +37,14 @@ COMPARED = (*BASELINES, "horovod")
 REFERENCES = ("horovod", "ours", "one")
 ASYNCHRONOUS = "server"
 ACCUMULATED, MICRO_BATCHES = "accumulated", 4
+# Subjects in tables of their own: they train differently.
+APART = {
+    ACCUMULATED: f"Fewer updates: one per {MICRO_BATCHES} global batches",
+    "int8": "Lossy: int8 with error feedback",
+}
 LOSS_TOLERANCE, BYTES_TOLERANCE, PROBE_TOLERANCE = 0.01, 0.10, 0.20
 COMPARED_STEPS = 5
+CURVE_POINTS = 10
 # What the processes of a job tell each other per step beside tensors.
 CONTROL_BYTES = 30_000
 # Share of the machine that other processes may use before a table says so.
@@ -60,10 +69,13 @@ def expected_bytes(subject: str, sizes: dict[str, float], workers: int) -> float
             return factor * (sizes["dense_bytes"] - sizes["tied_bytes"]) + others * sizes["tied_bytes"] + rows
         case "float16":
             return factor * sizes["dense_bytes"] / 2 + rows
+        case "int8":
+            return factor * sizes["dense_bytes"] / 4 * BYTES_PER_NUMBER + rows
         case "sharded":
             return factor * (sizes["dense_bytes"] - sizes["split_bytes"]) / 2 + rows + sizes["shared_bytes"]
         case "accumulated":
-            return factor * (sizes["dense_bytes"] + sizes["table_bytes"])
+            # Rows that several micro-batches looked up are counted twice here, and travel once.
+            return factor * sizes["dense_bytes"] + min(MICRO_BATCHES * rows, factor * sizes["table_bytes"])
     return factor * sizes["dense_bytes"] + rows
 
 
@@ -81,6 +93,7 @@ def predicted_time(subject: str, r: float, workers: int, share: float) -> tuple[
         "overlap": max(1.0, 1 / 3 + r),
         "float16": max(1.0, 1 / 3 + r / 2),
         "sharded": max(1.0, 1 / 3 + (1 - share) * r / 2),
+        "int8": max(1.0, 1 / 3 + r / 4),
         "accumulated": 1 + r / MICRO_BATCHES,
     }
     if subject == "server":
@@ -125,7 +138,7 @@ class Report:
         """Returns why a run is void, or nothing."""
         if _weights_differ(record):
             return "weights differ between ranks"
-        if record["subject"] in (ASYNCHRONOUS, ACCUMULATED, "share") or self._reference is None:
+        if record["subject"] in (ASYNCHRONOUS, *APART, "share") or self._reference is None:
             return ""
         off = self.loss_difference(record)
         # A loss that is not a number must not pass.
@@ -187,15 +200,15 @@ class Report:
         )
         return lines
 
-    def table(self, rate: str, accumulated: bool = False) -> list[str]:
-        """Returns the table of one rate; of the subject with fewer updates, or of all others."""
+    def table(self, rate: str, apart: str = "") -> list[str]:
+        """Returns the table of one rate; of one subject with a table of its own, or of all others."""
         r = self.r(rate)
         limit = "no limit" if rate == "unshaped" else f"{rate} Mbit/s"
         measured = self.goodput.get(rate)
         goodput = "not measured" if measured is None else f"{measured:.0f} Mbit/s"
         known = "unknown" if r is None else f"{r:.2f}"
         title = f"Link {limit}, goodput {goodput}, R = {known}, N = {self.workers}"
-        names = [ACCUMULATED] if accumulated else [name for name in SUBJECTS if name != ACCUMULATED]
+        names = [apart] if apart else [name for name in SUBJECTS if name not in APART]
         rows = [self._row(name, rate) for name in names if self._of(name, rate)]
         header = ["subject", "step ms (range)", "examples/s", "updates/s"]
         header += [f"/ {name} (predicted)" for name in COMPARED]
@@ -242,7 +255,7 @@ class Report:
             yield f"BUSY: other processes used up to {100 * busy:.0f} % of the machine; do not trust these times."
         for name in names:
             runs = self._of(name, rate)
-            if runs and self._reference is not None and name in ("server", "float16", "sharded"):
+            if runs and self._reference is not None and name in ("server", "float16", "sharded", "int8"):
                 off = max(map(self.loss_difference, runs))
                 yield f"Loss of {name}: at most {100 * off:.2f} % off the float32 ring after the same examples."
         if self.model == "probe":
@@ -255,6 +268,18 @@ class Report:
         verdict = "within" if abs(found - 1) <= PROBE_TOLERANCE else "NOT within"
         return f"Probe: ours without overlap / mirrored = {found:.2f}, {verdict} {100 * PROBE_TOLERANCE:.0f} %."
 
+    def _curve(self, name: str) -> list[str]:
+        """Returns the loss of one run beside the float32 ring's after the same examples."""
+        run = max((r for rate in self.rates() for r in self._of(name, rate)), key=lambda r: len(r["losses"]))
+        batches = MICRO_BATCHES if name == ACCUMULATED else 1
+        ring = [] if self._reference is None else self._reference["losses"]
+        places = [i for i in range(len(run["losses"])) if (i + 1) * batches <= len(ring)]
+        shown = places[:: max(1, len(places) // CURVE_POINTS)]
+        rows = [
+            [str((i + 1) * batches), f"{run['losses'][i]:.4f}", f"{ring[(i + 1) * batches - 1]:.4f}"] for i in shown
+        ]
+        return _markdown(["global batches", f"loss of {SUBJECTS[name]}", "loss of the float32 ring"], rows)
+
     def rates(self) -> list[str]:
         """Returns the rates measured, slowest first."""
         found = {record["rate"] for record in self._runs if record["rate"] is not None}
@@ -265,14 +290,12 @@ class Report:
         lines = self.heading()
         for rate in self.rates():
             lines += ["", *self.table(rate)]
-        fewer = [
-            line
-            for rate in self.rates()
-            for line in ("", *self.table(rate, accumulated=True))
-            if self._of(ACCUMULATED, rate)
-        ]
-        if fewer:
-            lines += ["", f"### Fewer updates: one per {MICRO_BATCHES} global batches", *fewer]
+        for name, title in APART.items():
+            rates = [rate for rate in self.rates() if self._of(name, rate)]
+            lines += ["", f"### {title}"] if rates else []
+            for rate in rates:
+                lines += ["", *self.table(rate, apart=name)]
+            lines += ["", *self._curve(name)] if rates else []
         return "\n".join(lines) + "\n"
 
 
@@ -290,7 +313,7 @@ def draw(reports: list[Report], path: Path) -> None:
             for name, label in SUBJECTS.items():
                 points = [(report.goodput.get(rate), report.ratio(name, baseline, rate)) for rate in report.rates()]
                 points = [(x, y) for x, y in points if x is not None and y is not None]
-                if points and name not in ("one", baseline, ACCUMULATED):
+                if points and name not in ("one", baseline, *APART):
                     panel.plot(*zip(*points, strict=True), marker="o", label=label)
             panel.axhline(1, color="black", linewidth=0.8)
             panel.set(

@@ -145,6 +145,10 @@ class Ours(Subject):
         if settings["sharded"]:
             self.group = self.workers.data
 
+    def __init__(self, settings: dict[str, Any], learning_rate: float) -> None:
+        super().__init__(settings, learning_rate)
+        self.workers.keep_residuals(self.model.variables)
+
     def exchange(self, gradients: Gradients, loss: tf.Tensor) -> Gradients:
         """See `Subject`."""
         if not self.settings["overlap"]:

@@ -85,14 +85,14 @@ def _options(group: Group, name: str) -> dict[str, Any]:
     return {"name": full, "ignore_name_scope": True, "process_set": group.process_set}
 
 
-def all_reduce(x: tf.Tensor, group: Group, name: str, *, largest: bool = False) -> tf.Tensor:
-    """Sums `x` over the group, or takes the largest; without a gradient rule of its own."""
+def all_reduce(x: tf.Tensor, group: Group, name: str) -> tf.Tensor:
+    """Sums `x` over the group, without a gradient rule of its own."""
     if group.size == 1:
         return x
     ops = operations()
     # Horovod knows no bfloat16.
     value = tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x
-    return tf.cast(ops._allreduce(value, op=ops.Max if largest else ops.Sum, **_options(group, name)), x.dtype)
+    return tf.cast(ops._allreduce(value, op=ops.Sum, **_options(group, name)), x.dtype)
 
 
 def grouped_all_reduce(tensors: Sequence[tf.Tensor], group: Group, name: str) -> list[tf.Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,18 @@ class HorovodWorkers(Workers):
     def bytes_per_step(self) -> float:
         """See `Workers`."""
         return self.reduce.bytes_per_step
+
+    def keep_residuals(self, variables: Sequence[tf.Variable]) -> list[tf.Variable | None]:
+        """See `GradientReducer`."""
+        return self.reduce.keep_residuals(variables)
+
+    def joined_residuals(self) -> AbstractContextManager[None]:
+        """See `GradientReducer`."""
+        return self.reduce.joined_residuals()
+
+    def share_residuals(self) -> None:
+        """See `GradientReducer`."""
+        self.reduce.share_residuals()
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives every worker the values of the first one that holds the same variables or parts."""

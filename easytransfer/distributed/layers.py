@@ -14,7 +14,6 @@ from easytransfer import keras
 from easytransfer.distributed.collectives import (
     Group,
     all_gather_first,
-    all_reduce,
     copy_to,
     reduce_from,
     reduce_scatter_first,
@@ -159,8 +158,8 @@ class ShardedClassifier(_ShardedLayer):
     """Output layer and softmax cross entropy with the classes split over data-parallel workers.
 
     The features of all workers are gathered; each computes the logits of its classes for the whole global batch; the
-    softmax takes three exchanges of one number per row (largest logit, sum of exponentials, logit of the label). The
-    gradient of the head needs no exchange at all, that of the features one reduce-scatter (the operator split of the
+    softmax takes one exchange of three numbers per row (largest own logit, sum of exponentials relative to it, logit of
+    the label). The gradient of the head needs no exchange at all, that of the features one reduce-scatter (the operator split of the
     Whale paper, arXiv 2011.09208, section 3).
 
     Args:
@@ -203,15 +202,18 @@ class ShardedClassifier(_ShardedLayer):
         def function(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
             everyone = all_gather_first(x, group, f"{name}/features")
             logits = tf.linalg.matmul(everyone, kernel) + bias
-            largest = all_reduce(tf.reduce_max(logits, 1), group, f"{name}/largest", largest=True)
+            largest = tf.reduce_max(logits, 1)
             exponentials = tf.exp(logits - largest[:, None])
-            total = all_reduce(tf.reduce_sum(exponentials, 1), group, f"{name}/total")
-            chosen = all_reduce(tf.reduce_sum(logits * target, 1), group, f"{name}/chosen")
-            losses = tf.math.log(total) + largest - chosen
+            facts = tf.stack([largest, tf.reduce_sum(exponentials, 1), tf.reduce_sum(logits * target, 1)])
+            tops, sums, chosen = tf.unstack(all_gather_first(facts[None], group, f"{name}/softmax"), num=3, axis=1)
+            top = tf.reduce_max(tops, 0)
+            total = tf.reduce_sum(sums * tf.exp(tops - top), 0)
+            losses = tf.math.log(total) + top - tf.reduce_sum(chosen, 0)
 
             def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
                 weight = all_gather_first(gradient, group, f"{name}/weight")
-                error = (exponentials / total[:, None] - target) * weight[:, None]
+                share = tf.exp(largest - top) / total
+                error = (exponentials * share[:, None] - target) * weight[:, None]
                 back = reduce_scatter_first(
                     tf.linalg.matmul(error, kernel, transpose_b=True), group, f"{name}/backward"
                 )

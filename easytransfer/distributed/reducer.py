@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import tensorflow as tf
 
 from easytransfer.distributed.collectives import Group, all_gather_first, all_reduce, grouped_all_reduce
-from easytransfer.distributed.shards import shard_of
+from easytransfer.distributed.int8_wire import BYTES_PER_NUMBER, int8_sum
+from easytransfer.distributed.shards import mark_shard, shard_of
 
-WireDtype = Literal["float32", "float16"]
+WireDtype = Literal["float32", "float16", "int8"]
 Sparse = Literal["auto", "gather", "dense"]
 
 
@@ -26,8 +28,9 @@ class GradientReducer:
         bucket_mb: Size of a bucket in MiB of float32.
         wire_dtype: Number format on the wire. In float16 each rank sends 1/size of its gradient, so that a sum of
             gradients within float16's range cannot leave it; what is lost are magnitudes below 6e-8 times the size.
+            With int8 see `int8_wire`; what rounding leaves is kept per variable and sent with the next step.
         sparse: How gradients of embeddings travel: `gather` sends looked-up rows, `dense` the whole table, `auto`
-            what is fewer bytes: rows if their number t < 2 * table rows / size.
+            what is fewer bytes: in float32 rows if all ranks together have fewer than twice the table's.
     """
 
     def __init__(
@@ -35,7 +38,45 @@ class GradientReducer:
     ) -> None:
         self.group, self.bucket_bytes = group, bucket_mb * 2**20
         self.wire_dtype, self.sparse = tf.dtypes.as_dtype(wire_dtype), sparse
+        self.bytes_per_number = BYTES_PER_NUMBER if wire_dtype == "int8" else float(self.wire_dtype.size)
         self.bytes_per_step = 0.0
+        # By id of the variable.
+        self._residuals: dict[int, tf.Variable] = {}
+
+    def keep_residuals(self, variables: Sequence[tf.Variable]) -> list[tf.Variable | None]:
+        """Makes what keeps the unsent part of each variable's gradient; None where nothing is left unsent."""
+        if self.wire_dtype != tf.int8 or self.group.size == 1:
+            return [None] * len(variables)
+        kept: list[tf.Variable | None] = []
+        for variable in variables:
+            residual = None
+            if not self._is_complete(variable):
+                residual = self._residuals[id(variable)] = tf.Variable(tf.zeros(variable.shape), trainable=False)
+                if (shard := shard_of(variable)) is not None:
+                    mark_shard(residual, shard)
+            kept.append(residual)
+        return kept
+
+    @contextmanager
+    def joined_residuals(self) -> Iterator[None]:
+        """Context in which every rank holds the sum of all ranks' residuals; afterwards each has an equal share.
+
+        A checkpoint written in it fits any number of workers, and training goes on as it would after reading it.
+        """
+        for number, residual in enumerate(self._residuals.values()):
+            residual.assign(all_reduce(residual.read_value(), self.group, f"residual_{number}"))
+        yield
+        self.share_residuals()
+
+    def share_residuals(self) -> None:
+        """Gives every rank an equal share of residuals that all of them hold as a whole."""
+        for residual in self._residuals.values():
+            residual.assign(residual / self.group.size)
+
+    def _is_complete(self, variable: tf.Variable) -> bool:
+        """Whether gradients of a variable need no sum: it is split over this very group."""
+        shard = shard_of(variable)
+        return shard is not None and shard.group.ranks == self.group.ranks
 
     def __call__(
         self, tensors: list[tf.Tensor | tf.IndexedSlices], variables: Sequence[tf.Variable]
@@ -50,20 +91,20 @@ class GradientReducer:
         result: list[tf.Tensor | None] = [None] * len(gradients)
         dense = []
         for index in reversed(range(len(gradients))):
-            shard = shard_of(variables[index])
-            if shard is not None and shard.group.ranks == self.group.ranks:
+            if self._is_complete(variables[index]):
                 result[index] = gradients[index]
             elif isinstance(gradients[index], tf.IndexedSlices):
-                result[index] = self._sum_sparse(gradients[index], f"sparse_{index}")
+                result[index] = self._sum_sparse(gradients[index], variables[index], f"sparse_{index}")
             else:
                 dense.append(index)
         numbers = sum(gradients[index].shape.num_elements() for index in dense)
-        self.bytes_per_step = 2.0 * (self.group.size - 1) / self.group.size * self.wire_dtype.size * numbers
+        self.bytes_per_step = 2.0 * (self.group.size - 1) / self.group.size * self.bytes_per_number * numbers
         for number, bucket in enumerate(self.buckets([gradients[index] for index in dense])):
             indices = [dense[position] for position in bucket]
-            for index, total in zip(
-                indices, self._sum_dense([gradients[i] for i in indices], f"bucket_{number}"), strict=True
-            ):
+            totals = self._sum_dense(
+                [gradients[i] for i in indices], [variables[i] for i in indices], f"bucket_{number}"
+            )
+            for index, total in zip(indices, totals, strict=True):
                 result[index] = total
         return [*result, all_reduce(sums, self.group, "sums")]
 
@@ -80,25 +121,42 @@ class GradientReducer:
             filled += size
         return runs
 
-    def _sum_dense(self, tensors: list[tf.Tensor], name: str) -> list[tf.Tensor]:
+    def _sum_dense(self, tensors: list[tf.Tensor], variables: list[tf.Variable], name: str) -> list[tf.Tensor]:
         if self.wire_dtype == tf.float32:
             return grouped_all_reduce(tensors, self.group, name)
+        if self.wire_dtype == tf.int8:
+            return self._sum_int8(tensors, variables, name)
         share = 1.0 / self.group.size
         packed = [tf.cast(tensor * share, self.wire_dtype) for tensor in tensors]
         summed = grouped_all_reduce(packed, self.group, name)
         return [tf.cast(total, t.dtype) * self.group.size for total, t in zip(summed, tensors, strict=True)]
 
-    def _sum_sparse(self, gradient: tf.IndexedSlices, name: str) -> tf.Tensor:
+    def _sum_int8(self, tensors: list[tf.Tensor], variables: list[tf.Variable], name: str) -> list[tf.Tensor]:
+        residuals = [self._residuals[id(variable)] for variable in variables]
+        wanted = [tf.cast(t, tf.float32) + residual for t, residual in zip(tensors, residuals, strict=True)]
+        sizes = [tensor.shape.num_elements() for tensor in tensors]
+        joined = tf.concat([tf.reshape(tensor, [-1]) for tensor in wanted], axis=0)
+        total, rest = int8_sum(joined, self.group, name)
+        for residual, part in zip(residuals, tf.split(rest, sizes), strict=True):
+            part = tf.reshape(part, residual.shape)
+            # A step that is not finite is skipped; it must not spoil those behind it.
+            residual.assign(tf.where(tf.math.is_finite(part), part, residual))
+        sums = zip(tf.split(total, sizes), tensors, strict=True)
+        return [tf.cast(tf.reshape(part, tensor.shape), tensor.dtype) for part, tensor in sums]
+
+    def _sum_sparse(self, gradient: tf.IndexedSlices, variable: tf.Variable, name: str) -> tf.Tensor:
         def gather() -> tf.Tensor:
             values = all_gather_first(gradient.values, self.group, f"{name}/values")
             indices = all_gather_first(gradient.indices, self.group, f"{name}/indices")
             return tf.convert_to_tensor(tf.IndexedSlices(values, indices, dense_shape=gradient.dense_shape))
 
         def dense() -> tf.Tensor:
-            return self._sum_dense([tf.convert_to_tensor(gradient)], f"{name}/dense")[0]
+            table = tf.ensure_shape(tf.convert_to_tensor(gradient), variable.shape)
+            return self._sum_dense([table], [variable], f"{name}/dense")[0]
 
         if self.sparse != "auto":
             return gather() if self.sparse == "gather" else dense()
-        # All ranks have batches of one shape, so they all take the same branch.
-        rows, table = tf.size(gradient.indices), tf.cast(gradient.dense_shape[0], tf.int32)
-        return tf.cond(rows * self.group.size < 2 * table, gather, dense)
+        # After several micro-batches the ranks have different numbers of rows, and all must take the same branch.
+        rows = all_reduce(tf.size(gradient.indices), self.group, f"{name}/rows")
+        # Rows travel as float32, the table in the wire's format.
+        return tf.cond(4.0 * tf.cast(rows, tf.float32) < 2.0 * self.bytes_per_number * variable.shape[0], gather, dense)

@@ -52,6 +52,17 @@ class Workers:
         """
         return tensors
 
+    def keep_residuals(self, variables: Sequence[tf.Variable]) -> list[tf.Variable | None]:
+        """Makes what keeps the part of each variable's gradient that a lossy wire has yet to send; None = nothing."""
+        return [None] * len(variables)
+
+    def joined_residuals(self) -> AbstractContextManager[None]:
+        """Context in which residuals are those of all workers together; all must enter it at the same step."""
+        return nullcontext()
+
+    def share_residuals(self) -> None:
+        """Shares residuals that every worker has read as a whole."""
+
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives every worker the chief's values."""
 

@@ -19,9 +19,10 @@ from easytransfer.data.encoded import device_arrays
 from easytransfer.distributed.devices import add_up, fill_rows, part_of
 from easytransfer.distributed.shards import assign_whole, global_norm, shard_of, whole_shape
 from easytransfer.distributed.workers import ONE_WORKER, Workers
-from easytransfer.errors import ModelError
+from easytransfer.errors import ConfigError, ModelError
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import build_optimizer, build_schedule
+from easytransfer.run.log import warn
 from easytransfer.train.averaging import AveragedWeights
 from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
 from easytransfer.train.parameters import select_parameters
@@ -32,6 +33,8 @@ Signature = dict[str, tf.TensorSpec]
 # By optimizer: scalar bool, or None for always.
 Conditions = dict[str, "tf.Tensor | None"]
 # What every step reports behind its summed losses and weights.
+# Begins the name of what a lossy wire has yet to send.
+RESIDUAL = "residual/"
 FACTS = ("grad_norm", "learning_rate", "skipped", "failed", "loss_scale")
 
 
@@ -90,6 +93,13 @@ class Engine:
         self.averages = AveragedWeights(trained, train.ema_decay)
         variables = {name: chosen.variables for name, chosen in self._parameters.items()}
         self._accumulator = Accumulator(variables) if train.num_accumulated_batches > 1 else None
+        self._residuals = list(zip(trained, workers.keep_residuals(trained), strict=True))
+        self.keeps_residuals = any(residual is not None for _, residual in self._residuals)
+        if self.keeps_residuals and self.loss_scale is not None:
+            raise ConfigError(
+                "wire_dtype=int8 keeps what it could not send, and the loss scale of float16 changes what that means",
+                fix="use mixed_precision=bfloat16 or wire_dtype=float16",
+            )
         self._make_functions(signature, compiles(runtime))
 
     # What a train step uses ----------------------------------------------------------------------------------
@@ -170,6 +180,9 @@ class Engine:
                     result[f"{name}/{index[id(variable)]}/{slot}"] = value
         for variable, average in self.averages.pairs:
             result[f"average/{index[id(variable)]}"] = average
+        for variable, residual in self._residuals:
+            if residual is not None:
+                result[f"{RESIDUAL}{index[id(variable)]}"] = residual
         return result
 
     def restore(self, arrays: dict[str, np.ndarray], source: str) -> None:
@@ -180,6 +193,7 @@ class Engine:
         """
         variables = self.training_variables()
         arrays = {name: array for name, array in arrays.items() if self._is_here(name)}
+        arrays = self._with_residuals(arrays, variables, source)
         if {name: whole_shape(v) for name, v in variables.items()} != {name: a.shape for name, a in arrays.items()}:
             raise ModelError(
                 f"the optimizer state in {source} does not fit",
@@ -187,8 +201,20 @@ class Engine:
             )
         for name, variable in variables.items():
             assign_whole(variable, arrays[name])
+        self.workers.share_residuals()
         # Checkpoints hold averaged weights as weights, and the trained ones in their place.
         self.averages.swap()
+
+    def _with_residuals(
+        self, arrays: dict[str, np.ndarray], variables: dict[str, tf.Variable], source: str
+    ) -> dict[str, np.ndarray]:
+        """Fits the residuals of a checkpoint, which depend on the wire: missing ones are zero."""
+        wanted = {name: whole_shape(v) for name, v in variables.items() if name.startswith(RESIDUAL)}
+        unused = [name for name in arrays if name.startswith(RESIDUAL) and name not in wanted]
+        if unused:
+            warn(f"{source} has gradients that wire_dtype=int8 had yet to send; without that wire they are dropped")
+        kept = {name: array for name, array in arrays.items() if name not in unused}
+        return {name: np.zeros(shape, np.float32) for name, shape in wanted.items()} | kept
 
     def _is_here(self, name: str) -> bool:
         """Whether a name of `training_variables` belongs to a weight of this worker, or to none."""
@@ -267,7 +293,8 @@ class Engine:
         return self._apply(gradients, vector, when)
 
     def _reduced(self, gradients: dict[str, Gradients], vector: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor]:
-        """Sums gradients, losses and weights over the workers; sparse gradients come out with distinct rows."""
+        """Sums gradients, losses and weights over the workers; sparse gradients travel with distinct rows."""
+        gradients = {name: distinct(given) for name, given in gradients.items()}
         pairs = [
             (gradient, variable)
             for name, given in gradients.items()
@@ -277,9 +304,7 @@ class Engine:
         *summed, vector = self.workers.reduce([*(g for g, _ in pairs), vector], [v for _, v in pairs])
         vector = self.workers.sum_stages(vector, "losses")
         rest = iter(summed)
-        filled = {
-            name: distinct([None if g is None else next(rest) for g in given]) for name, given in gradients.items()
-        }
+        filled = {name: [None if g is None else next(rest) for g in given] for name, given in gradients.items()}
         return filled, vector
 
     def _apply(self, gradients: dict[str, Gradients], vector: tf.Tensor, when: Conditions) -> tf.Tensor:

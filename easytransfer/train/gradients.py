@@ -37,6 +37,8 @@ def _distinct_rows(gradient: tf.IndexedSlices) -> tf.IndexedSlices:
 class Accumulator(tf.Module):
     """Sums of gradients, and of the vector of losses and weights, over the micro-batches of a step.
 
+    A gradient that comes as rows of a table goes out as rows: all that a micro-batch had, each once.
+
     Args:
         variables: Trained variables by optimizer.
     """
@@ -47,6 +49,11 @@ class Accumulator(tf.Module):
             name: [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in each]
             for name, each in variables.items()
         }
+        # Rows of each table that the step has touched.
+        self._touched = {
+            id(total): tf.Variable(tf.zeros(total.shape[:1], tf.bool), trainable=False)
+            for total in tf.nest.flatten(self._sums)
+        }
         # One element is enough to start from: it is broadcast against the first vector added.
         self._vector = tf.Variable(tf.zeros([1]), shape=[None], trainable=False)
 
@@ -54,12 +61,24 @@ class Accumulator(tf.Module):
         """Adds a micro-batch and returns the sums so far; a missing gradient stays missing."""
         sums: dict[str, Gradients] = {}
         for name, given in gradients.items():
-            pairs = zip(dense(given), self._sums[name], strict=True)
-            sums[name] = [None if g is None else total.assign_add(g).read_value() for g, total in pairs]
+            sums[name] = [self._added(g, total) for g, total in zip(given, self._sums[name], strict=True)]
         return sums, tf.ensure_shape(self._vector.assign(self._vector + vector).read_value(), vector.shape)
+
+    def _added(
+        self, gradient: tf.Tensor | tf.IndexedSlices | None, total: tf.Variable
+    ) -> tf.Tensor | tf.IndexedSlices | None:
+        if gradient is None:
+            return None
+        if not isinstance(gradient, tf.IndexedSlices):
+            return total.assign_add(gradient).read_value()
+        touched = self._touched[id(total)]
+        touched.scatter_update(tf.IndexedSlices(tf.fill(tf.shape(gradient.indices), True), gradient.indices))
+        rows = tf.where(touched)[:, 0]
+        values = tf.gather(total.scatter_add(gradient).read_value(), rows)
+        return tf.IndexedSlices(values, rows, dense_shape=tf.shape(total, tf.int64))
 
     def reset(self) -> None:
         """Starts the next step."""
-        for total in tf.nest.flatten(self._sums):
-            total.assign(tf.zeros_like(total))
+        for variable in [*tf.nest.flatten(self._sums), *self._touched.values()]:
+            variable.assign(tf.zeros_like(variable))
         self._vector.assign(tf.zeros([1]))

@@ -66,6 +66,7 @@ class RunCheckpoints:
         # Whether variables are split over workers: then all of them take part in loading and saving.
         weights, self.workers = engine.task.model.weights, engine.workers
         self.split = self.workers.stage is not None or any(shard_of(variable) is not None for variable in weights)
+        self.shared = self.split or engine.keeps_residuals
 
     def start(self, progress: Progress) -> None:
         """Loads the checkpoint to continue from, or the initial weights.
@@ -85,10 +86,10 @@ class RunCheckpoints:
 
     def save(self, progress: Progress) -> None:
         """Writes a checkpoint, points to it and deletes old ones."""
-        if not self.writes and not self.split:
+        if not self.writes and not self.shared:
             return
         # Evaluation and export use averaged weights, so these go into the weights file; see Engine.restore.
-        with self.engine.averages.applied():
+        with self.engine.averages.applied(), self.workers.joined_residuals():
             weights = named_arrays(self.engine.task.model.weights)
             training = {name: whole_value(variable) for name, variable in self.engine.training_variables().items()}
             weights, training = self.workers.join_stages(weights), self.workers.join_stages(training)

@@ -96,7 +96,15 @@ class Recorder:
         self.evaluations.append([metrics["loss"], metrics["accuracy"], metrics["rows"]])
 
 
-def run_training(workers: Workers, *, steps: int = 50, batch: int = 16, accumulate: int = 1) -> dict[str, np.ndarray]:
+def run_training(
+    workers: Workers,
+    *,
+    steps: int = 50,
+    batch: int = 16,
+    accumulate: int = 1,
+    folder: Path | None = None,
+    **settings: object,
+) -> dict[str, np.ndarray]:
     """Trains `steps` steps with a global batch of `batch` on all workers; returns weights, losses, evaluations."""
     per_epoch = -(-ROWS // batch)
     config = TrainConfig(
@@ -107,24 +115,33 @@ def run_training(workers: Workers, *, steps: int = 50, batch: int = 16, accumula
         num_epochs=steps / per_epoch,
         num_accumulated_batches=accumulate,
         log_step_count_steps=1,
+        **settings,
     )
     rows, shard, recorder = table(), (workers.rank, workers.size), Recorder()
     training = Batches(rows, batch // workers.size // accumulate, shuffle=True, seed=3, shard=shard, pad_multiple=1)
     held_out = Batches(rows.take(range(100)), 7, shuffle=False, shard=shard, pad_multiple=1)
-    trainer = Trainer(Words(), config, RuntimeConfig(seed=11), reporter=recorder, workers=workers)
+    trainer = Trainer(Words(), config, RuntimeConfig(seed=11), folder, recorder, workers=workers)
     trainer.fit(training, held_out)
     weights = {f"weight_{i}": variable.numpy() for i, variable in enumerate(trainer.task.model.weights)}
     return {"losses": np.array(recorder.losses), "evaluations": np.array(recorder.evaluations), **weights}
 
 
-# Settings of the reducer by scenario; `broken` sums nothing.
+# Settings of the reducer by scenario; `broken` is another reducer.
 REDUCERS = {
     "plain": {},
     "small_buckets": {"bucket_mb": 1e-4},
     "gathered": {"sparse": "gather"},
     "dense": {"sparse": "dense"},
     "float16": {"wire_dtype": "float16"},
+    "int8": {"wire_dtype": "int8"},
 }
+
+
+class SumsNothing(GradientReducer):
+    """A reducer that forgets to exchange."""
+
+    def __call__(self, tensors, variables):
+        return tensors
 
 
 def data_parallel(workers: Workers, folder: Path) -> None:
@@ -136,10 +153,46 @@ def data_parallel(workers: Workers, folder: Path) -> None:
         for name, settings in REDUCERS.items():
             workers.reduce = GradientReducer(workers.everyone, **settings)
             results[name] = run_training(workers)
-        workers.reduce = lambda tensors, variables: tensors
+        workers.reduce = SumsNothing(workers.everyone)
         results["broken"] = run_training(workers)
     arrays = {f"{name}/{key}": value for name, found in results.items() for key, value in found.items()}
     np.savez(folder / f"rank-{workers.rank}.npz", **arrays)
+
+
+INT8_STEPS, INT8_SIZES = 6, (700, 1500)
+
+
+def int8_gradients(rank: int) -> np.ndarray:
+    """Returns gradients [steps, numbers] of one rank, of very different magnitudes; one step has a NaN."""
+    random = np.random.default_rng(rank)
+    found = random.standard_normal([INT8_STEPS, sum(INT8_SIZES)]).astype(np.float32)
+    found[:, : INT8_SIZES[0]] *= 1e-3
+    if rank == 1:
+        found[3, 5] = np.nan
+    return found
+
+
+def int8_wire(workers: Workers, folder: Path) -> None:
+    """Sums given gradients in one bucket, and trains with stops in between."""
+    reduce = GradientReducer(workers.everyone, wire_dtype="int8")
+    variables = [tf.Variable(tf.zeros([n])) for n in INT8_SIZES]
+    residuals = reduce.keep_residuals(variables)
+    step = tf.function(lambda a, b: reduce([a, b, tf.zeros([1]) + a[0]], variables)[:2], autograph=False)
+    sums, kept = [], []
+    for gradient in int8_gradients(workers.rank):
+        sums.append(np.concatenate([total.numpy() for total in step(*np.split(gradient, INT8_SIZES[:1]))]))
+        kept.append(np.concatenate([residual.numpy() for residual in residuals]))
+    with reduce.joined_residuals():
+        joined = np.concatenate([residual.numpy() for residual in residuals])
+    runs = {}
+    for name, stops in {"unbroken": (50,), "stopped": (25, 50)}.items():
+        for steps in stops:
+            # A worker that starts again makes everything anew.
+            workers.reduce = GradientReducer(workers.everyone, wire_dtype="int8")
+            settings = {"save_checkpoint_steps": 25, "lr_decay": "constant", "warmup_ratio": 0.0}
+            runs[name] = run_training(workers, steps=steps, folder=folder / name, **settings)
+    trained = {f"{name}/{key}": value for name, found in runs.items() for key, value in found.items()}
+    np.savez(folder / f"rank-{workers.rank}.npz", sums=sums, residuals=kept, joined=joined, **trained)
 
 
 class Split(Words):

@@ -26,7 +26,7 @@ def test_fifty_steps_on_n_workers_equal_one_worker(run_program, workers, scenari
     np.testing.assert_allclose(several[0][f"{scenario}/losses"], alone[f"{reference}/losses"], atol=1e-5)
 
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, "float16"])
+@pytest.mark.parametrize("scenario", [*SCENARIOS, "float16", "int8"])
 @pytest.mark.parametrize("workers", [2, 4])
 def test_all_ranks_have_bit_equal_weights(run_program, workers, scenario):
     ranks = run_program("data_parallel", workers)
@@ -43,10 +43,11 @@ def test_evaluation_is_exact_with_uneven_last_batches(run_program, workers):
 
 
 @pytest.mark.parametrize("workers", [2, 4])
-def test_float16_on_the_wire_stays_close(run_program, workers):
+@pytest.mark.parametrize(("wire", "tolerance"), [("float16", 0.01), ("int8", 0.03)])
+def test_a_short_wire_format_stays_close(run_program, workers, wire, tolerance):
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
-    losses = several[0]["float16/losses"]
-    np.testing.assert_allclose(losses, alone["plain/losses"], rtol=0.01)
+    losses = several[0][f"{wire}/losses"]
+    np.testing.assert_allclose(losses, alone["plain/losses"], rtol=tolerance)
     assert not np.array_equal(losses, several[0]["plain/losses"])
 
 
