@@ -159,8 +159,8 @@ class ShardedClassifier(_ShardedLayer):
 
     The features of all workers are gathered; each computes the logits of its classes for the whole global batch; the
     softmax takes one exchange of three numbers per row (largest own logit, sum of exponentials relative to it, logit of
-    the label). The gradient of the head needs no exchange at all, that of the features one reduce-scatter (the operator split of the
-    Whale paper, arXiv 2011.09208, section 3).
+    the label). The gradient of the head needs no exchange at all, that of the features one reduce-scatter (the operator
+    split of the Whale paper, arXiv 2011.09208, section 3).
 
     Args:
         classes: Classes of the whole layer.
