@@ -6,10 +6,41 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
+from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.train.precision import compiles
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
+
+
+def traced_once(function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]], runtime: RuntimeConfig) -> Call:
+    """Returns `function` as one graph for NumPy batches of every width.
+
+    A graph of its own for the first shapes would round differently, and a job that was killed and goes on would then
+    not write the bytes of an unbroken one.
+
+    Args:
+        function: Takes tensors by name; integers may have any shape, other arrays any number of rows.
+        runtime: Says whether XLA compiles it.
+    """
+    graphs: list[tf.types.experimental.GenericFunction] = []
+
+    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
+        if not graphs:
+            specs = {name: tf.TensorSpec(_open_shape(value), value.dtype) for name, value in batch.items()}
+            options = {"input_signature": [specs], "jit_compile": True if compiles(runtime) else None}
+            graphs.append(tf.function(function, **options))
+        found = graphs[0]({name: tf.constant(value) for name, value in batch.items()})
+        return {name: value.numpy() for name, value in found.items()}
+
+    return call
+
+
+def _open_shape(value: np.ndarray) -> list[int | None]:
+    ids = value.dtype in (np.int32, np.int64)
+    return [None if ids or not axis else size for axis, size in enumerate(value.shape)]
 
 
 def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1) -> dict[str, np.ndarray]:

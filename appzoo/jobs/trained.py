@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from appzoo.base import App
 from appzoo.discovery import load_application
-from appzoo.jobs.inference import Call
+from appzoo.jobs.inference import Call, traced_once
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ModelError
 from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.train import checkpoint
-from easytransfer.train.precision import compiles, compute_precision
+from easytransfer.train.precision import compute_precision
 
 
 @dataclass
@@ -77,13 +76,6 @@ def _from_export(config: JobConfig) -> Trained:
 
 
 def model_call(app: App) -> Call:
-    """Returns the in-memory model as a function of NumPy batches, traced once for all shapes."""
-    forward = tf.function(
-        app.forward, reduce_retracing=True, jit_compile=True if compiles(app.config.runtime) else None
-    )
-
-    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        inputs = {name: tf.constant(value) for name, value in app.model_inputs(batch).items()}
-        return {name: value.numpy() for name, value in forward(inputs).items()}
-
-    return call
+    """Returns the in-memory model as a function of NumPy batches."""
+    forward = traced_once(app.forward, app.config.runtime)
+    return lambda batch: forward(app.model_inputs(batch))

@@ -14,6 +14,7 @@ import modelzoo.loading as zoo
 from appzoo import discovery
 from appzoo.base import App
 from appzoo.encoder import encode_texts, token_batch
+from appzoo.jobs.inference import traced_once
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
@@ -24,7 +25,7 @@ from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.presets import resolve
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.text.wordpiece import WordPiece
-from easytransfer.train.precision import compiles, compute_precision
+from easytransfer.train.precision import compute_precision
 from modelzoo.bert.config import BertConfig
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -221,12 +222,7 @@ def _source(
     config = module.backbone.config
     if max_length > config.max_position_embeddings:
         raise _too_long(max_length, config.max_position_embeddings)
-    forward = tf.function(module.__call__, reduce_retracing=True, jit_compile=True if compiles(runtime) else None)
-
-    def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        found = forward({column: tf.constant(value) for column, value in batch.items()})
-        return {column: value.numpy() for column, value in found.items()}
-
+    call = traced_once(module.__call__, runtime)
     return VectorSource(tokenizer, max_length, False, module._columns, call, path, name, module, config)
 
 
