@@ -70,5 +70,6 @@ def stem(b: Builder, x: Any, config: CnnConfig, *, norm: bool = True, act: bool 
         if act or not last:
             x = b.act(x, config.activation)
     if imagenet:
-        x = b.max_pool(x, 3, "same" if config.se_stem_pool else "symmetric")
+        # Only after a ReLU may the maximum see zeros that were padded.
+        x = b.max_pool(x, 3, "symmetric" if act and not config.se_stem_pool else "same")
     return x
