@@ -49,7 +49,7 @@ def next_seed(part: int = 0) -> tf.Tensor:
     """Returns the int32 [2] seed of the next random layer: inside `dropout_seed` by order of the calls, else a new one.
 
     Args:
-        part: Number of the part of a split tensor that this worker holds, which gets a seed of its own; 0 for the whole.
+        part: Number of the part of a split tensor that this worker holds, which gets its own seed; 0 for the whole.
     """
     if not _scopes:
         return tf.constant([random.getrandbits(31), random.getrandbits(31)], tf.int32)

@@ -13,7 +13,7 @@ from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
 from modelzoo.cnn.builder import Padding
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.layers import PadChannels, Shifted, ShakeDrop, ShakeShake, StochasticDepth
+from modelzoo.cnn.layers import PadChannels, ShakeDrop, ShakeShake, Shifted, StochasticDepth
 
 ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "swish": tf.nn.silu, "sigmoid": tf.nn.sigmoid}
 
