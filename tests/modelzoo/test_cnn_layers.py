@@ -45,7 +45,7 @@ def test_stochastic_depth_drops_whole_images():
 
 
 def test_shake_drop_is_the_formula_forward_and_backward():
-    """Yamada et al. 2019, equation 6: b + alpha - b alpha forward, b + beta - b beta backward, the mean in prediction."""
+    """Yamada et al. 2019, equation 6, with gate b: alpha in the forward pass, beta backward, the mean in prediction."""
     uniform, alpha, beta = draws((0, 1), (-1, 1), (0, 1))
     b = (uniform >= 0.4).astype(np.float32)
     y, (gradient,) = forward_and_gradient(ShakeDrop(0.4), IMAGES)
