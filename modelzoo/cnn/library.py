@@ -16,8 +16,14 @@ from modelzoo.cnn.layers import StochasticDepth
 from modelzoo.cnn.names import named
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_APPLICATIONS = {
+    "efficientnet": {f"efficientnet_b{i}_imagenet": f"EfficientNetB{i}" for i in range(8)},
+    "mobilenet_v2": {"mobilenet_v2_imagenet": "MobileNetV2"},
+    "densenet": {f"densenet{depth}_imagenet": f"DenseNet{depth}" for depth in (121, 169, 201)},
+}
 # What a configuration may change and still be the published body.
-_FREE = ("image_size", "dropout", "drop_path", "head_deviation", "zero_last_gamma")
+_FREE = dict.fromkeys(_APPLICATIONS, ("image_size", "dropout", "head_deviation"))
+_FREE["efficientnet"] = (*_FREE["efficientnet"], "drop_path")
 _MINIMUM_SIZE = 32
 _LIBRARY_DROP_PATH = 0.2
 _EFFICIENTNET = {
@@ -48,20 +54,16 @@ _SINGLE = {
 
 def application(config: CnnConfig) -> str | None:
     """Returns the name in `tf_keras.applications` of the network with exactly these layers, or None."""
-    variants = {f"efficientnet_b{i}_imagenet": f"EfficientNetB{i}" for i in range(8)}
-    variants |= {"mobilenet_v2_imagenet": "MobileNetV2"}
-    variants |= {f"densenet{depth}_imagenet": f"DenseNet{depth}" for depth in (121, 169, 201)}
-    free = {name: getattr(config, name) for name in _FREE}
-    for name, found in variants.items():
-        if named(name).replace(**free) == config:
+    for name, found in _APPLICATIONS.get(config.family, {}).items():
+        published = named(name)
+        if published.replace(**{field: getattr(config, field) for field in _FREE[config.family]}) == config:
             return found
     return None
 
 
 def offers(config: CnnConfig) -> bool:
     """Returns whether the library has this network for these images."""
-    plain = config.channels == 3 and config.image_size >= _MINIMUM_SIZE and not config.zero_last_gamma
-    return plain and config.family in ("efficientnet", "mobilenet_v2", "densenet") and application(config) is not None
+    return config.channels == 3 and config.image_size >= _MINIMUM_SIZE and application(config) is not None
 
 
 def features(b: KerasBuilder, images: Any, config: CnnConfig) -> Any:
