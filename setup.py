@@ -48,7 +48,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["easytransfer*", "modelzoo*", "appzoo*"]),
-    package_data={"modelzoo": ["*/presets.json", "*/README.md"], "appzoo": ["*/README.md", "*/configs/*.yaml"]},
+    package_data={"modelzoo": ["*/*.json", "*/README.md"], "appzoo": ["*/README.md", "*/configs/*.yaml"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={

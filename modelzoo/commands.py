@@ -57,7 +57,7 @@ def show(name: str, zoo: str | Path | None = None) -> dict[str, Any]:
         "name": preset.name,
         "family": family,
         "folder": str(preset.folder),
-        "parameters": family_module(family, "convert").parameter_count(config),
+        "parameters": family_module(family, "convert").parameters_in(preset.folder),
         "config": config.to_dict(),
         "files": {path.name: path.stat().st_size for path in sorted(preset.folder.iterdir()) if path.is_file()},
     }
@@ -95,7 +95,7 @@ def make_tiny(
     vocab: Sequence[str] | str | Path | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
-    """Creates a seeded two-layer model with a small vocabulary, for tests and first steps.
+    """Creates a small seeded model, of a text family with a small vocabulary, for tests and first steps.
 
     Raises:
         ModelError: The family is unknown or the folder exists.
@@ -103,5 +103,6 @@ def make_tiny(
     if family not in catalogue.families():
         raise ModelError("unknown model family", received=family, accepted=sorted(catalogue.families()))
     config = family_module(family, "tiny").write_tiny(target, seed=seed, vocab=vocab, overwrite=overwrite)
-    count = family_module(family, "convert").parameter_count(config)
-    return {"folder": str(target), "family": family, "parameters": count, "vocab": config.vocab_size, "seed": seed}
+    result = {"folder": str(target), "family": family, "seed": seed}
+    result["parameters"] = family_module(family, "convert").parameters_in(target)
+    return result | ({"vocab": config.vocab_size} if hasattr(config, "vocab_size") else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,6 @@ from easytransfer.presets import Preset, catalogue, resolve
 from modelzoo.loading import family_module, family_of, load_backbone
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from easytransfer import keras
     from easytransfer.text.wordpiece import WordPiece
 
@@ -118,7 +117,7 @@ def export_backbone(
 
 
 def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
-    """Loads a model strictly and runs it once on ids from the whole vocabulary.
+    """Loads a model strictly and runs it once on an example.
 
     Returns:
         The loaded backbone.
@@ -130,31 +129,24 @@ def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
 
     path = preset.folder / preset.checkpoint if preset.checkpoint else preset.folder
     backbone = load_backbone(path, allow_missing=allow_missing)
-    if not np.isfinite(_outputs(backbone)).all():
+    if not np.isfinite(backbone.example_outputs()).all():
         raise ModelError(f"{preset.folder} gives values that are not finite", fix="its weights are damaged")
     return backbone
-
-
-def _outputs(backbone: keras.Model) -> np.ndarray:
-    """Returns what an encoder makes of ids from its whole vocabulary."""
-    import numpy as np
-
-    length = min(8, backbone.config.max_position_embeddings)
-    ids = np.linspace(0, backbone.config.vocab_size - 1, 2 * length).astype(np.int32).reshape(2, length)
-    batch = {"input_ids": ids, "input_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
-    return backbone(batch)["pooled_output"].numpy()
 
 
 def _compare_outputs(backbone: keras.Model, target: str | Path, allow_missing: str | None) -> None:
     """Checks that the written model computes the same as the one it was made from."""
     written = forward(resolve(Path(target).resolve()), allow_missing)
     # Weights that were missing start from random values on both sides, by name and seed.
-    if not (_outputs(backbone) == _outputs(written)).all():
+    if not (backbone.example_outputs() == written.example_outputs()).all():
         raise ModelError(f"{target} computes other values than the model it was made from; do not use it")
 
 
 def _formats(preset: Preset) -> Any:
-    return family_module(family_of(preset), "formats")
+    family = family_of(preset)
+    if importlib.util.find_spec(f"modelzoo.{family}.formats") is None:
+        raise ModelError(f"models of the family {family} have one form only", fix=f"copy the folder {preset.folder}")
+    return family_module(family, "formats")
 
 
 def _read(preset: Preset, form: str, allow_missing: str | None) -> Any:

@@ -25,7 +25,17 @@ APP_CORE = {
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
 LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")
-LIGHT_MODULES = {"easytransfer", "easytransfer.errors", "easytransfer.text.wordpiece", "appzoo", "appzoo.discovery"}
+LIGHT_MODULES = {
+    "easytransfer",
+    "easytransfer.errors",
+    "easytransfer.text.wordpiece",
+    "appzoo",
+    "appzoo.discovery",
+    "modelzoo.cnn.config",
+    "modelzoo.cnn.names",
+    "modelzoo.cnn.published",
+    "modelzoo.commands",
+}
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "util", "helper"}
 FILE_LINES, FUNCTION_LINES, APP_FILES, APP_LINES = 500, 80, 10, 1500
 

@@ -86,9 +86,10 @@ def run(arguments: list[str]) -> int:
         return 0
     if verb is None or verb in MODES:
         return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
-    from appzoo.cli import parts, verbs
+    from appzoo.cli import parts, profiling, verbs
 
-    function = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}[verb]
+    functions = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}
+    function = {**functions, "profile": profiling.profile}[verb]
     if {"-h", "--help"} & set(rest):
         function(rest)  # prints its help to stdout and leaves
     with log.results_only_stdout() as stdout:

@@ -17,6 +17,7 @@ VERBS = {
     "preprocess": "Write a table of token ids.",
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
+    "profile": "Parameters, multiply-accumulates and latency of an image network.",
     "config": "Print the full default configuration of an application, or check a file.",
     "check": "Say which parts work on this machine, and how to get the others.",
 }

@@ -45,6 +45,20 @@ def dropout_part(part: int) -> Iterator[None]:
         yield
 
 
+def next_seed(part: int = 0) -> tf.Tensor:
+    """Returns the int32 [2] seed of the next random layer: inside `dropout_seed` by order of the calls, else a new one.
+
+    Args:
+        part: Number of the part of a split tensor that this worker holds, which gets its own seed; 0 for the whole.
+    """
+    if not _scopes:
+        return tf.constant([random.getrandbits(31), random.getrandbits(31)], tf.int32)
+    scope = _scopes[-1]
+    scope.calls += 1
+    seed = tf.random.experimental.stateless_fold_in(scope.seed, scope.calls)
+    return tf.random.experimental.stateless_fold_in(seed, part) if part else seed
+
+
 @keras.utils.register_keras_serializable(package="easytransfer")
 class Dropout(keras.layers.Layer):
     """Sets inputs to zero with probability `rate` in training and scales the rest by 1 / (1 - rate).
@@ -73,15 +87,7 @@ class Dropout(keras.layers.Layer):
         """Returns `inputs` with elements dropped in training, unchanged otherwise."""
         if not training or self.rate == 0:
             return inputs
-        if _scopes:
-            scope = _scopes[-1]
-            scope.calls += 1
-            seed = tf.random.experimental.stateless_fold_in(scope.seed, scope.calls)
-            if self.part:
-                seed = tf.random.experimental.stateless_fold_in(seed, self.part)
-        else:
-            seed = tf.constant([random.getrandbits(31), random.getrandbits(31)], tf.int32)
-        keep = tf.random.stateless_uniform(tf.shape(inputs), seed=seed, alg="philox") >= self.rate
+        keep = tf.random.stateless_uniform(tf.shape(inputs), seed=next_seed(self.part), alg="philox") >= self.rate
         return inputs * (tf.cast(keep, inputs.dtype) * tf.cast(1 / (1 - self.rate), inputs.dtype))
 
     def get_config(self) -> dict:

@@ -124,6 +124,13 @@ class BertBackbone(keras.Model):
         states = tuple(tf.cast(x, tf.float32) for x in (outputs["word_embeddings"], *outputs["encoder_outputs"]))
         return {"sequence_output": states[-1], "pooled_output": pooled, "hidden_states": states}
 
+    def example_outputs(self) -> np.ndarray:
+        """Returns vectors of ids from the whole vocabulary, to compare models and to see whether a file is damaged."""
+        length = min(8, self.config.max_position_embeddings)
+        ids = np.linspace(0, self.config.vocab_size - 1, 2 * length).astype(np.int32).reshape(2, length)
+        batch = {"input_ids": ids, "input_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
+        return self(batch)["pooled_output"].numpy()
+
     @property
     def embedding_table(self) -> tf.Variable:
         """Word embeddings [vocab, hidden], for heads that share them."""

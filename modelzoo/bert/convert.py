@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -123,6 +124,11 @@ def _pair(google: str, hf: str, path: str, shape: tuple[int, ...], part: Part) -
 def parameter_count(config: BertConfig, parts: Iterable[Part] = BACKBONE) -> int:
     """Returns the number of parameters of the given parts."""
     return sum(int(np.prod(row.shape)) for row in weight_table(config, parts))
+
+
+def parameters_in(folder: str | Path) -> int:
+    """Returns the number of encoder parameters of a model folder, from its configuration."""
+    return parameter_count(BertConfig.from_folder(folder))
 
 
 # Our variables ---------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""Counts the parameters of a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from easytransfer.errors import ModelError
+from easytransfer.presets.folder import read_json
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.profile import profile
+
+
+def parameters_in(folder: str | Path) -> int | None:
+    """Returns the number of weights of a model folder, moving statistics included; None for a SavedModel.
+
+    Raises:
+        ModelError: Its configuration is not valid, or lacks the number of classes.
+    """
+    config, classes = CnnConfig.from_folder(folder), read_json(Path(folder, "config.json")).get("classes")
+    if config.family == "saved_model":
+        return None
+    if not isinstance(classes, int):
+        raise ModelError(f"{folder}/config.json does not say the number of classes", received=classes)
+    found = profile(config, classes)
+    return found.parameters + found.statistics

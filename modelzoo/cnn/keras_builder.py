@@ -1,0 +1,168 @@
+"""Makes Keras layers of a network's description; start values depend only on the seed and the layer's name."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from easytransfer import keras
+from easytransfer.layers.dropout import Dropout
+from modelzoo.cnn.builder import Padding
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.layers import PadChannels, ShakeDrop, ShakeShake, Shifted, StochasticDepth
+
+ACTIVATIONS = {"relu": tf.nn.relu, "relu6": tf.nn.relu6, "swish": tf.nn.silu, "sigmoid": tf.nn.sigmoid}
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """Returns a seed below 2**31 for the layer of this name."""
+    return zlib.crc32(f"{seed}/{name}".encode()) & 0x7FFFFFFF
+
+
+def conv_start(config: CnnConfig, seed: int, name: str) -> keras.initializers.Initializer:
+    """Returns the start values of a convolution: normal, variance 2 / fan (He et al. 2015, arXiv 1502.01852)."""
+    mode = config.conv_init.removeprefix("he_")
+    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal", seed=layer_seed(seed, name))
+
+
+def dense_start(inputs: int, seed: int, name: str, deviation: float | None) -> keras.initializers.Initializer:
+    """Returns the start values of a dense layer: uniform in +-1/sqrt(inputs), or normal when a deviation is given."""
+    number = layer_seed(seed, name)
+    if deviation is None:
+        return keras.initializers.RandomUniform(-(inputs**-0.5), inputs**-0.5, seed=number)
+    return keras.initializers.RandomNormal(stddev=deviation, seed=number) if deviation else keras.initializers.Zeros()
+
+
+@dataclass(frozen=True)
+class KerasBuilder:
+    """Builder (see `builder.py`) whose tensors are symbolic Keras tensors.
+
+    Attributes:
+        config: Start values, batch normalisation.
+        seed: Seed of the start values.
+    """
+
+    config: CnnConfig
+    seed: int
+
+    def conv(
+        self,
+        x: Any,
+        filters: int,
+        kernel: int,
+        name: str,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        padding: Padding = "symmetric",
+    ) -> Any:
+        """See `Builder`."""
+        if padding == "symmetric":
+            # At stride 1 both rules are one, and at other strides Keras' own would pad one side only.
+            padding = "same"
+            if stride > 1 and kernel > 1:
+                x, padding = keras.layers.ZeroPadding2D(kernel // 2)(x), "valid"
+        start = conv_start(self.config, self.seed, name)
+        layer = keras.layers.Conv2D(
+            filters,
+            kernel,
+            stride,
+            padding,
+            groups=groups,
+            use_bias=bias,
+            kernel_initializer=start,
+            name=name,
+        )
+        return layer(x)
+
+    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1) -> Any:
+        """See `Builder`."""
+        start = conv_start(self.config, self.seed, name)
+        return keras.layers.DepthwiseConv2D(
+            kernel, stride, "same", use_bias=False, depthwise_initializer=start, name=name
+        )(x)
+
+    def norm(self, x: Any, name: str, *, last: bool = False) -> Any:
+        """See `Builder`."""
+        return keras.layers.BatchNormalization(
+            momentum=self.config.norm_momentum,
+            epsilon=self.config.norm_epsilon,
+            gamma_initializer="zeros" if last and self.config.zero_last_gamma else "ones",
+            name=name,
+        )(x)
+
+    def act(self, x: Any, kind: str) -> Any:
+        """See `Builder`."""
+        return keras.layers.Activation(ACTIVATIONS[kind])(x)
+
+    def dense(self, x: Any, units: int, name: str) -> Any:
+        """See `Builder`."""
+        last = name == "logits"
+        start = dense_start(x.shape[-1], self.seed, name, self.config.head_deviation if last else None)
+        # Logits are float32 in mixed precision too.
+        dtype = "float32" if last else None
+        return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype=dtype)(x)
+
+    def flatten(self, x: Any) -> Any:
+        """See `Builder`."""
+        return keras.layers.Flatten()(x)
+
+    def max_pool(self, x: Any, size: int, padding: Padding) -> Any:
+        """See `Builder`."""
+        if padding == "symmetric":
+            # Zeros are no more than any value after a ReLU, which comes before every padded maximum.
+            x, padding = keras.layers.ZeroPadding2D(size // 2)(x), "valid"
+        return keras.layers.MaxPooling2D(size, 2, padding)(x)
+
+    def mean_pool(self, x: Any, padding: Padding = "same") -> Any:
+        """See `Builder`."""
+        return keras.layers.AveragePooling2D(2, 2, padding)(x)
+
+    def global_mean(self, x: Any, keep: bool = False) -> Any:
+        """See `Builder`."""
+        return keras.layers.GlobalAveragePooling2D(keepdims=keep)(x)
+
+    def add(self, x: Any, y: Any) -> Any:
+        """See `Builder`."""
+        return keras.layers.Add()([x, y])
+
+    def scale(self, x: Any, gate: Any) -> Any:
+        """See `Builder`."""
+        return keras.layers.Multiply()([x, gate])
+
+    def concat(self, parts: Sequence[Any]) -> Any:
+        """See `Builder`."""
+        return keras.layers.Concatenate()(list(parts))
+
+    def pad_channels(self, x: Any, width: int) -> Any:
+        """See `Builder`."""
+        return x if x.shape[-1] == width else PadChannels(width)(x)
+
+    def shifted(self, x: Any, shift: int, stride: int) -> Any:
+        """See `Builder`."""
+        return Shifted(shift, stride)(x)
+
+    def dropout(self, x: Any, rate: float) -> Any:
+        """See `Builder`."""
+        return Dropout(rate)(x) if rate else x
+
+    def drop_path(self, x: Any, rate: float) -> Any:
+        """See `Builder`."""
+        return StochasticDepth(rate)(x) if rate else x
+
+    def shake_drop(self, x: Any, rate: float) -> Any:
+        """See `Builder`."""
+        return ShakeDrop(rate)(x) if rate else x
+
+    def shake_shake(self, x: Any, y: Any) -> Any:
+        """See `Builder`."""
+        return ShakeShake()([x, y])
+
+    def channels(self, x: Any) -> int:
+        """See `Builder`."""
+        return int(x.shape[-1])

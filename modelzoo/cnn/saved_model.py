@@ -1,0 +1,95 @@
+"""Image networks that come as SavedModels: local folders, or addresses that tensorflow-hub downloads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from easytransfer import keras
+from easytransfer.errors import ModelError
+from modelzoo.cnn.config import CnnConfig
+
+FOLDER = "saved_model"
+
+
+def resolve_handle(handle: str) -> str:
+    """Returns the folder of a SavedModel, downloading it when `handle` is an address.
+
+    Raises:
+        ModelError: The address cannot be reached, or the folder holds no SavedModel.
+    """
+    import tensorflow_hub as hub
+
+    if handle.startswith(("http://", "https://")):
+        try:
+            return hub.resolve(handle)
+        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            raise ModelError(
+                f"the SavedModel {handle} cannot be downloaded: {error}",
+                fix="check the address and the network, or download it elsewhere and give its folder",
+            ) from None
+    if not Path(handle, "saved_model.pb").is_file():
+        raise ModelError(f"{handle} is not a SavedModel", accepted="a folder with saved_model.pb, or a hub address")
+    return handle
+
+
+def features(images: Any, config: CnnConfig) -> Any:
+    """Adds a SavedModel: images to [batch, width].
+
+    It must be callable and give one tensor, [batch, width] or [batch, height, width, channels], which is averaged, or a
+    dict with `features`. Its weights train when `config.trainable` is set; it runs in float32.
+
+    Raises:
+        ModelError: The SavedModel is not found, or not of this form.
+    """
+    layer = SavedModelLayer(str(config.handle), trainable=config.trainable, dtype="float32", name="saved_model")
+    try:
+        outputs = layer(images)
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        reason = str(error).strip().splitlines()[0]
+        size = f"[batch, {config.image_size}, {config.image_size}, {config.channels}]"
+        raise ModelError(f"{config.handle} does not take images {size}: {reason}", fix="set image_size") from None
+    return keras.layers.GlobalAveragePooling2D()(outputs) if outputs.shape.rank == 4 else outputs
+
+
+@keras.utils.register_keras_serializable(package="easytransfer")
+class SavedModelLayer(keras.layers.Layer):
+    """A SavedModel as a layer, by way of tensorflow-hub.
+
+    Args:
+        handle: Folder or address.
+
+    Raises:
+        ModelError: The SavedModel is not found, or cannot be called.
+    """
+
+    def __init__(self, handle: str, **kwargs: Any) -> None:
+        import tensorflow_hub as hub
+
+        super().__init__(**kwargs)
+        self.handle = handle
+        folder = resolve_handle(handle)
+        try:
+            self.body = hub.KerasLayer(folder, trainable=self.trainable, dtype="float32", name="body")
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            raise ModelError(
+                f"{handle} cannot be used as a layer: {str(error).splitlines()[0]}",
+                accepted="a SavedModel that can be called, such as `model.export` or `tf.saved_model.save` write",
+            ) from None
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """See `features`."""
+        outputs = self.body(inputs, training=bool(training) and self.trainable)
+        if isinstance(outputs, dict):
+            if "features" not in outputs:
+                raise ModelError(f"{self.handle} gives no features", received=", ".join(sorted(outputs)))
+            outputs = outputs["features"]
+        if outputs.shape.rank not in (2, 4) or outputs.shape[-1] is None:
+            raise ModelError(f"{self.handle} gives no vectors or feature maps", received=str(outputs.shape))
+        return outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what rebuilds the layer."""
+        return {**super().get_config(), "handle": self.handle}
