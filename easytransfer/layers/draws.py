@@ -12,7 +12,7 @@ class RowDraws:
     micro-batch: a resumed run repeats them, and N workers draw for their rows what one worker would draw for them.
 
     Args:
-        seed: int32 [2], different in every micro-batch, the same on every worker.
+        seed: int32 [2], not negative, different in every micro-batch, the same on every worker.
         rows: Rows here, a scalar.
         first: Place of the first row in the global micro-batch.
         stride: Places from one row to the next: how many shares the micro-batch is cut into.
@@ -40,4 +40,6 @@ class RowDraws:
 
     def _next(self) -> tf.Tensor:
         self._calls += 1
-        return tf.random.experimental.stateless_fold_in(self._seed, self._calls)
+        # XLA's default algorithm is another one, and it takes negative seeds for other numbers.
+        key = tf.random.experimental.stateless_fold_in(self._seed, self._calls, alg="philox")
+        return tf.bitwise.bitwise_and(key, 2**31 - 1)

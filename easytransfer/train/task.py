@@ -58,6 +58,9 @@ class Task(abc.ABC):
     # the last one `forward` returns `{"sent": what Stage.send returned}`, and `train_step` is the one below.
     splits: ClassVar[tuple[str, ...]] = ()
 
+    # Columns that no evaluator reads, such as images: workers that share an evaluation do not exchange them.
+    unevaluated_columns: ClassVar[tuple[str, ...]] = ()
+
     model: keras.Model
     # Set by the trainer before `build_model`.
     workers: Workers = ONE_WORKER
