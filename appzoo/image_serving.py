@@ -9,9 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from appzoo.serving import ids_signature
 from appzoo.targets import Score
-from easytransfer.data.encoded import EncodedTable
 from easytransfer.export.servable import Signature
 from easytransfer.export.signatures import classify_signature, regress_signature
 from easytransfer.image.decode import decode
@@ -29,9 +27,18 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
     """
     model = app.config.model
 
+    def logits(images: tf.Tensor) -> tf.Tensor:
+        # Convolutions refuse a batch without rows: it gets one, whose answer is left out again.
+        rows = tf.shape(images)[0]
+        some = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
+        return app.model({"image": some}, training=False)["logits"][:rows]
+
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode)
-        return app.answer(app.model({"image": images}, training=False)["logits"])
+        return app.answer(logits(images))
+
+    def predict_ids(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": logits(image)}
 
     encoded = np.array(sample_images(model.image_size), object)
     raw = Signature(
@@ -41,12 +48,13 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         "files of JPEG, PNG, WebP or BMP images",
     )
     pixels = [decode(data, channels=model.channels, max_pixels=model.max_pixels) for data in encoded]
-    rows = EncodedTable({"image": np.stack([app.resizer(image) for image in pixels])})
-    arrays = ids_signature(app, rows)
-    signatures = {
-        "serving_default": raw,
-        "predict_ids": Signature(arrays.function, arrays.inputs, arrays.samples, "images as `encode` makes them"),
-    }
+    arrays = Signature(
+        predict_ids,
+        {"image": tf.TensorSpec([None, model.image_size, model.image_size, model.channels], tf.uint8)},
+        {"image": np.stack([app.resizer(image) for image in pixels])},
+        "images as `encode` makes them",
+    )
+    signatures = {"serving_default": raw, "predict_ids": arrays}
     if isinstance(app.target, Score):
         return {**signatures, "regress": regress_signature(raw)}
     return {**signatures, "classify": classify_signature(raw, app.target.labels.names)}
