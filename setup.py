@@ -11,6 +11,7 @@ CORE = [
     "tensorflow-hub==0.16.1",
     "tensorflow-text==2.20.*",
     "setuptools<81",
+    "pillow>=10.3",
     "sentencepiece",
     "PyYAML>=6",
     "pydantic>=2,<3",

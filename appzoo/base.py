@@ -73,7 +73,7 @@ class App(Task, abc.ABC):
         """
 
     def fit_labels(self, train: EncodedTable) -> None:
-        """Looks at the encoded training table before training, for class weights and the like."""
+        """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
 
     @property
     def labels(self) -> list[str] | None:

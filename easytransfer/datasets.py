@@ -218,7 +218,7 @@ class TableReader(Process):
                     for name, value in batch.items()
                 }
 
-        kinds = {"int": tf.int64, "float": tf.float32, "str": tf.string, "base64": tf.float32}
+        kinds = {"int": tf.int64, "float": tf.float32, "str": tf.string, "base64": tf.float32, "image": tf.string}
         signature: dict[str, Any] = {}
         for column in self.columns:
             if column.length is None:
@@ -233,7 +233,11 @@ class TableReader(Process):
 
 def column_array(column: Column, values: list[Any]) -> np.ndarray | Ragged:
     """Returns parsed cells as int64, float32 or object [rows] or [rows, length]; `*` columns ragged."""
-    dtype = {"int": np.int64, "float": np.float32, "str": object, "base64": np.float32}[column.type]
+    dtype = {"int": np.int64, "float": np.float32, "str": object, "base64": np.float32, "image": object}[column.type]
+    if column.type == "image":  # one object each, also where all are arrays of one shape
+        cells = np.empty(len(values), object)
+        cells[:] = values
+        return cells
     return Ragged.from_lists(values, dtype) if column.length is None else np.array(values, dtype)
 
 

@@ -13,6 +13,7 @@ CORE_RANKS = {
     "errors": 0, "keras": 0,
     "config": 1, "run": 1,
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
+    "image": 2,
     "pipeline": 2, "train": 3, "export": 3,
     # The Python API under the original's names: single files on top of the packages.
     "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,
@@ -21,6 +22,7 @@ CORE_RANKS = {
 APP_CORE = {
     *("base", "discovery", "jobs", "cli", "serving", "settings", "targets", "target_app", "encoder", "pooled_app"),
     *("words_app", "words_settings", "feature_config"),
+    *("image_app", "image_serving", "image_settings"),
 }
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}

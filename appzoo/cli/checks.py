@@ -16,6 +16,7 @@ from easytransfer.config.schema import ConfigModel
 from easytransfer.config.stored import require_checkpoint
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.files import part_path
+from easytransfer.data.formats import names_columns
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
@@ -25,9 +26,6 @@ from easytransfer.distributed.strategy import backend, is_worker, require
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
-
-# Table forms that carry their own column names, so that no schema is needed.
-NAMED_COLUMNS = (".csv", ".json", ".jsonl", ".parquet", ".tfrecord", ".list_tfrecord")
 
 
 def check_job(job: Job) -> None:
@@ -86,8 +84,8 @@ def _has_column_names(config: JobConfig) -> bool:
     """Returns whether all given tables name their columns themselves."""
     data = config.data
     specs = [spec for spec in (data.train_table, data.eval_table, data.input_table) if spec]
-    names = [part.strip().removesuffix(".gz") for spec in specs for part in spec.split(",")]
-    return bool(names) and (data.header == "names" or all(name.endswith(NAMED_COLUMNS) for name in names))
+    names = [part.strip() for spec in specs for part in spec.split(",")]
+    return bool(names) and (data.header == "names" or all(map(names_columns, names)))
 
 
 def _has_ids(config: JobConfig) -> bool:

@@ -15,7 +15,7 @@ from appzoo.jobs.tables import CHUNK_ROWS, output_form, quarantine_path
 from easytransfer.config.job import DataConfig, DistributionConfig, RuntimeConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.files import expand, part_path
+from easytransfer.data.files import expand, part_path, real_path
 from easytransfer.data.formats import form_of
 from easytransfer.data.joining import join_tables
 from easytransfer.data.npy_tables import NpzWriter
@@ -88,7 +88,7 @@ class Output:
         self.path = merged if data.merge else self._parts[self.index]
         self._check(self.path, runtime.overwrite)
         self._pieces = Path(f"{self.path}.pieces")
-        inputs = [[name, _stamp(Path(name))] for name in expand(data.input_table or "")]
+        inputs = [[name, _stamp(Path(real_path(name)))] for name in expand(data.input_table or "")]
         self._key = plain({**key, "inputs": inputs, "workers": self.workers, "form": self.form})
 
     def _check(self, path: Path, overwrite: bool) -> None:

@@ -102,11 +102,11 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
 
 def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
     app, tables = _load(config, folder.path)
+    app.fit_labels(tables["train"].encoded)
     app.save_assets(folder.path)
     specs = (config.data.train_table, config.data.eval_table)
     present = [device.name for device in tf.config.list_physical_devices()]
     folder.write_run(environment_record(seed=config.runtime.seed, devices=present, tables=input_files(specs)))
-    app.fit_labels(tables["train"].encoded)
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -161,6 +161,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
         config.model_dump(mode="json"), resume=config.runtime.resume, overwrite=config.runtime.overwrite
     )
     app, tables = _load(config, None, DRY_RUN_ROWS)
+    app.fit_labels(tables["train"].encoded)
     app.build_model()
     rows = tables["train"].encoded
     batch = {name: tf.constant(value) for name, value in device_arrays(rows.batch(range(min(len(rows), 2)))).items()}

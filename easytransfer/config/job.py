@@ -27,7 +27,7 @@ class DataConfig(ConfigModel):
     )
     input_schema: str | None = setting(
         None,
-        "Column declaration `name:type:length,...` with types int, float, str, base64.",
+        "Column declaration `name:type:length,...` with types int, float, str, base64, image.",
         modes="TEPS",
         required="T",
     )

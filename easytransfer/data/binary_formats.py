@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 
 from easytransfer.data.cells import MISSING_VALUE, WRONG_TYPE
-from easytransfer.data.files import open_binary
+from easytransfer.data.files import is_picture, open_binary
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import ConfigError, DataError
 
-_PROTO_LISTS = {"int": "int64_list", "float": "float_list", "str": "bytes_list", "base64": "bytes_list"}
+# Of a record in messages and among bad rows: one with a picture in it has millions.
+SHOWN_BYTES = 1000
+_PROTO_LISTS = {
+    "int": "int64_list",
+    "float": "float_list",
+    "str": "bytes_list",
+    "base64": "bytes_list",
+    "image": "bytes_list",
+}
 _LIST_TYPES = {"int64_list": "int", "float_list": "float", "bytes_list": "str"}
 
 
@@ -24,7 +32,7 @@ class TfrecordFormat(RowFormat):
     Args:
         files: The table's files.
         schema: Declared columns; None takes the features of the first record, in alphabetical order: one value makes
-            a column of single values, more make a variable-length list.
+            a column of single values, more make a variable-length list, and an encoded picture an image column.
     """
 
     def __init__(self, files: Sequence[str], schema: Schema | None) -> None:
@@ -34,8 +42,8 @@ class TfrecordFormat(RowFormat):
         """Parses a block of records in one TensorFlow call; one by one only where that fails."""
         import tensorflow as tf
 
-        kinds = {"int": tf.int64, "float": tf.float32, "str": tf.string, "base64": tf.string}
-        features = {column.name: tf.io.RaggedFeature(kinds[column.type]) for column in self.schema}
+        kinds = {"int": tf.int64, "float": tf.float32}
+        features = {column.name: tf.io.RaggedFeature(kinds.get(column.type, tf.string)) for column in self.schema}
         try:
             with tf.device("/cpu:0"):
                 found = tf.io.parse_example(tf.constant(list(records), tf.string), features)
@@ -50,7 +58,7 @@ class TfrecordFormat(RowFormat):
             if row is not None:
                 self._unwrap(i, row, problems)
         rows = [None if i in problems else row for i, row in enumerate(rows)]
-        return parse_mappings(self.schema, rows, LazyTexts(records, repr), problems)
+        return parse_mappings(self.schema, rows, LazyTexts(records, _show), problems)
 
     def _unwrap(self, i: int, row: dict[str, Any], problems: dict[int, Problem]) -> None:
         """Takes single values out of their list; an absent feature looks like an empty list."""
@@ -125,10 +133,16 @@ class TfrecordFormat(RowFormat):
             columns = []
             for name in sorted(feature):
                 kind = feature[name].WhichOneof("kind") or "bytes_list"
-                single = len(getattr(feature[name], kind).value) == 1
-                columns.append(Column(name, _LIST_TYPES[kind], 1 if single else None))  # type: ignore[arg-type]
+                values = getattr(feature[name], kind).value
+                picture = kind == "bytes_list" and len(values) == 1 and is_picture(values[0])
+                type_ = "image" if picture else _LIST_TYPES[kind]
+                columns.append(Column(name, type_, 1 if len(values) == 1 else None))  # type: ignore[arg-type]
             return Schema(tuple(columns))
         raise no_rows(file)
+
+
+def _show(record: bytes) -> str:
+    return repr(record[:SHOWN_BYTES])
 
 
 def _rows_of(ragged: Any) -> list[list[Any]]:
@@ -210,8 +224,11 @@ def _column_of(field: Any, file: str) -> Column:
         return Column(field.name, "int", length)
     if types.is_floating(kind):
         return Column(field.name, "float", length)
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return Column(field.name, "image", length)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
         return Column(field.name, "str", length)
     raise ConfigError(
-        f"column {field.name!r} of {file} has type {field.type}", accepted="integers, floats, strings, lists"
+        f"column {field.name!r} of {file} has type {field.type}",
+        accepted="integers, floats, strings, bytes of pictures, lists",
     )

@@ -25,6 +25,7 @@ LIST_LENGTH = "wrong list length"
 BAD_BASE64 = "bad base64"
 MISSING_VALUE = "missing value"
 WRONG_TYPE = "wrong type"
+NO_IMAGE = "no image"
 
 # Rows looked at one by one around a bad cell.
 _CAREFUL_ROWS = 32
@@ -58,7 +59,7 @@ def convert_cells(column: Column, cells: Sequence[str], escape: bool = False) ->
     """
     if column.type == "str" and column.length == 1:
         return ([unescape(cell) for cell in cells] if escape else list(cells)), {}
-    if column.type == "str":
+    if column.type in ("str", "image"):
         return _one_by_one(cells, lambda cell: _parse_cell(column, cell, escape))
     values = _convert_all(column, cells)
     if values is not None:
@@ -123,6 +124,8 @@ def _convert_all(column: Column, cells: Sequence[str]) -> list[Any] | None:
 
 
 def _parse_cell(column: Column, cell: str, escape: bool) -> Any:
+    if column.type == "image":
+        return _check_image(unescape(cell) if escape else cell)
     if column.type == "base64":
         return _decode_base64(column, cell)
     if column.length == 1:
@@ -213,9 +216,22 @@ def _is_uniform(column: Column, values: Sequence[Any]) -> bool:
         return False
 
 
+def _check_image(value: Any) -> Any:
+    """Returns the path, the encoded bytes or the pixels of a picture; nothing is read here."""
+    if isinstance(value, str):
+        value = value.strip()
+    if not isinstance(value, (str, bytes, np.ndarray)):
+        raise ValueError(f"{WRONG_TYPE}: expected a path, bytes or an array, got {type(value).__name__}")
+    if not len(value):
+        raise ValueError(f"{NO_IMAGE}: the cell is empty")
+    return value
+
+
 def _check_value(column: Column, value: Any) -> Any:
     if value is None:
         raise ValueError(MISSING_VALUE)
+    if column.type == "image":
+        return _check_image(value)
     if isinstance(value, bytes) and column.type != "base64":
         try:
             value = value.decode("utf-8")

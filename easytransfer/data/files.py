@@ -31,13 +31,17 @@ _SIGNATURES = {
 _BINARY_SHARE = 0.1
 _BEGINNING = 4096
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b"))
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# `arrays.npz#train` means the arrays of that file whose names end in `_train`.
+_NPZ_PART = ".npz#"
 _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
 
 
 def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     """Lists the files of a table spec: file, glob, directory, comma list or sequence of these, or file list.
 
-    Directories and globs give their visible files in sorted order (names that start with `.` or `_` are skipped).
+    Directories and globs give their visible files in sorted order (names that start with `.` or `_` are skipped). A
+    directory of pictures stands for itself, one with subdirectories of pictures for these.
 
     Raises:
         ConfigError: The spec is empty or names a table service.
@@ -64,11 +68,8 @@ def _expand_one(spec: str) -> list[str]:
             fix="export the table to TSV or TFRecord and name that file",
         )
     if os.path.isdir(spec):
-        found = [entry.path for entry in os.scandir(spec) if entry.is_file() and entry.name[0] not in "._"]
-        if not found:
-            raise DataError(f"directory {spec} has no table file")
-        return sorted(found)
-    if os.path.exists(spec):
+        return _expand_folder(spec)
+    if os.path.exists(real_path(spec)):
         return read_file_list(spec) if spec.endswith(_LIST_SUFFIXES) else [spec]
     if glob.has_magic(spec):
         found = [name for name in glob.glob(spec, recursive=True) if os.path.isfile(name)]
@@ -77,6 +78,38 @@ def _expand_one(spec: str) -> list[str]:
             return sorted(found)
         raise DataError(f"no file matches {spec}")
     raise DataError(f"table file {spec} does not exist", fix=_nearest_file(spec))
+
+
+def _expand_folder(folder: str) -> list[str]:
+    """Lists a directory: its table files; itself where it holds pictures; or its subdirectories with pictures."""
+    visible = sorted((entry for entry in os.scandir(folder) if entry.name[0] not in "._"), key=lambda e: e.name)
+    found = [entry.path for entry in visible if entry.is_file()]
+    if found and all(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
+        return [folder.rstrip("/")]
+    classes = [entry.path for entry in visible if entry.is_dir() and any(pictures_below(entry.path))]
+    if not (found or classes):
+        raise DataError(f"directory {folder} has no table file and no pictures")
+    return found or classes
+
+
+def pictures_below(folder: str) -> Iterator[str]:
+    """Yields the visible picture files in a directory and its subdirectories, in a fixed order."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] not in "._")
+        yield from (
+            os.path.join(root, n) for n in sorted(names) if n[0] not in "._" and n.lower().endswith(IMAGE_SUFFIXES)
+        )
+
+
+def real_path(name: str) -> str:
+    """Returns the file of the file system behind an entry of `expand`, without the part of an `.npz` file."""
+    before, mark, _ = name.rpartition(_NPZ_PART)
+    return before + mark[:-1] if mark else name
+
+
+def is_picture(data: bytes) -> bool:
+    """Returns whether bytes begin like a JPEG, PNG, WebP or BMP file."""
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
 
 
 def _nearest_file(spec: str) -> str | None:

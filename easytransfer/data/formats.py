@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from easytransfer.config.job import DataConfig
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
 from easytransfer.data.cells import unescape
-from easytransfer.data.files import table_suffix
+from easytransfer.data.files import IMAGE_SUFFIXES, real_path, table_suffix
+from easytransfer.data.image_formats import FolderFormat, IdxFormat, NpzFormat, is_idx
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Schema
 from easytransfer.data.squad_format import SquadFormat
@@ -15,6 +17,8 @@ from easytransfer.data.text_formats import CsvFormat, JsonlFormat, TsvFormat
 from easytransfer.errors import ConfigError
 
 FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet", "squad")
+# These are read only.
+_IMAGE_FORMS = ("folder", "idx", "npz")
 _FORM_OF_SUFFIX = {
     ".csv": "csv",
     ".json": "squad",
@@ -32,6 +36,20 @@ def form_of(path: str) -> str:
     return _FORM_OF_SUFFIX.get(table_suffix(path), "text")
 
 
+def _form_to_read(path: str) -> str:
+    """Returns the form of an input; some forms are read and never written."""
+    if os.path.isdir(path) or path.lower().endswith(IMAGE_SUFFIXES):
+        return "folder"
+    if is_idx(path):
+        return "idx"
+    return "npz" if table_suffix(real_path(path)) == ".npz" else form_of(path)
+
+
+def names_columns(path: str) -> bool:
+    """Returns whether a table at this path carries its own column names, so that no schema is needed."""
+    return _form_to_read(path) not in ("text",) or path.endswith(".list_tfrecord")
+
+
 def choose_format(
     files: Sequence[str], *, schema: Schema | None, data: DataConfig, form: str | None = None
 ) -> RowFormat:
@@ -41,18 +59,24 @@ def choose_format(
         ConfigError: The files have different forms, or their columns do not fit the schema.
         DataError: A file needed to learn the columns cannot be read.
     """
-    forms = {form_of(file): file for file in files}
+    forms = {_form_to_read(file): file for file in files}
     if form is None and len(forms) > 1:
         raise ConfigError("the table mixes files of different forms", received=", ".join(forms.values()))
     form = form or next(iter(forms))
-    if form not in FORMS:
-        raise ConfigError("unknown table form", received=form, accepted=FORMS)
+    if form not in (*FORMS, *_IMAGE_FORMS):
+        raise ConfigError("unknown table form", received=form, accepted=(*FORMS, *_IMAGE_FORMS))
     if form == "jsonl":
         return JsonlFormat(files, schema)
     if form == "squad":
         return SquadFormat()
     if form == "tfrecord":
         return TfrecordFormat(files, schema)
+    if form == "folder":
+        return FolderFormat(schema)
+    if form == "idx":
+        return IdxFormat(files, schema)
+    if form == "npz":
+        return NpzFormat(files, schema)
     if form == "parquet":
         return ParquetFormat(files, schema)
     delimiter = unescape(data.delimiter)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.data.cells import MISSING_VALUE, convert_values
-from easytransfer.data.files import reading
+from easytransfer.data.files import reading, real_path
 from easytransfer.data.schema import Schema
 from easytransfer.errors import DataError
 
@@ -68,7 +68,7 @@ class RowFormat(abc.ABC):
     def count(self, file: str) -> int:
         """Returns the number of records of `file`; counted once per file size and modification time."""
         with reading(file):
-            status = os.stat(file)
+            status = os.stat(real_path(file))
             return _counted(self, os.path.abspath(file), status.st_size, status.st_mtime_ns)
 
     @abc.abstractmethod

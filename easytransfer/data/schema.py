@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from easytransfer.errors import ConfigError, did_you_mean
 
-ColumnType = Literal["int", "float", "str", "base64"]
+ColumnType = Literal["int", "float", "str", "base64", "image"]
 COLUMN_TYPES: tuple[str, ...] = get_args(ColumnType)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -22,7 +22,8 @@ class Column:
 
     Attributes:
         name: Column name.
-        type: `int` (64 bit), `float` (32 bit), `str`, or `base64` (base64 text of little-endian float32 values).
+        type: `int` (64 bit), `float` (32 bit), `str`, `base64` (base64 text of little-endian float32 values), or
+            `image` (path of a picture, `data:` text or encoded bytes; an array in array files).
         length: Values per cell; None for any number of them, written `*`.
     """
 
@@ -124,6 +125,8 @@ def _parse_column(text: str) -> Column:
         raise ConfigError(
             f"inputSchema column {name!r} has an unknown type", received=kind, accepted=COLUMN_TYPES, fix=near or None
         )
+    if kind == "image" and length != "1":
+        raise ConfigError(f"inputSchema column {name!r} has an invalid length", received=length, accepted="1 image")
     if length == "*":
         return Column(name, kind, None)  # type: ignore[arg-type]
     if not (length.isascii() and length.isdigit() and int(length) > 0):

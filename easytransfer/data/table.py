@@ -225,7 +225,10 @@ def open_table(
     """Opens a table: a file, glob, directory, comma list of these, or a `*.list_csv`/`*.list_tfrecord` file.
 
     The file suffix picks the form: `.csv`, `.json` (SQuAD's), `.jsonl`, `.tfrecord`, `.parquet`, and TAB-separated
-    text for all others; text and TFRecord files may be `.gz`. A `.csv` file is read as in the original EasyTransfer,
+    text for all others; text and TFRecord files may be `.gz`. Pictures come as directories (each is a class), as
+    `.png`, `.jpg`, `.bmp` and `.webp` files, as `...-idx3-ubyte` with the labels beside them, and as `.npz` arrays.
+
+    A `.csv` file is read as in the original EasyTransfer,
     TAB-separated without header or quoting, when a schema is given and `header` is `none` (or `skip`) and `delimiter`
     is TAB; otherwise it has commas, quotes and a header.
 
@@ -235,8 +238,8 @@ def open_table(
         data: Delimiter, header and escape settings; the defaults when None.
         bad_rows: Where bad rows go; None stops at the first one.
         needed: Columns the caller will read.
-        form: Form to use instead of the one the suffix says: `text`, `csv`, `jsonl`, `tfrecord`, `parquet` or
-            `squad`.
+        form: Form to use instead of the one the suffix says: `text`, `csv`, `jsonl`, `tfrecord`, `parquet`,
+            `squad`, `folder`, `idx` or `npz`.
 
     Raises:
         ConfigError: Columns are missing or unknown, or the form cannot be read.

@@ -20,6 +20,7 @@ from easytransfer.distributed.devices import add_up, fill_rows, part_of
 from easytransfer.distributed.shards import assign_whole, global_norm, shard_of, whole_shape
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.layers.draws import RowDraws
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import build_optimizer, build_schedule
 from easytransfer.run.log import warn
@@ -85,7 +86,9 @@ class Engine:
         # Positions of this worker's weights in the whole model.
         start = workers.count_before(len(task.model.weights))
         self.positions = range(start, start + len(task.model.weights))
-        self._seed = runtime.seed + workers.replica
+        self._seed, self._shared_seed = runtime.seed + workers.replica, runtime.seed
+        # A row's place in the global micro-batch is `first + shares * its number here`.
+        self._shares = workers.replicas * max(len(devices), 1)
         self._pending: dict[str, _Update] | None = None
         self._loss_names: list[str] = []
         self._weight_names: list[str] = []
@@ -231,12 +234,14 @@ class Engine:
         self._micro_step = tf.function(self._accumulate, autograph=False, **options)
         self._last_step = tf.function(self._finish, autograph=False, **options)
 
-    def _collect(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
+    def _collect(
+        self, batch: Batch, seed: tf.Tensor, first: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
         """Forward and backward pass of one micro-batch: summed losses, and gradients by optimizer."""
         self._pending = {}
         try:
             with dropout_seed(seed):
-                losses = self.task.train_step(self, batch)
+                losses = self.task.train_step(self, self.task.training_batch(batch, self._draws(batch, seed, first)))
             updates = self._pending
         finally:
             self._pending = None
@@ -246,15 +251,25 @@ class Engine:
             updates = {name: update._replace(gradients=dense(update.gradients)) for name, update in updates.items()}
         return {name: tf.cast(loss, tf.float32) for name, loss in losses.items()}, updates
 
+    def _draws(self, batch: Batch, seed: tf.Tensor, first: tf.Tensor) -> RowDraws:
+        """Returns the random numbers of the rows, which do not depend on who computes them; see `RowDraws`."""
+        shared = tf.stack([tf.constant(self._shared_seed % 2**31, tf.int32), seed[1]])
+        # Dropout folds in 1, 2, ... for its masks.
+        seed = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
+        return RowDraws(
+            tf.bitwise.bitwise_and(seed, 2**31 - 1), tf.shape(batch["example_weight"])[0], first, self._shares
+        )
+
     def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
         """Shares a micro-batch over the devices and adds up what they return, as several workers would."""
         count = len(self._devices)
         if count < 2:
-            return self._forward_backward(batch, seed)
+            return self._forward_backward(batch, seed, tf.constant(self.workers.replica))
         parts = []
         for number, device in enumerate(self._devices):
             with tf.device(device):
-                parts.append(self._forward_backward(part_of(batch, number, count), seed + [number, 0]))
+                first = tf.constant(self.workers.replica + self.workers.replicas * number)
+                parts.append(self._forward_backward(part_of(batch, number, count), seed + [number, 0], first))
         losses = {name: tf.add_n([each[name] for each, _ in parts]) for name in parts[0][0]}
         updates = {}
         for name, first in parts[0][1].items():

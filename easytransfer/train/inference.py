@@ -73,7 +73,9 @@ class Inference:
             if alone:
                 evaluator.update(_real_rows(batch, batch), found)
             elif self._has_outputs:
-                parts.append((_real_rows(batch, batch), found))
+                unread = self.task.unevaluated_columns
+                rows = {name: value for name, value in _real_rows(batch, batch).items() if name not in unread}
+                parts.append((rows, found))
         if not alone:
             shares = self.workers.gather_replicas((loss, weight, parts))
             loss, weight = sum(share[0] for share in shares), sum(share[1] for share in shares)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.layers.draws import RowDraws
 
 if TYPE_CHECKING:
     from easytransfer.distributed.pipeline import Stage
@@ -57,6 +58,9 @@ class Task(abc.ABC):
     # the last one `forward` returns `{"sent": what Stage.send returned}`, and `train_step` is the one below.
     splits: ClassVar[tuple[str, ...]] = ()
 
+    # Columns that no evaluator reads, such as images: workers that share an evaluation do not exchange them.
+    unevaluated_columns: ClassVar[tuple[str, ...]] = ()
+
     model: keras.Model
     # Set by the trainer before `build_model`.
     workers: Workers = ONE_WORKER
@@ -99,6 +103,15 @@ class Task(abc.ABC):
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
         return tf.nest.map_structure(_at_least_float32, self.model(batch, training=training))
+
+    def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
+        """Returns the (micro-)batch as `train_step` sees it, in the graph: the place for random augmentation.
+
+        Args:
+            batch: Rows as the table has them.
+            draws: The only source of randomness that keeps resumed and distributed runs exact.
+        """
+        return batch
 
     def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
         """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.

@@ -1,0 +1,249 @@
+"""Applications on single images: tables of images in, one class or number a row out.
+
+A subclass changes the loss or the train step and leaves this data path alone. What `train_step` and `losses` see:
+`image` float32 from 0 to 1, augmented, [batch, height, width, channels] (or [batch, views, ...] with `views` above 1);
+`label_id`; and with mixup `partner_label_id` and `own_share`. The model normalises inside, so that attacks and teachers
+work on the same images.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.base import Cells, no_cells
+from appzoo.image_serving import image_signatures
+from appzoo.image_settings import ImageJobConfig
+from appzoo.target_app import TargetApp
+from appzoo.targets import Score, SingleLabel
+from easytransfer import keras
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.table import RowChunk
+from easytransfer.errors import ConfigError
+from easytransfer.export.servable import Signature
+from easytransfer.image.augment import Augmentation, unit_scale
+from easytransfer.image.contact_sheet import write_contact_sheet
+from easytransfer.image.decode import load_images
+from easytransfer.image.mixing import draw_partners, draw_share, mix
+from easytransfer.image.resize import Resizer
+from easytransfer.image.statistics import ChannelStatistics
+from easytransfer.layers.draws import RowDraws
+from easytransfer.metrics.scores import softmax
+from easytransfer.run.atomic import write_json
+from easytransfer.run.log import say
+from easytransfer.train import checkpoint
+from easytransfer.train.task import Batch, Outputs
+from modelzoo.cnn import config as networks
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.network import build
+
+NETWORK_FILE = "network.json"
+MISTAKES_FILE = "mistakes.png"
+# Shown on the contact sheet.
+MOST_MISTAKES = 48
+
+
+class ImageApp(TargetApp):
+    """A convolutional network on images of one size."""
+
+    asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE, ChannelStatistics.FILE, "label_mapping.json")
+    unevaluated_columns: ClassVar[tuple[str, ...]] = ("image",)
+    # Differently augmented copies of each image that a train step sees; one has no axis of its own.
+    views: int = 1
+
+    config: ImageJobConfig
+    statistics: ChannelStatistics | None = None
+    _augmentation: Augmentation | None = None
+
+    # Preparation ---------------------------------------------------------------------------------------------
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Reads the label names; statistics come from `folder`, the configuration, or the run whose weights are taken.
+
+        Where none of these has them, `fit_labels` computes them from the training table.
+
+        Raises:
+            ConfigError: Mixup is asked for where there are no classes.
+        """
+        self.prepare_target(folder, cells)
+        model, start = self.config.model, self.config.train.init_checkpoint_path
+        self.resizer = Resizer(model.image_size, model.resize_mode)
+        if folder is not None:
+            self.statistics = ChannelStatistics.load(folder)
+        elif model.channel_mean is not None and model.channel_std is not None:
+            self.statistics = ChannelStatistics(tuple(model.channel_mean), tuple(model.channel_std))
+        elif start:
+            # Weights belong to images normalised in one way.
+            self.statistics = ChannelStatistics.load(checkpoint.resolve(start).parent)
+        if self.config.augment.mixup_alpha and not isinstance(self.target, SingleLabel):
+            raise ConfigError("augment.mixup_alpha needs a task with one class per row", fix="set it to 0")
+
+    def fit_labels(self, train: EncodedTable) -> None:
+        """Computes class weights and channel statistics where they are to come from the training table."""
+        super().fit_labels(train)
+        if self.statistics is None:
+            self.statistics = ChannelStatistics.of(train.columns["image"])
+            shown = [
+                " ".join(f"{value:.4f}" for value in values) for values in (self.statistics.mean, self.statistics.std)
+            ]
+            say(f"channels of {len(train):,} training images: mean {shown[0]}, standard deviation {shown[1]}")
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes the shape of the network, channel statistics and label map."""
+        write_json(folder / NETWORK_FILE, self.network_config().model_dump(mode="json"))
+        self._known_statistics().save(folder)
+        super().save_assets(folder)
+
+    def _known_statistics(self) -> ChannelStatistics:
+        if self.statistics is None:
+            raise ConfigError(
+                "the channel statistics are not known yet",
+                fix="call fit_labels with the training table first, or give model.channel_mean and model.channel_std",
+            )
+        return self.statistics
+
+    def network_config(self, folder: Path | None = None) -> CnnConfig:
+        """Returns the shape of the network that the configuration names, or the one stored in `folder`."""
+        if folder is not None:
+            return CnnConfig.model_validate_json((Path(folder) / NETWORK_FILE).read_text(encoding="utf-8"))
+        model = self.config.model
+        chosen = {"image_size": model.image_size, "channels": model.channels}
+        return networks.named(model.network).model_copy(update=chosen)
+
+    def build_model(self, folder: Path | None = None) -> keras.Model:
+        """Builds the network, from random weights or the shape stored in `folder` with weights to be restored."""
+        network = build(self.network_config(folder), self.target.num_outputs, self.config.runtime.seed)
+        self.model = ImageModel(network, self._known_statistics())
+        model = self.config.model
+        self.model({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
+        return self.model
+
+    # Rows ----------------------------------------------------------------------------------------------------
+
+    def input_columns(self) -> list[str]:
+        """Returns the image column."""
+        return [str(self.config.data.first_sequence)]
+
+    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
+        """Decodes and resizes images and reads labels; images that cannot be used are bad rows with their file."""
+        column, model = self.input_columns()[0], self.config.model
+        found = load_images(
+            chunk.columns[column],
+            os.path.dirname(chunk.file),
+            channels=model.channels,
+            max_pixels=model.max_pixels,
+        )
+        for row, image in enumerate(found):
+            if isinstance(image, str):
+                chunk.reject(row, column, image)
+        values = self.read_labels(chunk) if with_labels else []
+        kept = np.flatnonzero(chunk.accepted)
+        size = model.image_size
+        images = np.empty((len(kept), size, size, model.channels), np.uint8)
+        for place, row in enumerate(kept):
+            images[place] = self.resizer(found[row])
+        columns = {"image": images}
+        if with_labels:
+            columns["label_id"] = self.target.array([values[row] for row in kept])
+        return EncodedTable(columns)
+
+    # Training ------------------------------------------------------------------------------------------------
+
+    def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
+        """Returns augmented images, and with mixup the partners' labels and the share of the own image."""
+        if self._augmentation is None:
+            self._augmentation = Augmentation(self.config.augment, self._known_statistics().mean)
+        change = self._augmentation
+        images = change(batch["image"], draws) if self.views == 1 else change.views(batch["image"], draws, self.views)
+        alpha = self.config.augment.mixup_alpha
+        if not alpha:
+            return {**batch, "image": images}
+        # Partners are rows of the same worker: with mixup, several workers mix other pairs than one worker would.
+        partners, share = draw_partners(draws), draw_share(draws, alpha)
+        return {
+            **batch,
+            "image": mix(images, partners, share),
+            "partner_label_id": tf.gather(batch["label_id"], partners),
+            "own_share": tf.fill(tf.shape(batch["example_weight"]), share),
+        }
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns the loss of the task, summed over rows; with mixup that of both labels by their shares."""
+        if "own_share" not in batch:
+            return super().losses(batch, outputs)
+        parts = [super(ImageApp, self).losses(part, outputs) for part in mixed_parts(batch)]
+        return {name: tf.add_n([part[name] for part in parts]) for name in parts[0]}
+
+    def loss_weight(self, batch: Batch) -> tf.Tensor:
+        """Returns the number of real rows, or the sum of their class weights, with mixup by the shares of both."""
+        if "own_share" not in batch:
+            return super().loss_weight(batch)
+        return tf.add_n([super(ImageApp, self).loss_weight(part) for part in mixed_parts(batch)])
+
+    # Results -------------------------------------------------------------------------------------------------
+
+    def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
+        """Draws the most confident mistakes, the surest first."""
+        if isinstance(self.target, Score) or self.labels is None:
+            return []
+        probabilities, true = softmax(outputs["logits"]), encoded.columns["label_id"]
+        predicted = probabilities.argmax(axis=1)
+        wrong = np.flatnonzero(predicted != true)
+        chosen = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MOST_MISTAKES]
+        if not len(chosen):
+            return []
+        names = self.labels
+        captions = [
+            (f"{names[predicted[row]]} {probabilities[row, predicted[row]]:.2f}", f"is {names[true[row]]}")
+            for row in chosen
+        ]
+        write_contact_sheet(folder / MISTAKES_FILE, encoded.columns["image"][chosen], captions)
+        return [MISTAKES_FILE]
+
+    def signatures(self, folder: Path) -> dict[str, Signature]:
+        """Returns encoded images (`image_bytes`), arrays as `encode` makes them, and the tf.Example form."""
+        return image_signatures(self)
+
+
+def mixed_parts(batch: Batch) -> list[Batch]:
+    """Returns a mixed batch as two: the own labels and the partners', each row weighted by its share."""
+    share = batch["own_share"]
+    return [
+        {**batch, "label_id": labels, "example_weight": batch["example_weight"] * part}
+        for labels, part in ((batch["label_id"], share), (batch["partner_label_id"], 1 - share))
+    ]
+
+
+class ImageModel(keras.Model):
+    """Normalises images and calls a network.
+
+    Args:
+        network: Takes float32 [batch, height, width, channels]; returns a dict with `logits`, maybe `features`.
+        statistics: Mean and standard deviation of the channels.
+
+    Call arguments:
+        batch: `image` [batch, height, width, channels], uint8, or float32 from 0 to 1.
+
+    Returns:
+        `logits` float32 [batch, outputs].
+    """
+
+    def __init__(self, network: keras.Model, statistics: ChannelStatistics) -> None:
+        # Without automatic casting: images would lose bits before they are normalised.
+        super().__init__(name="image_model", autocast=False)
+        self.network = network
+        self.mean, self.std = np.float32(statistics.mean), np.float32(statistics.std)
+
+    def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """Returns `{"logits": [batch, outputs]}`."""
+        outputs = self.network(self.normalised(batch["image"]), training=training)
+        return {"logits": tf.cast(outputs["logits"], tf.float32)}
+
+    def normalised(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images as the network takes them."""
+        images = unit_scale(images) if images.dtype == tf.uint8 else images
+        return (images - self.mean) / self.std

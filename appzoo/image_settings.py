@@ -1,0 +1,98 @@
+"""Settings that all applications on single images share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from appzoo.settings import TargetSettings
+from easytransfer.config.job import DataConfig, JobConfig, TrainConfig
+from easytransfer.config.schema import setting
+from easytransfer.errors import EasyTransferError
+from easytransfer.image.settings import AugmentSettings
+from modelzoo.cnn.config import named
+
+
+class ImageDataConfig(DataConfig):
+    """Tables of images and their columns."""
+
+    first_sequence: str | None = setting(
+        "image", "Column with the image: a path relative to the table, `data:` text, bytes or an array.", modes="TEPS"
+    )
+    label_name: str | None = setting("label", "Label column.", modes="TEPS")
+    label_enumerate_values: str | None = setting(
+        "auto", "Class names: comma list, a file with one per line, or `auto`; none means regression.", modes="TEPS"
+    )
+    input_schema: str | None = setting(
+        None,
+        "Column declaration `name:type:length,...` of text tables; the image is of type image. Directories, idx, npz, "
+        "TFRecord, JSONL and CSV tables need none.",
+        modes="TEPS",
+        required="T",
+    )
+
+
+class ImageTrainConfig(TrainConfig):
+    """Optimization, evaluation during training, and checkpoints; defaults for networks from random weights."""
+
+    num_epochs: float = setting(10.0, "Passes over the training table; fractions are allowed.", modes="T", gt=0)
+    batch_size: int = setting(128, "Rows per step and replica; in other modes rows per model call.", modes="TEPS", ge=1)
+    eval_batch_size: int = setting(256, "Rows per evaluation step in training.", advanced=True, modes="T", ge=1)
+    learning_rate: float = setting(3e-3, "Peak learning rate.", modes="T", gt=0)
+    weight_decay_ratio: float = setting(1e-2, "Decoupled weight decay.", advanced=True, modes="T", ge=0)
+    lr_decay: str = setting(
+        "cosine",
+        "Schedule: polynomial, linear_after_warmup, cosine, constant, inverse_sqrt, step; other words mean constant.",
+        advanced=True,
+        modes="T",
+    )
+
+
+class ImageSettings(TargetSettings):
+    """The network and the form of its input."""
+
+    network: str = setting("resnet8_cifar", "Name of the network.", advanced=True, modes="T")
+    image_size: int = setting(32, "Height and width images are brought to.", advanced=True, modes="T", ge=8)
+    channels: Literal[1, 3] = setting(3, "1 for grey, 3 for colour.", advanced=True, modes="T")
+    resize_mode: Literal["stretch", "crop"] = setting(
+        "stretch",
+        "Other shapes are stretched to a square, or the square in the middle is taken.",
+        advanced=True,
+        modes="T",
+    )
+    max_pixels: int = setting(
+        50_000_000, "Images of more pixels are bad rows; they are not decoded.", advanced=True, modes="TEP", ge=1
+    )
+    channel_mean: list[float] | None = setting(
+        None, "Mean of each channel, 0 to 1; default that of the training table.", advanced=True, modes="T"
+    )
+    channel_std: list[float] | None = setting(
+        None, "Standard deviation of each channel; default that of the training table.", advanced=True, modes="T"
+    )
+
+
+class ImageJobConfig(JobConfig):
+    """Everything one job on images needs."""
+
+    data: ImageDataConfig = ImageDataConfig()
+    model: ImageSettings = ImageSettings()
+    train: ImageTrainConfig = ImageTrainConfig()
+    augment: AugmentSettings = AugmentSettings()
+
+    @model_validator(mode="after")
+    def _check_image(self) -> ImageJobConfig:
+        model = self.model
+        try:
+            named(model.network)
+        except EasyTransferError as error:
+            raise ValueError(f"model.network: {error}") from error
+        for name in ("channel_mean", "channel_std"):
+            given: Any = getattr(model, name)
+            if given is not None and len(given) != model.channels:
+                raise ValueError(f"model.{name}={given} must have model.channels={model.channels} numbers")
+        if (model.channel_mean is None) != (model.channel_std is None):
+            raise ValueError("model.channel_mean and model.channel_std must be given together")
+        if model.channel_std is not None and min(model.channel_std) <= 0:
+            raise ValueError(f"model.channel_std={model.channel_std} must be above 0")
+        return self

@@ -1,0 +1,1 @@
+"""Pictures: decoding on the host and in the graph, resizing, statistics, seeded augmentation, contact sheets."""
