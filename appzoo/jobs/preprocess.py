@@ -42,6 +42,8 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     if data.merge:
         return {"mode": "preprocess", "output": str(output.path), **output.merge().summary()}
     app = new_app(config)
+    if not app.preprocessable:
+        raise ConfigError(f"{config.model_name} has nothing to preprocess", fix="train on the table as it is")
     app.prepare(_assets(config), lambda column: column_cells(app, str(data.input_table), column))
     if app.labels:
         say(f"labels: {', '.join(app.labels[:20])}")

@@ -52,7 +52,7 @@ def built(**sections) -> ImageClassify:
     app.build_model()
     # A fresh network gives nearly the same logits for all images.
     random = np.random.default_rng(0)
-    app.model.set_weights([w + 0.1 * random.random(w.shape).astype(np.float32) for w in app.model.get_weights()])
+    app.model.set_weights([w + random.uniform(-0.1, 0.1, w.shape).astype(np.float32) for w in app.model.get_weights()])
     return app
 
 
