@@ -137,6 +137,7 @@ def test_views_differ_and_repeat():
     np.testing.assert_array_equal(found, change.views(tf.constant(IMAGES), draws(), 3).numpy())
 
 
+@pytest.mark.slow  # minutes of compiling
 def test_all_of_it_compiles_with_xla():
     change = Augmentation(ALL.model_copy(update={"policy": "auto_augment"}), fill=[0.5] * 3)
 
