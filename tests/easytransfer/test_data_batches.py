@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from easytransfer.data.batches import Batches, prefetch
@@ -27,6 +27,7 @@ def table_of(lengths):
 # Ragged and EncodedTable ------------------------------------------------------------------------------------
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(ROWS, st.data())
 def test_ragged_is_a_list_of_lists(rows, data):
     ragged = Ragged.from_lists(rows)

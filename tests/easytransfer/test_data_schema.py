@@ -22,7 +22,7 @@ def test_columns_in_order_with_blanks_and_round_trip():
         ("a:str:1,,b:str:1", "malformed column; got ''"),
         ("1a:str:1", "invalid column name; got '1a'"),
         ("a-b:str:1", "invalid column name"),
-        ("a:srt:1", "'a' has an unknown type; got 'srt'; accepted: int, float, str, base64; did you mean str?"),
+        ("a:srt:1", "'a' has an unknown type; got 'srt'; accepted: int, float, str, base64, image; did you mean str?"),
         ("a:string:1", "did you mean str?"),
         ("a:int64:1", "did you mean int?"),
         ("a:str:0", "'a' has an invalid length; got '0'"),
