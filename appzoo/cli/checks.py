@@ -22,7 +22,7 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import open_table
 from easytransfer.distributed.layout import Layout
-from easytransfer.distributed.strategy import backend, is_worker, require
+from easytransfer.distributed.strategy import STARTS_WORKERS, backend, is_worker, require
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
@@ -98,9 +98,9 @@ def check_distribution(mode: str, config: JobConfig) -> None:
     if mode in ("predict", "preprocess"):
         config.distribution.workers()
         return
-    if mode == "train":
+    if mode in STARTS_WORKERS:
         require(backend(config.distribution))
-        if not is_worker():
+        if mode == "train" and not is_worker():
             shares = config.distribution
             Layout(shares.worker_count, shares.tensor_parallel, shares.pipeline_stages)
     elif config.distribution.workers() > 1:

@@ -102,7 +102,7 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
     from appzoo.cli.checks import check_job
     from appzoo.cli.reader import JobReader
     from easytransfer.config.files import dump
-    from easytransfer.distributed.strategy import started_again, starts_workers
+    from easytransfer.distributed.strategy import STARTS_WORKERS, started_again, starts_workers
 
     notes: list[str] = []
     try:
@@ -120,7 +120,7 @@ def run_job(verb: str | None, arguments: list[str]) -> int:
     finally:
         for note in notes:
             log.warn(note)
-    if job.mode == "train" and starts_workers(job.config.distribution):
+    if job.mode in STARTS_WORKERS and starts_workers(job.config.distribution):
         from appzoo.cli.workers import start_workers
 
         return start_workers(job.config, [*([verb] if verb else []), *arguments])

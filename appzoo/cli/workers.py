@@ -1,4 +1,4 @@
-"""Starts the workers of a training job."""
+"""Starts the workers of a job."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def start_workers(config: JobConfig, arguments: Sequence[str]) -> int:
         raise ConfigError(
             f"the hosts have {slots} slots", received=f"--workerCount={options.worker_count}", fix="make them equal"
         )
-    pointer = Path(config.checkpoint_dir, "checkpoint.json")
 
     def position() -> bytes | None:
+        pointer = Path(config.checkpoint_dir, "checkpoint.json")
         return pointer.read_bytes() if pointer.is_file() else None
 
     elastic = Elastic(options.min_workers, options.worker_count, position) if options.min_workers else None

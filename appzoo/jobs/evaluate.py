@@ -6,32 +6,50 @@ from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import load_rows
+from appzoo.jobs.tables import job_bad_rows, load_rows
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
-from easytransfer.data.table import BadRows
+from easytransfer.distributed.strategy import open_workers
+from easytransfer.distributed.workers import Workers
 from easytransfer.run.folder import write_json
-from easytransfer.run.log import say
+from easytransfer.run.log import quiet, say
 from easytransfer.train.precision import pad_multiple
 
 
 def evaluate(config: JobConfig) -> dict[str, Any]:
-    """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file."""
+    """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file.
+
+    Several workers share the model calls; the first one writes.
+    """
+    workers = open_workers(config.distribution)
+    if workers.is_chief:
+        return _evaluate(config, workers)
+    with quiet():
+        return _evaluate(config, workers)
+
+
+def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     trained = open_trained(config)
     app = trained.app
     # A published export is never written to.
     aside = Path("evaluate.bad") if trained.step is None else trained.folder / "bad_rows.evaluate.tsv"
-    bad_rows = BadRows(config.data.bad_rows, config.data.max_bad_rows, aside)
+    aside = aside if workers.is_chief and not config.runtime.dry_run else None
+    bad_rows = job_bad_rows(config.data, aside)
     loaded = load_rows(app, config.data.input_table, True, bad_rows, limit=100 if config.runtime.dry_run else None)
     bad_rows.close()
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
-    outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime))
+    with workers.explained_losses():
+        outputs = outputs_in_order(
+            loaded.encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime), workers
+        )
+        # A worker that leaves ends the exchanges of those that are still reading.
+        workers.barrier()
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
-    if trained.step is not None:
+    if trained.step is not None and workers.is_chief:
         path = trained.folder / f"evaluation-{trained.step}.json"
         write_json(path, result)
         say(f"metrics written to {path}")

@@ -138,6 +138,20 @@ def encoded_chunks(
     return prefetch(encode(), depth=2)
 
 
+def job_bad_rows(data: DataConfig, path: Path | None) -> BadRows:
+    """Returns the bad-row policy of a job that reads a whole table.
+
+    Args:
+        data: Policy and limit.
+        path: Where bad rows are copied to under `quarantine`, in place of those an earlier start copied; None = they
+            are only counted, because nothing or another worker writes.
+    """
+    if path is not None:
+        path.unlink(missing_ok=True)
+    policy = "skip" if path is None and data.bad_rows == "quarantine" else data.bad_rows
+    return BadRows(policy, data.max_bad_rows, path)
+
+
 def load_rows(
     app: App, spec: str, with_labels: bool, bad_rows: BadRows | None = None, limit: int | None = None
 ) -> EncodedRows:

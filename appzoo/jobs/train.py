@@ -11,12 +11,11 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import EncodedRows, column_cells, load_rows
+from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
-from easytransfer.data.table import BadRows
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
@@ -137,7 +136,7 @@ def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> 
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
         before = app.text_counts.copy()
-        bad_rows = BadRows(data.bad_rows, data.max_bad_rows, run_dir and run_dir / f"bad_rows.{part}.tsv")
+        bad_rows = job_bad_rows(data, run_dir and run_dir / f"bad_rows.{part}.tsv")
         tables[part] = load_rows(app, spec, True, bad_rows, limit)
         bad_rows.close()
         _say_table(part, tables[part], app.text_counts - before)

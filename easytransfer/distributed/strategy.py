@@ -25,6 +25,8 @@ STRATEGIES = {
     "WhaleStrategy": "horovod",
 }
 ACCEPTED = ("none", "mirrored", "horovod")
+# Modes whose workers exchange what they compute; several workers of the others write tables of their own.
+STARTS_WORKERS = ("train", "evaluate")
 HOW_TO_INSTALL = "sh scripts/horovod.sh builds and installs it"
 # Environment variable of the workers of an elastic job: how often it has started again.
 RESTARTS = "EASYTRANSFER_RESTARTS"

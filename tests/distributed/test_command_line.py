@@ -1,4 +1,4 @@
-"""Training on two workers from the command line, with everything that reports on them."""
+"""Training and evaluation on two workers from the command line, with everything that reports on them."""
 
 import json
 import subprocess
@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 
 PROGRAM = "from appzoo.cli.main import main; raise SystemExit(main())"
+
+
+def command(repository: Path, *words: str) -> tuple[dict, str]:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=repository, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout), done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +29,9 @@ def run(repository, tiny_model, tmp_path_factory) -> tuple[Path, dict, str]:
         "distribution.cycle_time_ms": 2,
     }
     words = ["train", "--config=examples/text_classify/config.yaml", "--workerCount=2", "--timeline"]
+    words.append("--badRows=quarantine")
     words += [f"--set={key}={value}" for key, value in settings.items()]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], cwd=repository, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout), done.stderr
+    return folder, *command(repository, *words)
 
 
 def test_one_result_and_every_row_once(run):
@@ -53,3 +58,21 @@ def test_report_says_where_the_time_went(run):
     assert (folder / "timeline.json").is_file() and (folder / "timeline.png").is_file()
     card = (folder / "README.md").read_text()
     assert "## Workers" in card and "timeline.png" in card
+
+
+def test_evaluation_on_two_workers_is_that_of_one(run, repository, tmp_path):
+    folder, _, _ = run
+    table = tmp_path / "dev.tsv"
+    lines = (repository / "examples" / "text_classify" / "dev.tsv").read_text(encoding="utf-8").splitlines()
+    # Three batches for two workers, the last one smaller, and a bad row that is counted once.
+    table.write_text("".join(f"{line}\n" for line in [*lines[:37], "a text without a label"]), encoding="utf-8")
+    words = [f"--checkpointPath={folder}", f"--inputTable={table}", "--batchSize=16", "--badRows=quarantine"]
+    results, files = [], []
+    for workers in (1, 2):
+        result, log = command(repository, "evaluate", *words, f"--workerCount={workers}")
+        assert log.count("metrics written to") == 1
+        results.append(result)
+        files.append((folder / "bad_rows.evaluate.tsv").read_bytes())
+    assert results[0] == results[1]
+    assert files[0] == files[1]
+    assert (results[0]["read"], results[0]["accepted"], results[0]["rejected"]) == (38, 37, 1)

@@ -178,3 +178,17 @@ def test_prediction_meets_the_same_faults(call, capfd):
         (line,) = errors_in(capfd.readouterr().err.splitlines())
         assert code == 3 and re.search(expected, line), line
         assert not Path("out.tsv").exists(), "no half-written table"
+
+
+def test_quarantine_of_training_is_of_the_last_start_only_and_a_dry_run_writes_none(call):
+    Path("mixed.tsv").write_text(f"{GOOD}one cell only\n")
+    flags = [*FLAGS, LABELS, "--inputTable=mixed.tsv,good.tsv", "--badRows=quarantine", "--batchSize=5"]
+    code, lines = call(*flags)
+    assert code == 0 and any("11 rows read, 10 used, 1 rejected" in line for line in lines), lines
+    assert not Path("run").exists()
+    flags.remove("--dryRun")
+    for epochs in (1, 2):
+        code, lines = call(*flags, f"--numEpochs={epochs}")
+        assert code == 0, lines
+        (line,) = Path("run/bad_rows.train.tsv").read_text().splitlines()
+        assert line.startswith("mixed.tsv\t11\t") and line.endswith("one cell only")
