@@ -1,8 +1,10 @@
-# Command line for training, evaluation, prediction and export on CPU. From the top of the repository:
+# Command line for training on one or several workers, evaluation, prediction and export on CPU. From the top of the
+# repository; the second image also has an ssh server, for workers on several hosts (deploy/k8s/mpijob.yaml):
 #   docker build -f docker/train.Dockerfile -t easytransfer .
+#   docker build -f docker/train.Dockerfile --target ssh -t easytransfer-ssh .
 #   docker run --rm --read-only --tmpfs /tmp -v "$PWD:/data" easytransfer train --config job.yaml
 #
-# Pins: Python packages by hash (requirements/run.txt). The base is named by its release tag, because no digest could be
+# Pins: Python packages by hash (requirements/run.txt), the source of Horovod by hash (requirements/horovod.txt). The base is named by its release tag, because no digest could be
 # checked where this file was written; give one with --build-arg BASE=debian:bookworm-slim@sha256:... to fix it, which
 # also fixes nothing of Debian's packages below: they follow the stable release.
 ARG BASE=debian:bookworm-slim
@@ -18,20 +20,25 @@ RUN apt-get update \
 
 FROM base AS builder
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3.11-venv \
+    && apt-get install --yes --no-install-recommends cmake g++ make patch python3.11-dev python3.11-venv \
     && rm -rf /var/lib/apt/lists/* \
     && python3.11 -m venv /opt/venv
 WORKDIR /source
 COPY requirements/run.txt requirements/run.txt
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes --only-binary :all: \
         --requirement requirements/run.txt
+# Minutes of compiling, and a layer of their own: built again only when TensorFlow, Horovod or the patches change.
+COPY requirements/horovod.txt requirements/horovod.txt
+COPY patches/horovod patches/horovod
+COPY scripts/horovod.sh scripts/horovod.sh
+RUN EZ_VENV=/opt/venv sh scripts/horovod.sh && rm -rf build
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY easytransfer easytransfer
 COPY modelzoo modelzoo
 COPY appzoo appzoo
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM base AS runtime
+FROM base AS common
 ARG VERSION=2.0.0.dev0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="EasyTransfer" \
@@ -47,10 +54,22 @@ ENV PATH=/opt/venv/bin:$PATH \
     TF_USE_LEGACY_KERAS=1
 COPY --from=builder /opt/venv /opt/venv
 COPY docker/entrypoint.sh docker/health.py /usr/local/bin/
-USER 10001:10001
 WORKDIR /data
 VOLUME ["/data", "/models"]
 # /models is the ModelZoo: pass --modelZooBasePath=/models for models that are not in a Python package.
 HEALTHCHECK --interval=60s --timeout=10s --start-period=120s --retries=3 CMD ["python", "/usr/local/bin/health.py", "/data"]
 # tini passes SIGTERM on to the whole group, so that a training saves and exits with code 6.
 ENTRYPOINT ["tini", "-g", "--", "sh", "/usr/local/bin/entrypoint.sh"]
+
+FROM common AS ssh
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends openssh-client openssh-server \
+    && rm -rf /var/lib/apt/lists/* /etc/ssh/ssh_host_* \
+    && usermod --password '*' app \
+    && install --directory --owner=10001 --group=10001 /home/app
+COPY docker/sshd_config /home/app/.sshd_config
+COPY docker/ssh_config /etc/ssh/ssh_config.d/easytransfer.conf
+USER 10001:10001
+
+FROM common AS runtime
+USER 10001:10001

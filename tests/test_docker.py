@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -38,12 +39,28 @@ def test_copied_sources_exist_and_are_not_ignored(dockerfile, request):
             assert f"!{source}" in ignored, f"{source} is not let through by the .dockerignore file"
 
 
-def test_runs_as_a_plain_user(dockerfile):
-    last_stage = dockerfile[max(i for i, (keyword, _) in enumerate(dockerfile) if keyword == "FROM") :]
-    users = [arguments for keyword, arguments in last_stage if keyword == "USER"]
-    assert users[-1] == "10001:10001"
-    after = [keyword for keyword, _ in last_stage[last_stage.index(("USER", users[-1])) :]]
-    assert "COPY" not in after and "RUN" not in after
+def test_images_run_as_a_plain_user(dockerfile):
+    """The last instruction of every stage that no other one goes on from."""
+    starts = [i for i, (keyword, _) in enumerate(dockerfile) if keyword == "FROM"]
+    stages = [dockerfile[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+    sources = {stage[0][1].split()[0] for stage in stages}
+    copied = {
+        word.removeprefix("--from=") for _, arguments in dockerfile for word in arguments.split() if "--from=" in word
+    }
+    images = [stage for stage in stages if stage[0][1].split()[-1] not in sources | copied]
+    assert [stage[0][1].split()[-1] for stage in images] == ["ssh", "runtime"]
+    assert all(stage[-1] == ("USER", "10001:10001") for stage in images)
+
+
+def test_pods_of_the_mpijob_find_their_keys_where_the_secret_is_mounted():
+    job = yaml.safe_load((ROOT / "deploy" / "k8s" / "mpijob.yaml").read_text(encoding="utf-8"))
+    folder = job["spec"]["sshAuthMountPath"]
+    for name, keys in (("sshd_config", ("HostKey", "AuthorizedKeysFile")), ("ssh_config", ("IdentityFile",))):
+        lines = (ROOT / "docker" / name).read_text(encoding="utf-8").splitlines()
+        words = dict(line.split(maxsplit=1) for line in lines if line.strip() and not line.startswith("#"))
+        assert all(words[key].startswith(f"{folder}/") for key in keys)
+    command = job["spec"]["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["command"]
+    assert f"COPY docker/sshd_config {command[-1]}" in DOCKERFILES[0].read_text(encoding="utf-8")
 
 
 def test_pins(dockerfile):
