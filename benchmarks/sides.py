@@ -22,8 +22,8 @@ ADAM_EPSILON = 1e-8
 _EASY_TRANSFER = [sys.executable, "-c", "from appzoo.cli.main import main; raise SystemExit(main())"]
 
 
-def run_process(command: Sequence[str], cores: int) -> dict[str, object]:
-    """Runs a command on `cores` cores of this machine.
+def run_process(command: Sequence[str], cores: int, workers: int = 1) -> dict[str, object]:
+    """Runs a command, which starts `workers` processes, on `cores` cores of this machine.
 
     Returns:
         The JSON object it printed last on stdout, with `process_s` (its whole life) and `peak_mb` (resident memory,
@@ -31,7 +31,7 @@ def run_process(command: Sequence[str], cores: int) -> dict[str, object]:
     """
     mine = sorted(os.sched_getaffinity(0))[:cores]
     environment = os.environ | {
-        "OMP_NUM_THREADS": str(len(mine)),
+        "OMP_NUM_THREADS": str(max(1, len(mine) // workers)),
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
         "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -63,7 +63,7 @@ def run_ours(mode: str, cores: int, advanced: dict[str, object] | None = None, *
     command = [*_EASY_TRANSFER, f"--mode={mode}", *(f"--{name}={value}" for name, value in flags.items())]
     if advanced:
         command.append("--advancedParameters=" + " ".join(f"{key}={value}" for key, value in advanced.items()))
-    return run_process(command, cores)
+    return run_process(command, cores, int(flags.get("workerCount", 1)))
 
 
 def train_ours(
