@@ -3,8 +3,9 @@
     python benchmarks/sst2_results.py --data DIR [--seeds 3] [--epochs 3] [--log FILE]
 
 Recipe of all: batch 32 (two workers: 16 each), AdamW 5e-5 with weight decay 0.01, linear schedule with 10 % warm-up,
-clipping at 1, dropout 0.1, at most 128 tokens. The accuracy is that of the last epoch on dev.tsv, never the best one. Every finished
-run is appended to the log, and runs found there are not repeated, so the script can be stopped and started again.
+clipping at 1, dropout 0.1, at most 128 tokens. The accuracy is that of the last epoch on dev.tsv, never the best one.
+Every finished run is appended to the log, and runs found there are not repeated, so the script can be stopped and
+started again.
 DIR holds train.tsv and dev.tsv with `text TAB label` (0 or 1).
 """
 
