@@ -153,27 +153,23 @@ def thinned_config(config: CnnConfig, share: float, multiple: int = 1) -> CnnCon
     return config.replace(**{name: kept(getattr(config, name)) for name in names})
 
 
-def thin(
-    config: CnnConfig, weights: Mapping[str, np.ndarray], share: float, multiple: int = 1
-) -> tuple[CnnConfig, Weights]:
-    """Removes the filters of least L1 norm (Li et al. 2017, arXiv 1608.08710), the same share in every layer.
+def thin(config: CnnConfig, weights: Mapping[str, np.ndarray], smaller: CnnConfig) -> Weights:
+    """Removes the filters of least L1 norm (Li et al. 2017, arXiv 1608.08710).
 
     Where several layers write the same channels, as all blocks of a stage do, their norms are added.
 
     Args:
         config: The network.
         weights: Its weights by name, see `CnnBackbone.export_weights`.
-        share: Share of the filters that stays, in (0, 1].
-        multiple: Numbers of filters are rounded to a multiple of this.
+        smaller: The network wanted, with the same layers; see `thinned_config`.
 
     Returns:
-        The smaller network and its weights.
+        The weights that are left.
 
     Raises:
         ModelError: The network is of another family.
     """
     images, layers = _layers(config)
-    smaller = thinned_config(config, share, multiple)
     wanted = {name: layer.outputs.size for name, layer in _layers(smaller)[1].items()}
     norms: dict[int, np.ndarray] = {}
     sizes: dict[int, int] = {}
@@ -184,7 +180,7 @@ def thin(
             sizes[group] = wanted[name]
     kept = {group: np.sort(np.argsort(-norm, kind="stable")[: sizes[group]]) for group, norm in norms.items()}
     kept[id(images)] = np.arange(images.size)
-    return smaller, {name: value for layer in layers.items() for name, value in _sliced(*layer, weights, kept)}
+    return {name: value for layer in layers.items() for name, value in _sliced(*layer, weights, kept)}
 
 
 def _sliced(

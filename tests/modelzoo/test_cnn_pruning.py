@@ -19,6 +19,11 @@ def network(name):
     return named(name).replace(image_size=16)
 
 
+def thin(config, weights, share):
+    smaller = pruning.thinned_config(config, share)
+    return smaller, pruning.thin(config, weights, smaller)
+
+
 def random_weights(model):
     """Weights with norms that are not 1 and 0, so that a wrong slice shows."""
     random = np.random.default_rng(1)
@@ -54,8 +59,8 @@ def trained(request):
 
 def test_nothing_removed_is_the_same_network(trained):
     config, weights = trained
-    assert pruning.thin(config, weights, 1.0)[0] == config
-    for smaller, left in (pruning.thin(config, weights, 1.0), pruning.without_blocks(config, weights, [])):
+    assert thin(config, weights, 1.0)[0] == config
+    for smaller, left in (thin(config, weights, 1.0), pruning.without_blocks(config, weights, [])):
         assert left.keys() == weights.keys()
         np.testing.assert_array_equal(logits(smaller, left), logits(config, weights))
 
@@ -78,7 +83,7 @@ def test_filters_that_nothing_reads_change_no_logit(trained):
             weights[f"{name}/kernel"][..., writes] *= 1e-6
             if reads is not None:
                 weights[f"{name}/kernel"][:, :, reads] = 0
-    smaller, left = pruning.thin(config, weights, 0.5)
+    smaller, left = thin(config, weights, 0.5)
     assert profile(smaller, 5).macs < 0.35 * profile(config, 5).macs
     np.testing.assert_allclose(logits(smaller, left), logits(config, weights), atol=1e-5)
 
@@ -86,7 +91,7 @@ def test_filters_that_nothing_reads_change_no_logit(trained):
 def test_the_filters_of_least_l1_norm_go():
     config = network("prunable_resnet20_w8_cifar")
     weights = random_weights(build(config, 5, seed=3))
-    smaller, left = pruning.thin(config, weights, 0.5)
+    smaller, left = thin(config, weights, 0.5)
     # A layer inside a block stands alone.
     kernel = weights["stage2_block1_conv1/kernel"]
     kept = np.sort(np.argsort(-np.abs(kernel).sum((0, 1, 2)))[:8])
@@ -126,7 +131,7 @@ def test_several_blocks_then_filters_then_more_blocks():
     weights = random_weights(build(config, 5, seed=3))
     smaller, left = pruning.without_blocks(config, weights, ["stage1_block2_", "stage3_block1_"])
     assert smaller.block_ids == ((1, 3), (1, 2, 3), (2, 3)) and smaller.blocks == (2, 3, 2)
-    smaller, left = pruning.thin(smaller, left, 0.6)
+    smaller, left = thin(smaller, left, 0.6)
     smaller, left = pruning.without_blocks(smaller, left, ["stage1_block3_"])
     model = build(smaller, 5, seed=0)
     model.import_weights(left, "the test")
@@ -147,4 +152,4 @@ def test_what_cannot_be_removed_is_refused():
         except ModelError:
             continue
         with pytest.raises(ModelError, match="cannot be removed"):
-            pruning.thinned_config(other, 0.5) and pruning.thin(other, {}, 0.5)
+            pruning.thin(other, {}, other)
