@@ -72,7 +72,7 @@ class Collection:
 
     def run(self) -> tuple[dict[str, Any], tuple[CnnConfig, Weights]]:
         """Returns the plan (JSON) and the network with the weights it is fine-tuned from."""
-        whole = self._whole()
+        whole = self.whole()
         order = self._block_order(whole) if "depth" in self.settings.dimensions else []
         samples = [whole]
         predictor = optimum = None
@@ -85,7 +85,7 @@ class Collection:
             optimum = solve(predictor, self.settings.budget, points.min(axis=0))
         chosen = self._rounded(whole.config, order, optimum)
         removed = _missing(whole.config, chosen)
-        weights = thin(*without_blocks(whole.config, self._weights(whole), removed), chosen)
+        weights = thin(*without_blocks(whole.config, self.weights(whole), removed), chosen)
         plan = self._plan(samples, order, predictor, optimum, chosen)
         after = plan["pruned"]
         say(
@@ -96,7 +96,7 @@ class Collection:
 
     # Samples -------------------------------------------------------------------------------------------------
 
-    def _whole(self) -> Sample:
+    def whole(self) -> Sample:
         """Returns the network before pruning, loaded or trained."""
         settings, config = self.settings, self.app.whole_network()
         if settings.base_path is None:
@@ -113,7 +113,7 @@ class Collection:
         """Yields the samples of one dimension, each cut from the one before."""
         settings, before = self.settings, whole
         for label, config in self._levels(whole.config, dimension, order):
-            weights = self._weights(before)
+            weights = self.weights(before)
             if dimension == "depth":
                 weights = without_blocks(before.config, weights, _missing(before.config, config))[1]
             elif dimension == "width":
@@ -185,7 +185,7 @@ class Collection:
         app.start, app.model = (config, weights), None
         return app
 
-    def _weights(self, sample: Sample) -> Weights:
+    def weights(self, sample: Sample) -> Weights:
         """Returns the weights of a sample, read from its checkpoint when an earlier start of the job made it."""
         if sample.weights is None:
             app = self._app(sample.config, None)
@@ -209,7 +209,7 @@ class Collection:
         Each block is left out alone, without fine-tuning, and the loss measured on training rows.
         """
         rows = self.rest.take(np.arange(min(self.settings.calibration_rows, len(self.rest))))
-        weights, losses = self._weights(whole), {}
+        weights, losses = self.weights(whole), {}
         for block in removable_blocks(whole.config):
             if whole.config.blocks[_stage(block)] == 1:
                 continue

@@ -100,7 +100,7 @@ def test_weights_of_the_first_sample_of_a_chain_are_the_whole_networks(pruned, m
     monkeypatch.setattr(collect.Collection, "_train", watched)
     collection = collect.Collection(app, table(), folder, ONE_WORKER)
     collection.run()
-    base = collection._weights(plain(collection, "base", app.whole_network(), None, 2.0, 0.005))
+    base = collection.weights(plain(collection, "base", app.whole_network(), None, 2.0, 0.005))
     stem = base["stem_conv/kernel"]
     np.testing.assert_array_equal(found["depth-5-of-6"]["stem_conv/kernel"], stem)
     np.testing.assert_array_equal(found["resolution-12"]["stem_conv/kernel"], stem)
