@@ -14,6 +14,7 @@ from easytransfer import keras
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.table import RowChunk
+from easytransfer.distributed.workers import Workers
 from easytransfer.export.servable import Signature
 from easytransfer.train.task import Task
 
@@ -76,6 +77,17 @@ class App(Task, abc.ABC):
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
+
+    def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:  # noqa: B027
+        """Does what decides the model and is a training itself, before assets are saved and the model is built.
+
+        It must go on where it was when the job was stopped, and come to the same on every worker.
+
+        Args:
+            train: The encoded training table.
+            run_dir: Run folder; only the first worker writes.
+            workers: The workers of the job.
+        """
 
     @property
     def labels(self) -> list[str] | None:

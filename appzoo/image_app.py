@@ -38,6 +38,7 @@ from easytransfer.run.log import say
 from easytransfer.train import checkpoint
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn import config as networks
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.network import build
 
@@ -223,7 +224,7 @@ class ImageModel(keras.Model):
     """Normalises images and calls a network.
 
     Args:
-        network: Takes float32 [batch, height, width, channels]; returns a dict with `logits`, maybe `features`.
+        network: A `CnnBackbone`; images of another size than its own are resized.
         statistics: Mean and standard deviation of the channels.
 
     Call arguments:
@@ -233,7 +234,7 @@ class ImageModel(keras.Model):
         `logits` float32 [batch, outputs].
     """
 
-    def __init__(self, network: keras.Model, statistics: ChannelStatistics) -> None:
+    def __init__(self, network: CnnBackbone, statistics: ChannelStatistics) -> None:
         # Without automatic casting: images would lose bits before they are normalised.
         super().__init__(name="image_model", autocast=False)
         self.network = network
@@ -241,7 +242,11 @@ class ImageModel(keras.Model):
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, outputs]}`."""
-        outputs = self.network(self.normalised(batch["image"]), training=training)
+        images, size = self.normalised(batch["image"]), self.network.config.image_size
+        if images.shape[1] != size:
+            # A network pruned in resolution sees smaller images than the table and the server have.
+            images = tf.image.resize(images, [size, size], antialias=True)
+        outputs = self.network(images, training=training)
         return {"logits": tf.cast(outputs["logits"], tf.float32)}
 
     def normalised(self, images: tf.Tensor) -> tf.Tensor:

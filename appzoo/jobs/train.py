@@ -81,6 +81,8 @@ def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
     with quiet():
         app, tables = _load(config, None)
     app.fit_labels(tables["train"].encoded)
+    with quiet():
+        app.before_training(tables["train"].encoded, Path(config.checkpoint_dir), workers)
     trainer = Trainer(app, config.train, config.runtime, Path(config.checkpoint_dir), workers=workers)
     trainer.fit(*_batches(config, tables, workers))
     return {"mode": "train", "rank": workers.rank}
@@ -102,6 +104,7 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
 def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
     app, tables = _load(config, folder.path)
     app.fit_labels(tables["train"].encoded)
+    app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
     specs = (config.data.train_table, config.data.eval_table)
     present = [device.name for device in tf.config.list_physical_devices()]

@@ -1,5 +1,8 @@
 """Built image networks: counts equal to the analytic ones, PyTorch with the same weights, seeds, precision, names."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -199,3 +202,21 @@ def test_images_of_another_shape_are_refused():
         built("resnet")(np.zeros([1, 16, 16, 1], np.float32))
     with pytest.raises(ModelError, match="raise image_size"):
         build(TINY["smallcnn"].replace(image_size=4), 5, 0)
+
+
+_ODD_BATCH = """
+import tensorflow as tf
+from modelzoo.cnn.config import named
+from modelzoo.cnn.network import build
+
+model = build(named("resnet8_w4_cifar").replace(image_size=16, channels=1), 3, seed=0)
+step = tf.function(lambda x: tf.gradients(model(x, training=True)["logits"], model.trainable_variables))
+for _ in range(20):
+    step(tf.ones([57, 16, 16, 1]))
+"""
+
+
+def test_odd_batches_of_narrow_networks_do_not_break_the_heap():
+    """The gradient of a strided 1x1 convolution with few channels does, in TensorFlow 2.20 with oneDNN."""
+    done = subprocess.run([sys.executable, "-c", _ODD_BATCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,1 @@
+"""Pruning of a network in depth, width and resolution together."""

@@ -1,0 +1,116 @@
+"""Pruning in three dimensions as a training job: samples, predictor, optimum, cut, fine-tuning.
+
+Wang et al., "Accelerate CNNs from Three Dimensions: A Comprehensive Pruning Framework", ICML 2021, arXiv 2010.04879.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from appzoo.base import Cells, no_cells
+from appzoo.dimension_pruning.collect import Collection
+from appzoo.dimension_pruning.config import DimensionPruningConfig
+from appzoo.dimension_pruning.picture import draw
+from appzoo.image_app import NETWORK_FILE, ImageApp
+from appzoo.targets import SingleLabel
+from easytransfer import keras
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.labels import LabelMap
+from easytransfer.distributed.workers import Workers
+from easytransfer.errors import ConfigError
+from easytransfer.image.statistics import ChannelStatistics
+from easytransfer.run.atomic import write_json
+from easytransfer.run.folder import RunFolder
+from easytransfer.train import checkpoint
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.pruning import Weights, check_prunable
+
+PLAN_FILE, PICTURE_FILE = "pruning.json", "pruning.png"
+
+
+class DimensionPruning(ImageApp):
+    """A trained network, cut to a budget where it costs the least accuracy, and trained on."""
+
+    asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, PLAN_FILE)
+
+    config: DimensionPruningConfig
+    # The network to build and its first weights; None = those of a run folder, or random ones.
+    start: tuple[CnnConfig, Weights | None] | None = None
+    plan: dict[str, Any] | None = None
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Reads labels and statistics; those of a new run must be those of the network to prune.
+
+        Raises:
+            ConfigError: The task has no classes, or other ones or images of another size than the network to prune.
+        """
+        super().prepare(folder, cells)
+        if not isinstance(self.target, SingleLabel):
+            raise ConfigError("pruning needs a task with one class per row", fix="give labelEnumerateValues")
+        if folder is None and self.config.model.base_path is not None:
+            self._take_over(checkpoint.resolve(self.config.model.base_path).parent)
+
+    def _take_over(self, base: Path) -> None:
+        self.statistics = ChannelStatistics.load(base)
+        names, model = LabelMap.load(base), self.config.model
+        if names is None or names.names != self.labels:
+            raise ConfigError(
+                f"the network in {base} was trained for other classes",
+                received=", ".join(self.labels or ()),
+                accepted=", ".join(names.names) if names else "none",
+                fix="set labelEnumerateValues to them, in this order",
+            )
+        shape = super().network_config(base)
+        if (shape.image_size, shape.channels) != (model.image_size, model.channels):
+            raise ConfigError(
+                f"the network in {base} takes other images",
+                received=f"image_size={model.image_size}, channels={model.channels}",
+                fix=f"set model.image_size={shape.image_size} and model.channels={shape.channels}",
+            )
+
+    def whole_network(self) -> CnnConfig:
+        """Returns the network that is pruned.
+
+        Raises:
+            ModelError: Its filters and blocks cannot be removed.
+        """
+        base = self.config.model.base_path
+        config = super().network_config(checkpoint.resolve(base).parent if base else None)
+        check_prunable(config)
+        return config
+
+    def network_config(self, folder: Path | None = None) -> CnnConfig:
+        """Returns the pruned network, or the one stored in `folder`."""
+        if folder is not None:
+            return super().network_config(folder)
+        return self.start[0] if self.start else self.whole_network()
+
+    def build_model(self, folder: Path | None = None) -> keras.Model:
+        """Builds the pruned network with the weights that were left of the whole one."""
+        super().build_model(folder)
+        if folder is None and self.start is not None and self.start[1] is not None:
+            self.model.network.import_weights(self.start[1], "the network before")
+        return self.model
+
+    def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
+        """Trains the samples, fits the predictor, finds the optimum and cuts the network to it."""
+        self.plan, self.start = Collection(self, train, run_dir, workers).run()
+
+    def save_assets(self, folder: Path) -> None:
+        """Also writes `pruning.json`: samples, predictor, optimum, and the costs before and after."""
+        super().save_assets(folder)
+        if self.plan is not None:
+            write_json(folder / PLAN_FILE, self.plan)
+
+    def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
+        """Also draws the samples, the fitted curves and the accuracy along the budget."""
+        pages = super().write_pages(folder, encoded, outputs)
+        drawn = draw(RunFolder(folder).read_json(PLAN_FILE), folder / PICTURE_FILE)
+        return [*pages, PICTURE_FILE] if drawn else pages
+
+
+VARIANTS = {"": DimensionPruning}
+__all__ = ["NETWORK_FILE", "VARIANTS", "DimensionPruning"]
