@@ -127,7 +127,8 @@ class Collection:
         """Yields the networks of a chain with their labels; levels that round to the one before are left out."""
         settings, seen = self.settings, [whole]
         if dimension == "depth":
-            counts = np.unique(np.linspace(1, len(order), min(settings.depth_samples, len(order))).round().astype(int))
+            most = len(order)
+            counts = np.unique(np.linspace(0, most, 1 + min(settings.depth_samples, most)).round().astype(int))[1:]
             total = sum(whole.blocks)
             found = [(f"{total - n}-of-{total}", shallower(whole, order[:n])) for n in counts] if order else []
         elif dimension == "width":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.distributed.collectives import Group, all_gather_first, all_reduce, horovod
+from easytransfer.distributed.collectives import Group, all_gather_first, all_reduce, grouped_all_reduce, horovod
 from easytransfer.distributed.layout import Layout
 from easytransfer.distributed.pipeline import Stage
 from easytransfer.distributed.reducer import GradientReducer
@@ -105,6 +105,15 @@ class HorovodWorkers(Workers):
     def share_residuals(self) -> None:
         """See `GradientReducer`."""
         self.reduce.share_residuals()
+
+    def average(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every copy of the model the mean of the copies' values; see `Workers`."""
+        if self.data.size == 1:
+            return
+        # In float64 the mean of equal numbers is that number.
+        totals = grouped_all_reduce([tf.cast(v, tf.float64) for v in variables], self.data, "statistics")
+        for variable, total in zip(variables, totals, strict=True):
+            variable.assign(tf.cast(total / self.data.size, variable.dtype))
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives every worker the values of the first one that holds the same variables or parts."""

@@ -63,6 +63,9 @@ class Workers:
     def share_residuals(self) -> None:
         """Shares residuals that every worker has read as a whole."""
 
+    def average(self, variables: Sequence[tf.Variable]) -> None:
+        """Gives every copy of the model the mean of the copies' values; equal ones stay as they are."""
+
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Gives every worker the chief's values."""
 

@@ -105,6 +105,7 @@ class Fitting:
             self._loop()
         except _Stop:
             self._interrupt()
+        self._agree()
         if progress.saved_step != progress.step:
             self.checkpoints.save(progress)
         self.engine.averages.swap()
@@ -152,11 +153,21 @@ class Fitting:
 
     def _after_step(self) -> None:
         """Evaluates and saves when due. The evaluation comes first, so that a checkpoint knows of it."""
-        step = self.progress.step
-        better = self._evaluation_due() and self._evaluate()
+        step, due = self.progress.step, self._evaluation_due()
+        if due or self.plan.saves(step):
+            self._agree()
+        better = due and self._evaluate()
         if better or self.plan.saves(step) or self.progress.best.exhausted:
             self.checkpoints.save(self.progress)
             self.log.restart()
+
+    def _agree(self) -> None:
+        """Makes what workers follow by themselves, the moving statistics of their own rows, one before it is used.
+
+        They are linear in the statistics of the batches, so it makes no difference how often this is done.
+        """
+        weights = self.engine.task.model.weights
+        self.workers.average([weight for weight in weights if not weight.trainable and weight.dtype.is_floating])
 
     def _evaluation_due(self) -> bool:
         if self.eval_batches is None or not self.plan.evaluates(self.progress.step):
@@ -221,6 +232,7 @@ class Fitting:
     def _interrupt(self) -> None:
         progress, writes = self.progress, self.checkpoints.writes
         self._report()
+        self._agree()
         if progress.saved_step != progress.step:
             self.checkpoints.save(progress)
         kept = "saved" if writes else "nothing is saved without a run folder"

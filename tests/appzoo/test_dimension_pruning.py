@@ -63,7 +63,7 @@ def test_the_plan_keeps_its_budget_and_names_every_sample(pruned):
     app, folder = pruned
     plan = json.loads((folder / "pruning.json").read_text())
     names = [sample["name"] for sample in plan["samples"]]
-    assert names == ["base", "depth-5-of-6", "depth-3-of-6", "width-0.75", "width-0.5", "resolution-12", "resolution-8"]
+    assert names == ["base", "depth-4-of-6", "depth-3-of-6", "width-0.75", "width-0.5", "resolution-12", "resolution-8"]
     whole = profile(app.whole_network(), 3)
     assert plan["whole"]["macs"] == whole.macs and plan["pruned"]["macs"] <= 0.4 * whole.macs
     assert plan["pruned"]["macs"] > 0.33 * whole.macs, "the width fills the budget"
@@ -102,7 +102,7 @@ def test_weights_of_the_first_sample_of_a_chain_are_the_whole_networks(pruned, m
     collection.run()
     base = collection.weights(plain(collection, "base", app.whole_network(), None, 2.0, 0.005))
     stem = base["stem_conv/kernel"]
-    np.testing.assert_array_equal(found["depth-5-of-6"]["stem_conv/kernel"], stem)
+    np.testing.assert_array_equal(found["depth-4-of-6"]["stem_conv/kernel"], stem)
     np.testing.assert_array_equal(found["resolution-12"]["stem_conv/kernel"], stem)
     assert found["width-0.75"]["stem_conv/kernel"].shape == (3, 3, 1, 6)
     assert any(np.array_equal(found["width-0.75"]["stem_conv/kernel"][..., 0], stem[..., i]) for i in range(8))

@@ -273,6 +273,13 @@ def bert_classifier(workers: Workers, folder: Path) -> None:
     bert.run(workers, folder)
 
 
+def pruning(workers: Workers, folder: Path) -> None:
+    """Prunes a network and trains it."""
+    import pruning
+
+    pruning.run(workers, folder)
+
+
 def main() -> None:
     """Runs one program on this worker."""
     program, folder, shards, stages = sys.argv[1:]
