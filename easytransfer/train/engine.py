@@ -255,10 +255,8 @@ class Engine:
         """Returns the random numbers of the rows, which do not depend on who computes them; see `RowDraws`."""
         shared = tf.stack([tf.constant(self._shared_seed % 2**31, tf.int32), seed[1]])
         # Dropout folds in 1, 2, ... for its masks.
-        seed = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
-        return RowDraws(
-            tf.bitwise.bitwise_and(seed, 2**31 - 1), tf.shape(batch["example_weight"])[0], first, self._shares
-        )
+        own = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
+        return RowDraws(own, tf.shape(batch["example_weight"])[0], first, self._shares)
 
     def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
         """Shares a micro-batch over the devices and adds up what they return, as several workers would."""
