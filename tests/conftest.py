@@ -1,9 +1,11 @@
 """Fixtures shared by all tests."""
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,3 +56,19 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo") / "tiny-bert"
     make_tiny(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of image_classify's smoke configuration, which distilling applications learn from, without an export."""
+    from appzoo import jobs
+    from appzoo.cli.reader import JobReader
+
+    run_dir = tmp_path_factory.mktemp("teacher") / "run"
+    config = "--config=appzoo/image_classify/configs/smoke.yaml"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        train = importlib.import_module("appzoo.jobs.train")
+        patch.setattr(train, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+        jobs.train(JobReader("train", [config, f"--set=checkpoint_dir={run_dir}"], []).read().config)
+    return run_dir

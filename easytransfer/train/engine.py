@@ -48,7 +48,9 @@ class _Update(NamedTuple):
 
 
 class Engine:
-    """Runs steps of a task and owns its optimizers; an application sees `scale`, `update`, `variables`, `step`.
+    """Runs steps of a task and owns its optimizers.
+
+    An application sees `scale`, `update`, `variables`, `step` and `total_steps`.
 
     Args:
         task: Model, losses and train step; `task.model` is built.
@@ -72,6 +74,7 @@ class Engine:
         devices: Sequence[str] = (),
     ) -> None:
         self.task, self._train, self._devices = task, train, devices
+        self.total_steps = total_steps
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.failed = tf.Variable(False, trainable=False)

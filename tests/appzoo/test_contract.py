@@ -134,10 +134,13 @@ def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -
     goal = _GOAL.search(path.read_text(encoding="utf-8"))
     assert goal, f"{path} states no goal"
     run_dir = tmp_path_factory.mktemp("_".join(request.param)) / "run"
+    values = {"checkpoint_dir": run_dir}
+    if "distillation" in discovery.config_class("_".join(filter(None, request.param))).model_fields:
+        values["distillation.teacher"] = request.getfixturevalue("tiny_teacher")
     before = os.getcwd()
     os.chdir(repository)
     try:
-        config = config_of("train", f"--config={path}", f"--set=checkpoint_dir={run_dir}")
+        config = config_of("train", f"--config={path}", *(f"--set={key}={value}" for key, value in values.items()))
         result = jobs.train(config)
     finally:
         os.chdir(before)
@@ -209,6 +212,8 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> Job
         "train.num_epochs": epochs,
         "train.log_step_count_steps": 1,
     }
+    if "distillation" in type(smoke.config).model_fields:
+        values["distillation.teacher"] = smoke.config.distillation.teacher
     if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields:
         values["model.pretrain_model_name_or_path"] = tiny_model
     return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))

@@ -139,7 +139,7 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_every_application_refuses_unusable_tables(name, variant, repository, tmp_path, monkeypatch, capfd):
+def test_every_application_refuses_unusable_tables(name, variant, repository, tmp_path, monkeypatch, capfd, request):
     monkeypatch.chdir(repository)
     folder = Path(discovery.__file__).parent / name / "configs"
     first = next(iter(discovery.applications()[name].variants))
@@ -156,6 +156,8 @@ def test_every_application_refuses_unusable_tables(name, variant, repository, tm
         table.write_bytes(content)
         capfd.readouterr()
         sets = {"data.train_table": table, "checkpoint_dir": tmp_path / "run", "runtime.dry_run": "true"}
+        if "distillation" in load_file(config):
+            sets["distillation.teacher"] = request.getfixturevalue("tiny_teacher")
         code = main(["train", "--config", str(config), *(f"--set={key}={value}" for key, value in sets.items())])
         captured = capfd.readouterr()
         (line,) = errors_in(captured.err.splitlines())
