@@ -128,7 +128,7 @@ def train_student(
     distillation = {
         "teacher": str(teacher),
         "kd_method": method,
-        "kd_temperature": temperature,
+        "kd_temperature": temperature or 1.0,
         "kd_alpha_schedule": options.alpha,
         "kd_teacher_logits": "cached",
     }

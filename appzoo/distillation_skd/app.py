@@ -108,7 +108,9 @@ class DistillationSkd(ImageApp):
         super().save_assets(folder)
         settings = self.config.distillation
         facts = {"kd_method": self.method, "multiplier": self.multiplier, "teacher": settings.teacher}
-        write_json(folder / DISTILLATION_FILE, {**facts, "measured": settings.kd_multiplier is None})
+        write_json(
+            folder / DISTILLATION_FILE, {**facts, "measured": bool(self.variant) and settings.kd_multiplier is None}
+        )
 
     def state(self) -> dict[str, Any]:
         """Returns the multiplier, the same on all workers and after a resume, and which teacher it is of."""
@@ -183,7 +185,7 @@ class DistillationSkd(ImageApp):
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` of the served logits, and raw `logits` per row."""
-        served = self.target.columns(self.served(outputs["logits"]).numpy() if self.variant else outputs["logits"])
+        served = self.target.columns(np.asarray(self.served(outputs["logits"])))
         return {**served, "logits": list(outputs["logits"])}
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
