@@ -37,11 +37,9 @@ class AlphaSchedule:
         Raises:
             ValueError: The text is of another form.
         """
-        text = text.strip()
-        if text.startswith(_CONSTANT):
-            text = f"0:{text.removeprefix(_CONSTANT)}"
+        parts = text.strip().replace(_CONSTANT, "0:", 1) if text.strip().startswith(_CONSTANT) else text.strip()
         try:
-            pieces = tuple((float(start), float(alpha)) for start, alpha in (p.split(":") for p in text.split(",")))
+            pieces = tuple((float(start), float(alpha)) for start, alpha in (p.split(":") for p in parts.split(",")))
         except ValueError:
             pieces = ()
         starts = [start for start, _ in pieces]

@@ -82,7 +82,12 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
     _check_labels(folder, labels)
     model = ImageModel(build(config, len(labels), seed=0), ChannelStatistics.load(folder))
     model({"image": tf.zeros([1, config.image_size, config.image_size, config.channels], tf.uint8)})
-    checkpoint.load_weights(model, found)
+    try:
+        checkpoint.load_weights(model, found)
+    except ModelError as error:
+        # A second line would be the table of all weights.
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"the weights of the teacher are not those of its {NETWORK_FILE}: {reason}") from None
     state = json.loads((found / checkpoint.STATE).read_text(encoding="utf-8"))
     return Teacher(model, found, state["files"][checkpoint.WEIGHTS])
 

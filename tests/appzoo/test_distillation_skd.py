@@ -128,8 +128,10 @@ def torch_step(app: DistillationSkd, target: np.ndarray, method: str, multiplier
     return [each.grad.numpy() for each in w]
 
 
-@pytest.mark.parametrize("method", ["skd_ln", "skd_std", "skd_l2", "kd", "none"])
-def test_one_train_step_equals_torch(teacher, method):
+@pytest.mark.parametrize(
+    ("method", "xla"), [(m, False) for m in ("skd_ln", "skd_std", "skd_l2", "kd", "none")] + [("skd_ln", True)]
+)
+def test_one_train_step_equals_torch(teacher, method, xla):
     settings = {"kd_method": method, "kd_temperature": 3.0}
     train = {"warmup_ratio": 0.0, "weight_decay_ratio": 0.0, "learning_rate": 0.01}
     app = built(teacher, distillation=settings, train=train)
@@ -137,7 +139,7 @@ def test_one_train_step_equals_torch(teacher, method):
     sizes = {"skd_ln": target.std(axis=1), "skd_l2": np.linalg.norm(target, axis=1)}
     multiplier = sizes[method].mean() if method in sizes else 1.0
     gradients = torch_step(app, target, method, multiplier)
-    engine = Engine(app, app.config.train, RuntimeConfig(seed=7), 100)
+    engine = Engine(app, app.config.train, RuntimeConfig(seed=7, enable_xla=xla), 100)
     assert engine.run_step([rows().batch(range(10))]).numpy()[-2] == 0, "the step did not fail"
     slots = engine.training_variables()
     for i, (gradient, start) in enumerate(zip(gradients, before, strict=True)):
@@ -146,6 +148,23 @@ def test_one_train_step_equals_torch(teacher, method):
         expected = start - 0.01 * gradient / (np.abs(gradient) + 1e-6 / np.sqrt(1 - 0.999))
         clear = np.abs(gradient) > 1e-4
         np.testing.assert_allclose(app.model.get_weights()[i][clear], expected[clear], atol=1e-5)
+
+
+def test_the_first_steps_of_a_student_with_tiny_logits_are_clipped(teacher):
+    """Gradients grow as one over the deviation of the logits, which is small for a fresh network."""
+    norms = []
+    for scale in (1.0, 1e-2):
+        app = built(teacher, distillation={"kd_multiplier": 3.0})
+        weights = app.model.get_weights()
+        app.model.set_weights([*weights[:-2], *(scale * w for w in weights[-2:])])
+        engine = Engine(app, app.config.train, RuntimeConfig(seed=7), 100)
+        norms.append(engine.facts([engine.run_step([rows().batch(range(10))])])["grad_norm"][0])
+        moments = [v.numpy() / 0.1 for name, v in engine.training_variables().items() if name.endswith("/m")]
+        assert np.sqrt(sum((m**2).sum() for m in moments)) == pytest.approx(min(norms[-1], 1.0), rel=1e-4)
+    assert norms[1] > 20 * norms[0] and norms[1] > 10
+    assert (
+        app.config.train.gradient_clip and app.config.train.clip_norm_value == 1 and app.config.train.warmup_ratio > 0
+    )
 
 
 def test_the_published_schedule_of_alpha_and_its_scaling():
@@ -255,6 +274,10 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(teacher, tmp_path):
         broken = save_teacher(tmp_path / f"no_{file}")
         (broken / file).unlink()
         refused(broken, file)
+    other = save_teacher(tmp_path / "other")
+    text = (other / "network.json").read_text()
+    (other / "network.json").write_text(text.replace("12", "13", 1))
+    refused(other, "the weights of the teacher are not those of its network.json: the checkpoint .*other")
     export = tmp_path / "export"
     (export / "assets.extra").mkdir(parents=True)
     (export / "assets.extra" / "export.json").write_text("{}")
