@@ -64,7 +64,9 @@ def sections(options: argparse.Namespace, seed: int, network: str, epochs: float
             "num_epochs": epochs,
             "batch_size": options.batch,
             "eval_batch_size": EVALUATION_BATCH,
+            "optimizer_type": options.optimizer,
             "learning_rate": options.rate,
+            "weight_decay_ratio": options.decay,
         },
         "runtime": {"seed": seed},
     }
@@ -241,13 +243,26 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=float, default=20)
     parser.add_argument("--epochs", type=float, default=30)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=5e-3)
+    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--decay", type=float, default=5e-4)
     parser.add_argument("--alpha", default="constant:0.9", help="see kd_alpha_schedule")
     parser.add_argument("--folder", type=Path, default=Path("runs/skd_results"), help="where the teacher is kept")
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "skd.jsonl")
     options = parser.parse_args()
-    names = ("rows", "validation", "teacher", "student", "teacher_epochs", "epochs", "batch", "rate", "alpha")
-    settings = {name: getattr(options, name) for name in names}
+    names = (
+        "rows",
+        "validation",
+        "teacher",
+        "student",
+        "teacher_epochs",
+        "epochs",
+        "batch",
+        "optimizer",
+        "rate",
+        "decay",
+    )
+    settings = {name: getattr(options, name) for name in (*names, "alpha")}
     options.log.parent.mkdir(parents=True, exist_ok=True)
     tables = load(options.data, options.rows, options.validation)
 
@@ -257,8 +272,8 @@ def main() -> None:
             log.write(json.dumps({**run, "settings": settings, "versions": versions(), **found}) + "\n")
         print(f"{method}, T = {temperature:g}, seed {seed}: {found}", flush=True)
 
-    parts = (options.teacher, options.rows, f"{options.teacher_epochs:g}", options.batch, f"{options.rate:g}")
-    teacher = options.folder / "-".join(map(str, parts))
+    of_teacher = (name for name in names if name not in ("validation", "student", "epochs"))
+    teacher = options.folder / "-".join(str(settings[name]) for name in of_teacher)
     if not chosen(read_log(options.log, settings), "teacher", 0.0) or not (teacher / "checkpoint.json").is_file():
         append("teacher", 0.0, 0, train_teacher(teacher, tables, options))
     # Seed by seed, so that a stopped script has complete rows for the seeds it reached.
