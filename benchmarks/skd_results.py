@@ -29,6 +29,7 @@ SHARED = Path(os.environ.get("EZ_SHARED", Path(__file__).resolve().parents[2] / 
 # A difference counts as seen when it is more than this many of its standard errors, over seeds in pairs.
 CLEAR = 2.0
 EVALUATION_BATCH = 500
+NO_SETTINGS = ("data", "seeds", "temperatures", "folder", "log")
 
 
 def load(folder: Path, rows: int, validation: int) -> dict[str, object]:
@@ -230,8 +231,8 @@ def report(records: list[dict[str, object]], options: argparse.Namespace) -> Non
     print(f"spherical distillation depends less on the temperature: {verdict} ({shown})")
 
 
-def main() -> None:
-    """Runs what the log lacks and prints the tables."""
+def read_options() -> argparse.Namespace:
+    """Returns what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "fashion_mnist")
     parser.add_argument("--seeds", type=int, default=5)
@@ -249,20 +250,14 @@ def main() -> None:
     parser.add_argument("--alpha", default="constant:0.9", help="see kd_alpha_schedule")
     parser.add_argument("--folder", type=Path, default=Path("runs/skd_results"), help="where the teacher is kept")
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "skd.jsonl")
-    options = parser.parse_args()
-    names = (
-        "rows",
-        "validation",
-        "teacher",
-        "student",
-        "teacher_epochs",
-        "epochs",
-        "batch",
-        "optimizer",
-        "rate",
-        "decay",
-    )
-    settings = {name: getattr(options, name) for name in (*names, "alpha")}
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Runs what the log lacks and prints the tables."""
+    options = read_options()
+    # What a run does not depend on may change from one start to the next.
+    settings = {name: value for name, value in vars(options).items() if name not in NO_SETTINGS}
     options.log.parent.mkdir(parents=True, exist_ok=True)
     tables = load(options.data, options.rows, options.validation)
 
@@ -272,8 +267,8 @@ def main() -> None:
             log.write(json.dumps({**run, "settings": settings, "versions": versions(), **found}) + "\n")
         print(f"{method}, T = {temperature:g}, seed {seed}: {found}", flush=True)
 
-    of_teacher = (name for name in names if name not in ("validation", "student", "epochs"))
-    teacher = options.folder / "-".join(str(settings[name]) for name in of_teacher)
+    of_student = ("validation", "student", "epochs", "alpha")
+    teacher = options.folder / "-".join(str(value) for name, value in settings.items() if name not in of_student)
     if not chosen(read_log(options.log, settings), "teacher", 0.0) or not (teacher / "checkpoint.json").is_file():
         append("teacher", 0.0, 0, train_teacher(teacher, tables, options))
     # Seed by seed, so that a stopped script has complete rows for the seeds it reached.
