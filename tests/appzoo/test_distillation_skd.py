@@ -1,4 +1,4 @@
-"""Spherical knowledge distillation: a train step against torch, the teacher, the multiplier, answers and metrics."""
+"""Training by spherical distillation: a step against torch, the schedule of alpha, the multiplier."""
 
 from __future__ import annotations
 
@@ -8,53 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_distillation import IMAGES, OFF, TRUE, batch, built, make_app, rows, save_teacher, softmax, teacher_logits
 
 from appzoo.discovery import load_application
 from appzoo.distillation_skd.alpha import PUBLISHED, AlphaSchedule
 from appzoo.distillation_skd.app import DISTILLATION_FILE, DistillationSkd
 from appzoo.distillation_skd.config import DistillationSkdConfig
-from appzoo.distillation_skd.teacher import open_teacher
-from appzoo.image_classify.app import ImageClassify
-from appzoo.image_classify.config import ImageClassifyConfig
 from easytransfer.config.job import RuntimeConfig
-from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
-from easytransfer.train import checkpoint
 from easytransfer.train.engine import Engine
-from easytransfer.train.trainer import Trainer
-from easytransfer.train.weights import named_arrays
-
-RANDOM = np.random.default_rng(4)
-LABELS = ["ant", "bee", "cat", "dog"]
-IMAGES = RANDOM.integers(0, 256, (10, 8, 8, 1)).astype(np.uint8)
-TRUE = RANDOM.integers(0, 4, 10).astype(np.int32)
-OFF = {"crop_padding": 0, "horizontal_flip": False}
-FORM = {"image_size": 8, "channels": 1}
-# The teacher's own statistics, which are not those of the student's table.
-TEACHER_MEAN, TEACHER_STD = 0.2, 0.7
-
-
-def rows() -> EncodedTable:
-    return EncodedTable({"image": IMAGES, "label_id": TRUE})
-
-
-def save_teacher(folder: Path, network: str = "mlp12x2_digits", labels=LABELS, **form) -> Path:
-    """Writes the run folder of a classifier with random weights; labels without comma make it a regression."""
-    form = {**FORM, "channel_mean": [TEACHER_MEAN], "channel_std": [TEACHER_STD], **form}
-    data, runtime = {"label_enumerate_values": ",".join(labels)}, {"seed": 3}
-    app = ImageClassify(ImageClassifyConfig(data=data, model={"network": network, **form}, runtime=runtime))
-    app.prepare(None)
-    app.build_model()
-    random = np.random.default_rng(6)
-    app.model.set_weights([w + random.uniform(-0.1, 0.1, w.shape).astype(np.float32) for w in app.model.get_weights()])
-    folder.mkdir(parents=True)
-    app.save_assets(folder)
-    checkpoint.save(folder, 5, named_arrays(app.model.weights), {}, {})
-    checkpoint.point(folder, 5, 5)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,49 +26,8 @@ def teacher(tmp_path_factory) -> Path:
     return save_teacher(tmp_path_factory.mktemp("teacher") / "run")
 
 
-def make_app(teacher: Path | None, **sections) -> DistillationSkd:
-    given = {"data": {}, "model": {}, "augment": OFF, "train": {}, "distillation": {}, **sections}
-    given["data"] = {"label_enumerate_values": ",".join(LABELS), **given["data"]}
-    given["model"] = {"network": "mlp8x1_digits", **FORM, **given["model"]}
-    given["distillation"] = {"teacher": None if teacher is None else str(teacher), **given["distillation"]}
-    app = DistillationSkd(DistillationSkdConfig(model_name="distillation_skd", **given))
-    app.prepare(None)
-    return app
-
-
-def built(teacher: Path | None, table: EncodedTable | None = None, **sections) -> DistillationSkd:
-    app = make_app(teacher, **sections)
-    app.fit_labels(rows() if table is None else table)
-    app.build_model()
-    return app
-
-
-def batch(table: EncodedTable | None = None) -> dict[str, tf.Tensor]:
-    table = rows() if table is None else table
-    return {name: tf.constant(value) for name, value in table.batch(range(len(table))).items()}
-
-
-def teacher_logits(folder: Path, images: np.ndarray = IMAGES) -> np.ndarray:
-    """A pass through the layers of the teacher in NumPy, with its own statistics."""
-    stored = checkpoint.load(folder / "model.ckpt-5", weights_only=True).weights
-    x = ((images / 255 - TEACHER_MEAN) / TEACHER_STD).reshape(len(images), -1)
-    values = list(stored.values())
-    assert [value.ndim for value in values] == [2, 1] * 3
-    for kernel, bias in zip(values[:4:2], values[1:4:2], strict=True):
-        x = np.maximum(x @ kernel + bias, 0)
-    return x @ values[4] + values[5]
-
-
-def softmax(z: np.ndarray) -> np.ndarray:
-    z = np.exp(z - z.max(axis=1, keepdims=True))
-    return z / z.sum(axis=1, keepdims=True)
-
-
 def test_the_name_finds_the_application():
     assert load_application("distillation_skd") is DistillationSkd
-
-
-# Training ----------------------------------------------------------------------------------------------------
 
 
 def torch_step(app: DistillationSkd, target: np.ndarray, method: str, multiplier: float) -> list[np.ndarray]:
@@ -231,114 +154,6 @@ def test_mixup_and_smoothing_belong_to_the_cross_entropy(teacher, class_weights)
     np.testing.assert_allclose(app.loss_weight(mixed), row_weight.sum(), rtol=1e-5)
 
 
-# The teacher -------------------------------------------------------------------------------------------------
-
-
-def test_the_teacher_has_its_own_statistics_and_is_left_alone(tmp_path):
-    folder = save_teacher(tmp_path / "run", "resnet8_w8_cifar")
-    app = built(folder, model={"network": "resnet8_w4_cifar"})
-    network = app.teacher.network
-    before = [w.copy() for w in network.get_weights()]
-    single = app.teacher(tf.constant(IMAGES[:1])).numpy()
-    np.testing.assert_allclose(app.teacher(tf.constant(IMAGES)).numpy()[:1], single, atol=1e-5, err_msg="batch norm")
-    outputs = app.forward({**batch(), "image": tf.constant(IMAGES / 255.0, tf.float32)}, training=True)
-    np.testing.assert_allclose(outputs["teacher_logits"][:1], single, atol=1e-5)
-    assert network.mean == np.float32(TEACHER_MEAN) and app.model.mean != network.mean
-    trainer = Trainer(
-        app, app.config.train.model_copy(update={"batch_size": 5, "num_epochs": 2}), run_dir=tmp_path / "s"
-    )
-    trainer.fit(Batches(rows(), 5, shuffle=True))
-    for a, b in zip(before, network.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    mine = {id(v) for v in app.model.weights}
-    assert not mine & {id(v) for v in network.weights} and {id(v) for v in trainer.engine.variables()} <= mine
-    stored = checkpoint.load(checkpoint.resolve(tmp_path / "s"))
-    assert len(stored.weights) == len(app.model.weights) and len(mine) == len(stored.weights)
-    assert all(f"default/{i}/" in " ".join(stored.training) for i in range(2))
-
-
-def test_teachers_that_do_not_fit_are_refused_in_one_line(teacher, tmp_path):
-    def refused(folder: Path | str, expected: str, **sections) -> None:
-        with pytest.raises(ModelError, match=expected) as caught:
-            make_app(folder, **sections)
-        assert "\n" not in str(caught.value)
-
-    refused(tmp_path / "nothing", "there is no checkpoint")
-    wide = {"model": {"image_size": 16}}
-    refused(teacher, r"takes images \[8, 8, 1\], and this run has \[16, 16, 1\]; set model.image_size=8", **wide)
-    refused(teacher, r"takes images \[8, 8, 1\], and this run has \[8, 8, 3\]", model={"channels": 3})
-    for names in ("ant,bee,cat", "bee,ant,cat,dog"):
-        refused(teacher, "other labels, or in another order", data={"label_enumerate_values": names})
-    refused(save_teacher(tmp_path / "score", labels=[""]), "gives a number, no classes")
-    for file in ("network.json", ChannelStatistics.FILE):
-        broken = save_teacher(tmp_path / f"no_{file}")
-        (broken / file).unlink()
-        refused(broken, file)
-    other = save_teacher(tmp_path / "other")
-    text = (other / "network.json").read_text()
-    (other / "network.json").write_text(text.replace("12", "13", 1))
-    refused(other, "the weights of the teacher are not those of its network.json: the checkpoint .*other")
-    export = tmp_path / "export"
-    (export / "assets.extra").mkdir(parents=True)
-    (export / "assets.extra" / "export.json").write_text("{}")
-    refused(export, "is an export, which takes no augmented images")
-
-
-def test_a_saved_model_can_be_the_teacher(tmp_path):
-    class Body(tf.Module):
-        def __init__(self, classes):
-            super().__init__()
-            self.kernel = tf.Variable(RANDOM.normal(size=(64, classes)).astype(np.float32))
-
-        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 1], tf.float32)])
-        def __call__(self, images):
-            return tf.reshape(images, [-1, 64]) @ self.kernel
-
-    bodies = {classes: Body(classes) for classes in (4, 3)}
-    for classes, body in bodies.items():
-        tf.saved_model.save(body, str(tmp_path / str(classes)))
-    app = built(tmp_path / "4")
-    expected = (IMAGES / 255.0).reshape(10, -1) @ bodies[4].kernel.numpy()
-    np.testing.assert_allclose(app.teacher.over(IMAGES, 4), expected, atol=1e-4)
-    assert app.multiplier == pytest.approx(expected.std(axis=1).mean(), rel=1e-5)
-    with pytest.raises(ModelError, match=r"no logits of 4 classes; got \[2, 3\]"):
-        make_app(tmp_path / "3")
-    with pytest.raises(ModelError, match="does not take images"):
-        open_teacher(tmp_path / "4", LABELS, app.config.model.model_copy(update={"image_size": 9}), 4)
-
-
-def test_settings_that_make_no_sense_are_refused(teacher):
-    with pytest.raises(ConfigError, match="kd_method=skd_ln needs a teacher"):
-        make_app(None)
-    with pytest.raises(ConfigError, match="means nothing with 2 classes"):
-        make_app(teacher, data={"label_enumerate_values": "a,b"})
-    with pytest.raises(ConfigError, match="needs a task with one class per row"):
-        make_app(teacher, data={"label_enumerate_values": ""})
-    with pytest.raises(ValueError, match="cached needs images that stay the same; turn off augment.horizontal_flip"):
-        make_app(teacher, augment={"crop_padding": 0}, distillation={"kd_teacher_logits": "cached"})
-    assert make_app(None, distillation={"kd_method": "none"}, data={"label_enumerate_values": "a,b"}).teacher is None
-
-
-def test_cached_logits_train_as_those_on_the_fly(teacher):
-    found = []
-    for where in ("on_the_fly", "cached"):
-        table = rows()
-        app = built(teacher, table, distillation={"kd_teacher_logits": where})
-        assert ("teacher_logits" in table.columns) == (where == "cached")
-        calls = []
-        plain = app.teacher.network.call
-        app.teacher.network.call = lambda *a, plain=plain, calls=calls, **k: (calls.append(1), plain(*a, **k))[1]
-        trainer = Trainer(app, app.config.train.model_copy(update={"batch_size": 4, "num_epochs": 2}))
-        trainer.fit(Batches(table, 4, shuffle=True))
-        assert bool(calls) == (where == "on_the_fly")
-        found.append(app.model.get_weights())
-    for a, b in zip(*found, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-# The multiplier ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("method", "size"),
     [
@@ -375,97 +190,3 @@ def test_workers_and_resumed_runs_have_the_multiplier_of_the_first(teacher, tmp_
     changed = built(save_teacher(tmp_path / "run", "mlp11x2_digits"))
     with pytest.raises(ConfigError, match="is not the one this run was started with"):
         changed.restore_state(app.state())
-
-
-# Answers and metrics -----------------------------------------------------------------------------------------
-
-
-def sphere(z: np.ndarray) -> np.ndarray:
-    z = z.astype(np.float64)
-    return (z - z.mean(axis=1, keepdims=True)) / z.std(axis=1, keepdims=True)
-
-
-def test_probabilities_are_those_that_were_trained(teacher):
-    logits = RANDOM.normal(size=(5, 4)).astype(np.float32)
-    scaled = {
-        "skd_ln": lambda m: m * sphere(logits),
-        "skd_std": lambda m: m * sphere(logits),
-        "skd_l2": lambda m: m * logits / np.linalg.norm(logits, axis=1, keepdims=True),
-        "kd": lambda m: logits,
-    }
-    for method, expected in scaled.items():
-        app = built(teacher, distillation={"kd_method": method})
-        probabilities = softmax(expected(app.multiplier))
-        served = app.answer(tf.constant(logits))
-        np.testing.assert_allclose(served["probabilities"], probabilities, atol=1e-5)
-        np.testing.assert_array_equal(served["logits"], logits)
-        np.testing.assert_array_equal(served["class_id"], logits.argmax(axis=1))
-        written = app.rows({"logits": logits}, rows())
-        np.testing.assert_allclose(written["probabilities"], probabilities, atol=1e-5)
-        np.testing.assert_array_equal(written["logits"], logits)
-        assert written["predictions"] == [LABELS[i] for i in logits.argmax(axis=1)]
-        app.config.distillation.kd_probabilities = "raw"
-        np.testing.assert_allclose(app.answer(tf.constant(logits))["probabilities"], softmax(logits), atol=1e-6)
-        np.testing.assert_allclose(app.rows({"logits": logits}, rows())["probabilities"], softmax(logits), atol=1e-6)
-
-
-def test_served_confidence_has_a_ceiling(teacher):
-    app = built(teacher, distillation={"kd_multiplier": 2.0})
-    found = app.answer(tf.constant([[100.0, 0, 0, 0], [1e-3, 0, 0, 0]]))["probabilities"].numpy()
-    # The point of the sphere nearest to a class is (sqrt(3), -1/sqrt(3), ...) for four classes.
-    gap = 2 * (np.sqrt(3) + 1 / np.sqrt(3))
-    np.testing.assert_allclose(found[:, 0], np.exp(gap) / (np.exp(gap) + 3), atol=2e-2 * 0.03)
-
-
-def test_metrics_beside_the_teacher_equal_numpy(teacher):
-    app = built(teacher)
-    logits, target = RANDOM.normal(size=(10, 4)).astype(np.float32), teacher_logits(teacher)
-    evaluator = app.evaluator()
-    for part in (slice(0, 6), slice(6, 10)):
-        evaluator.update({"image": IMAGES[part], "label_id": TRUE[part]}, {"logits": logits[part]})
-    found = evaluator.result()
-    served = softmax(app.multiplier * sphere(logits))
-    expected = {
-        "accuracy": (logits.argmax(1) == TRUE).mean(),
-        "loss": -np.log(served[np.arange(10), TRUE]).mean(),
-        "student_deviation": logits.std(axis=1).mean(),
-        "teacher_deviation": target.std(axis=1).mean(),
-        "deviation_gap": target.std(axis=1).mean() - logits.std(axis=1).mean(),
-        "student_confidence": softmax(logits).max(axis=1).mean(),
-        "teacher_confidence": softmax(target).max(axis=1).mean(),
-        "teacher_accuracy": (target.argmax(1) == TRUE).mean(),
-        "cosine": (sphere(logits) * sphere(target)).mean(),
-    }
-    for t in (1, 4):
-        p, q = (softmax(app.multiplier * sphere(z) / t) for z in (target, logits))
-        expected[f"kd_t{t}_loss"] = t**2 * (p * np.log(p / q)).sum(axis=1).mean()
-    for name, value in expected.items():
-        assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-    given = app.evaluator()
-    given.update({"label_id": TRUE}, {"logits": logits, "teacher_logits": target})
-    assert given.result() == pytest.approx(found, abs=1e-5), "without images, as several workers exchange rows"
-
-
-def test_metrics_without_a_teacher_at_hand(teacher, tmp_path, capfd):
-    app = built(teacher)
-    app.save_assets(tmp_path)
-    logits = RANDOM.normal(size=(10, 4)).astype(np.float32)
-    moved = DistillationSkdConfig.model_validate(app.config.model_dump() | {"distillation": {"teacher": "gone"}})
-    for config, there in ((app.config, True), (moved, False)):
-        opened = DistillationSkd(config)
-        opened.prepare(tmp_path)
-        evaluator = opened.evaluator()
-        evaluator.update({"image": IMAGES, "label_id": TRUE}, {"logits": logits})
-        found = evaluator.result()
-        assert ("cosine" in found) == there and "student_deviation" in found
-    assert "metrics that compare with the teacher are left out: there is no checkpoint gone" in capfd.readouterr().err
-
-
-def test_top5_accuracy_with_more_classes():
-    from appzoo.distillation_skd.metrics import DistillationEvaluator
-
-    logits, true = RANDOM.normal(size=(50, 8)).astype(np.float32), RANDOM.integers(0, 8, 50)
-    evaluator = DistillationEvaluator([str(i) for i in range(8)], lambda z: z, lambda s, t: (s, t), None)
-    evaluator.update({"label_id": true}, {"logits": logits})
-    expected = np.mean([label in np.argsort(row)[-5:] for row, label in zip(logits, true, strict=True)])
-    assert evaluator.result()["top5_accuracy"] == pytest.approx(expected)

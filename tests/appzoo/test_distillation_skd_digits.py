@@ -1,4 +1,4 @@
-"""What spherical distillation does on scikit-learn's digits, with networks and SGD of the test's own: half a minute, so slow.
+"""Spherical distillation on scikit-learn's digits, with networks and SGD of the test's own: half a minute, so slow.
 
 300 training images, 1,497 others, a student of 1,210 numbers, teachers of 563,722 and 8,970, five seeds at once.
 """
