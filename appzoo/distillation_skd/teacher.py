@@ -75,7 +75,10 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
         )
     if (path / "saved_model.pb").is_file():
         return _from_saved_model(path, len(labels), student, batch_size)
-    found = checkpoint.resolve(path)
+    try:
+        found = checkpoint.resolve(path)
+    except ModelError as error:
+        raise ModelError(f"no teacher: {error}") from None
     folder = found.parent
     config = _network_config(folder)
     _check_images(folder, config, student)

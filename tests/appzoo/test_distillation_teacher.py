@@ -61,7 +61,7 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(teacher, tmp_path):
             make_app(folder, **sections)
         assert "\n" not in str(caught.value)
 
-    refused(tmp_path / "nothing", "there is no checkpoint")
+    refused(tmp_path / "nothing", "no teacher: there is no checkpoint .*nothing")
     wide = {"model": {"image_size": 16}}
     refused(teacher, r"takes images \[8, 8, 1\], and this run has \[16, 16, 1\]; set model.image_size=8", **wide)
     refused(teacher, r"takes images \[8, 8, 1\], and this run has \[8, 8, 3\]", model={"channels": 3})
