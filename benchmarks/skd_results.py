@@ -8,7 +8,8 @@ temperature of each method; the test file is read once per finished student, wit
 decides nothing. Students of one seed start from the same weights and see the same batches. Every finished run is
 appended to the log, and runs found there are not repeated, so the script can be stopped and started again; the teacher
 stays in `--folder`.
-DIR holds the four idx files of Fashion-MNIST. The whole takes about 20 minutes on two idle cores.
+DIR holds the four idx files of Fashion-MNIST. The sizes are meant for about 20
+minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -237,12 +238,12 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "fashion_mnist")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 4.0, 16.0])
-    parser.add_argument("--rows", type=int, default=4000, help="training images")
+    parser.add_argument("--rows", type=int, default=3000, help="training images")
     parser.add_argument("--validation", type=int, default=2000, help="other images of the training file")
     parser.add_argument("--teacher", default="resnet8_w32_cifar")
     parser.add_argument("--student", default="resnet8_w4_cifar")
     parser.add_argument("--teacher-epochs", type=float, default=20)
-    parser.add_argument("--epochs", type=float, default=30)
+    parser.add_argument("--epochs", type=float, default=25)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--optimizer", default="sgd")
     parser.add_argument("--rate", type=float, default=0.05)
