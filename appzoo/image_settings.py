@@ -40,7 +40,13 @@ class ImageTrainConfig(TrainConfig):
     batch_size: int = setting(128, "Rows per step and replica; in other modes rows per model call.", modes="TEPS", ge=1)
     eval_batch_size: int = setting(256, "Rows per evaluation step in training.", advanced=True, modes="T", ge=1)
     learning_rate: float = setting(3e-3, "Peak learning rate.", modes="T", gt=0)
-    weight_decay_ratio: float = setting(1e-2, "Decoupled weight decay.", advanced=True, modes="T", ge=0)
+    weight_decay_ratio: float = setting(
+        1e-2,
+        "Decoupled weight decay; sgd adds it to the gradient, where 5e-4 is usual.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
     lr_decay: str = setting(
         "cosine",
         "Schedule: polynomial, linear_after_warmup, cosine, constant, inverse_sqrt, step; other words mean constant.",

@@ -1,9 +1,12 @@
 """Fixtures shared by all tests."""
 
+import importlib
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,3 +57,36 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo") / "tiny-bert"
     make_tiny(folder)
     return folder
+
+
+# In a smoke configuration: a setting that takes the run folder of another one, which is trained first.
+_NEEDS = re.compile(r"^# Needs: (\S+) = the run of (\S+)$", re.MULTILINE)
+
+
+@pytest.fixture(scope="session")
+def needed_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], dict[str, Path]]:
+    """Function from a smoke configuration to the settings that name runs it needs; each is made once, not exported."""
+    made: dict[str, Path] = {}
+
+    def runs(path: Path) -> dict[str, Path]:
+        found = {}
+        for setting, config in _NEEDS.findall(path.read_text(encoding="utf-8")):
+            if config not in made:
+                made[config] = tmp_path_factory.mktemp("needed") / "run"
+                _train(config, made[config])
+            found[setting] = made[config]
+        return found
+
+    return runs
+
+
+def _train(config: str, run_dir: Path) -> None:
+    from appzoo import jobs
+    from appzoo.cli.reader import JobReader
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        train = importlib.import_module("appzoo.jobs.train")
+        patch.setattr(train, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+        words = [f"--config={config}", f"--set=checkpoint_dir={run_dir}"]
+        jobs.train(JobReader("train", words, []).read().config)

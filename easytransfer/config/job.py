@@ -91,11 +91,14 @@ class TrainConfig(ConfigModel):
     num_epochs: float = setting(1.0, "Passes over the training table; fractions are allowed.", modes="T", gt=0)
     batch_size: int = setting(32, "Rows per step and replica; in other modes rows per model call.", modes="TEPS", ge=1)
     eval_batch_size: int = setting(32, "Rows per evaluation step in training.", advanced=True, modes="T", ge=1)
-    optimizer_type: Literal["adam", "adamw", "lamb", "adagrad", "adadelta"] = setting(
+    optimizer_type: Literal["adam", "adamw", "lamb", "adagrad", "adadelta", "sgd"] = setting(
         "adam", "Optimizer; adam with weight_decay_ratio > 0 is AdamW.", modes="T"
     )
     learning_rate: float = setting(2e-5, "Peak learning rate.", modes="T", gt=0)
-    weight_decay_ratio: float = setting(0.0, "Decoupled weight decay.", advanced=True, modes="T", ge=0)
+    weight_decay_ratio: float = setting(
+        0.0, "Decoupled weight decay; sgd adds it to the gradient.", advanced=True, modes="T", ge=0
+    )
+    momentum: float = setting(0.9, "Momentum of sgd.", advanced=True, modes="T", ge=0, lt=1)
     adam_beta1: float = setting(0.9, "Decay of the first moment.", advanced=True, modes="T", ge=0, lt=1)
     adam_beta2: float = setting(0.999, "Decay of the second moment.", advanced=True, modes="T", ge=0, lt=1)
     adam_epsilon: float = setting(1e-6, "Added to the root of the second moment.", advanced=True, modes="T", gt=0)

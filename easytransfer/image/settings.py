@@ -56,3 +56,15 @@ class AugmentSettings(ConfigModel):
             if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
                 raise ValueError(f"augment.{name}={value} must be two numbers, 0 < smallest <= largest <= {most}")
         return self
+
+    def active(self) -> list[str]:
+        """Returns the names of the settings that change images."""
+        changes = {
+            "crop_padding": self.crop_padding,
+            "horizontal_flip": self.horizontal_flip,
+            "policy": self.policy != "none",
+            "cutout_size": self.cutout_size,
+            "erase_probability": self.erase_probability,
+            "mixup_alpha": self.mixup_alpha,
+        }
+        return [name for name, value in changes.items() if value]

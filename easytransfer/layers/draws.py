@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
+
+# Of a random number: what the fraction of a float32 holds.
+_BITS = 24
 
 
 class RowDraws:
@@ -12,7 +17,7 @@ class RowDraws:
     micro-batch: a resumed run repeats them, and N workers draw for their rows what one worker would draw for them.
 
     Args:
-        seed: int32 [2], not negative, different in every micro-batch, the same on every worker.
+        seed: int32 [2], different in every micro-batch, the same on every worker.
         rows: Rows here, a scalar.
         first: Place of the first row in the global micro-batch.
         stride: Places from one row to the next: how many shares the micro-batch is cut into.
@@ -31,15 +36,20 @@ class RowDraws:
         """Returns fresh numbers in [0, 1), float32 [rows, columns]."""
         # All places are drawn and the own ones taken: a place's numbers must not depend on how many others there are,
         # which holds for Philox, whose output for a shape begins with the output for any smaller number of rows.
-        every = tf.random.stateless_uniform([self.rows * self._stride, columns], seed=self._next(), alg="philox")
+        every = self._numbers([self.rows * self._stride, columns])
         return tf.gather(every, self._first + self._stride * tf.range(self.rows))
 
     def shared(self) -> tf.Tensor:
         """Returns one fresh number in [0, 1) that is the same on all workers, a float32 scalar."""
-        return tf.random.stateless_uniform([], seed=self._next(), alg="philox")
+        return self._numbers([])
 
-    def _next(self) -> tf.Tensor:
+    def _numbers(self, shape: Sequence[tf.Tensor | int]) -> tf.Tensor:
+        """Returns numbers in [0, 1) that are the same with and without XLA, for any seed."""
         self._calls += 1
-        # XLA's default algorithm is another one, and it takes negative seeds for other numbers.
+        # XLA's default algorithm is another one.
         key = tf.random.experimental.stateless_fold_in(self._seed, self._calls, alg="philox")
-        return tf.bitwise.bitwise_and(key, 2**31 - 1)
+        # XLA has the same bits, but makes a fraction of the upper ones where TensorFlow takes the lower ones.
+        bits = tf.random.stateless_uniform(shape, key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
+        # As many bits as float32 holds exactly; the sign that the shift repeats is cut off.
+        kept = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 32 - _BITS), 2**_BITS - 1)
+        return tf.cast(kept, tf.float32) * 2.0**-_BITS

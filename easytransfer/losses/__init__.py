@@ -1,5 +1,6 @@
-"""Losses. `classification`, `sequence`, `comprehension` and `matching` hold losses summed over the batch, so that any
-split of a global batch agrees; the names of this package are those of the original Python API, means over the batch."""
+"""Losses. `classification`, `sequence`, `comprehension`, `matching` and `spherical` hold losses summed over the batch,
+so that any split of a global batch agrees; the names of this package are those of the original Python API, means over
+the batch."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from easytransfer.optim.adaptive import Adadelta, Adagrad
 from easytransfer.optim.base import Optimizer
 from easytransfer.optim.lamb import LAMB
 from easytransfer.optim.schedule import Schedule
+from easytransfer.optim.sgd import SGD
 
 # beta2 of the original for adam without weight decay; `compat_v1` asks for it.
 COMPAT_BETA2 = 0.98
@@ -42,10 +43,12 @@ def build_optimizer(
             raise ConfigError(
                 f"weight_decay_ratio is not used by optimizer_type={name}",
                 received=decay,
-                accepted="adam, adamw or lamb with weight decay",
+                accepted="adam, adamw, lamb or sgd with weight decay",
                 fix="set weight_decay_ratio=0 or choose another optimizer_type",
             )
         return (Adagrad if name == "adagrad" else Adadelta)(variables, factors=factors)
+    if name == "sgd":
+        return SGD(variables, factors=factors, weight_decay=decay, momentum=train.momentum)
     beta2 = COMPAT_BETA2 if train.compat_v1 and name == "adam" and not decay else train.adam_beta2
     return (LAMB if name == "lamb" else AdamW)(
         variables,

@@ -48,7 +48,9 @@ class _Update(NamedTuple):
 
 
 class Engine:
-    """Runs steps of a task and owns its optimizers; an application sees `scale`, `update`, `variables`, `step`.
+    """Runs steps of a task and owns its optimizers.
+
+    An application sees `scale`, `update`, `variables`, `step` and `total_steps`.
 
     Args:
         task: Model, losses and train step; `task.model` is built.
@@ -72,6 +74,7 @@ class Engine:
         devices: Sequence[str] = (),
     ) -> None:
         self.task, self._train, self._devices = task, train, devices
+        self.total_steps = total_steps
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.failed = tf.Variable(False, trainable=False)
@@ -255,10 +258,8 @@ class Engine:
         """Returns the random numbers of the rows, which do not depend on who computes them; see `RowDraws`."""
         shared = tf.stack([tf.constant(self._shared_seed % 2**31, tf.int32), seed[1]])
         # Dropout folds in 1, 2, ... for its masks.
-        seed = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
-        return RowDraws(
-            tf.bitwise.bitwise_and(seed, 2**31 - 1), tf.shape(batch["example_weight"])[0], first, self._shares
-        )
+        own = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
+        return RowDraws(own, tf.shape(batch["example_weight"])[0], first, self._shares)
 
     def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
         """Shares a micro-batch over the devices and adds up what they return, as several workers would."""

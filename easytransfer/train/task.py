@@ -119,7 +119,7 @@ class Task(abc.ABC):
         It runs inside a `tf.function`. Give `engine.scale(summed loss)` to the tape, and its gradients with respect to
         `engine.variables(name)` to `engine.update`. Accumulation, reduction over workers, unscaling, clipping and
         skipping of non-finite steps happen behind that call, and all updates of a step take effect together when
-        `train_step` has returned. `engine.step` is the number of updates made so far.
+        `train_step` has returned. `engine.step` is the number of updates made so far, of `engine.total_steps`.
 
         Returns:
             Summed losses by name, for the log; each is divided by the weight of the first optimizer updated.

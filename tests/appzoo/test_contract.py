@@ -1,7 +1,7 @@
 """What every application must do, checked for each folder that is found; a new application adds nothing here.
 
-`configs/smoke.yaml` must hold a line `# Reaches: <metric> >= <number>` (or `<=`); its paths are relative to the
-repository.
+`configs/smoke.yaml` must hold a line `# Reaches: <metric> >= <number>` (or `<=`), and may hold lines
+`# Needs: <setting> = the run of <configuration>`; its paths are relative to the repository.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ SMOKE_RUNS = [
 
 
 @pytest.fixture(scope="module", params=SMOKE_RUNS)
-def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def smoke(request, repository: Path, needed_runs, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The application trained with its smoke configuration."""
     from appzoo import jobs
 
@@ -134,14 +134,17 @@ def smoke(request, repository: Path, tmp_path_factory: pytest.TempPathFactory) -
     goal = _GOAL.search(path.read_text(encoding="utf-8"))
     assert goal, f"{path} states no goal"
     run_dir = tmp_path_factory.mktemp("_".join(request.param)) / "run"
+    needed = needed_runs(path)
+    values = {"checkpoint_dir": run_dir, **needed}
     before = os.getcwd()
     os.chdir(repository)
     try:
-        config = config_of("train", f"--config={path}", f"--set=checkpoint_dir={run_dir}")
+        config = config_of("train", f"--config={path}", *(f"--set={key}={value}" for key, value in values.items()))
         result = jobs.train(config)
     finally:
         os.chdir(before)
-    return SimpleNamespace(path=path, goal=goal.groups(), run_dir=run_dir, config=config, result=result)
+    facts = {"path": path, "goal": goal.groups(), "run_dir": run_dir, "needed": needed}
+    return SimpleNamespace(**facts, config=config, result=result)
 
 
 def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
@@ -208,6 +211,7 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> Job
         "runtime.deterministic": "true",
         "train.num_epochs": epochs,
         "train.log_step_count_steps": 1,
+        **smoke.needed,
     }
     if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields:
         values["model.pretrain_model_name_or_path"] = tiny_model

@@ -280,6 +280,13 @@ def pruning(workers: Workers, folder: Path) -> None:
     pruning.run(workers, folder)
 
 
+def distillation(workers: Workers, folder: Path) -> None:
+    """Trains a student of a teacher that every worker has a copy of."""
+    import distillation
+
+    distillation.run(workers, folder)
+
+
 def main() -> None:
     """Runs one program on this worker."""
     program, folder, shards, stages = sys.argv[1:]

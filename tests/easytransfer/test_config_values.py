@@ -89,7 +89,7 @@ def test_text_and_yaml_values_get_their_meaning(path, given, expected):
         ({"train": {"batch_size": "many"}}, ["train.batch_size in job.yaml", "'many'", "accepted: int >= 1"]),
         ({"train": {"batch_size": 0}}, ["got 0", "int >= 1"]),
         ({"train": {"batch_size": True}}, ["true and false are not numbers", "got True"]),
-        ({"train": {"optimizer_type": "sgd"}}, ["adam|adamw|lamb|adagrad|adadelta"]),
+        ({"train": {"optimizer_type": "sgdm"}}, ["adam|adamw|lamb|adagrad|adadelta|sgd"]),
         ({"train": {"gradient_clip": "maybe"}}, ["true|false"]),
         ({"train": 3}, ["train in job.yaml is a section of keys", "got 3"]),
         ({"data": {"delimiter": "ab"}}, ["data.delimiter", "one character"]),

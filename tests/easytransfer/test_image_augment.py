@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from easytransfer.image import geometry, mixing, patches
+from easytransfer.image import geometry, mixing, patches, policies
 from easytransfer.image.augment import Augmentation
 from easytransfer.image.settings import AugmentSettings
 from easytransfer.layers.draws import RowDraws
@@ -126,6 +126,52 @@ def test_numbers_of_a_row_do_not_depend_on_how_many_rows_there_are(compiled):
     drawn = [tf.function(lambda r=rows: numbers(r, 5), jit_compile=compiled)().numpy() for rows in (5, 6, 64)]
     np.testing.assert_array_equal(drawn[0], drawn[1][:5])
     np.testing.assert_array_equal(drawn[0], drawn[2][:5])
+
+
+@pytest.mark.parametrize("seed", [[11, 12], [0, 0], [-1, 3], [5, -7], [2**31 - 1, -(2**31)]])
+def test_numbers_are_the_same_with_and_without_xla(seed):
+    """TensorFlow and XLA make other fractions of the same random bits."""
+
+    def numbers(seed, rows):
+        source = RowDraws(seed, tf.shape(rows)[0])
+        return tf.concat([tf.reshape(source.uniform(3), [-1]), [source.shared()], source.uniform(1)[:, 0]], axis=0)
+
+    plain, compiled = (
+        tf.function(numbers, jit_compile=xla)(tf.constant(seed), tf.zeros([50])).numpy() for xla in (None, True)
+    )
+    np.testing.assert_array_equal(plain, compiled)
+
+
+def test_numbers_are_uniform():
+    found = draws(50_000).uniform(2).numpy()
+    assert found.min() >= 0 and found.max() < 1
+    for column in found.T:
+        assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
+    assert abs(np.corrcoef(found.T)[0, 1]) < 0.02
+
+
+FLOATS = (IMAGES / 255).astype(np.float32)
+PARTS = {
+    "crop and flip": (IMAGES, lambda images, source: geometry.crop_and_flip(images, source, 2, True)),
+    "cutout": (FLOATS, lambda images, source: patches.cutout(images, source, 4, [0.1, 0.2, 0.3])),
+    "erase": (FLOATS, lambda i, source: patches.random_erase(i, source, 0.5, [0.1, 0.2], [0.5, 2.0], [0.1, 0.2, 0.3])),
+    "auto_augment": (IMAGES, policies.auto_augment),
+    "rand_augment": (IMAGES, lambda images, source: policies.rand_augment(images, source, 1, 5.0)),
+    "partners": (IMAGES, lambda images, source: mixing.draw_partners(source)),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_compiled_with_xla_gives_the_same(part):
+    images, change = PARTS[part]
+
+    def run(images, seed):
+        return tf.cast(change(images, RowDraws(seed, tf.shape(images)[0])), tf.float32)
+
+    plain, compiled = (tf.function(run, jit_compile=xla)(images, SEED).numpy() for xla in (None, True))
+    # A fused multiplication may cut a value of 255 one level lower (`auto_contrast`).
+    np.testing.assert_allclose(plain, compiled, atol=1 if "augment" in part else 0)
+    assert not np.array_equal(plain, images)
 
 
 def test_views_differ_and_repeat():

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.errors import ConfigError
-from easytransfer.optim import LAMB, Adadelta, Adagrad, AdamW, build_optimizer
+from easytransfer.optim import LAMB, SGD, Adadelta, Adagrad, AdamW, build_optimizer
 
 STEPS = 6
 RATES = [0.0, 0.01, 0.02, 0.02, 0.01, 0.005]
@@ -105,6 +105,20 @@ def test_adadelta_formula():
         np.testing.assert_allclose(result[i], w, rtol=1e-10)
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_sgd_equals_torch(decay):
+    torch = pytest.importorskip("torch")
+    values, gradients, variables = setup("float64")
+    result = run(SGD(variables, momentum=0.8, weight_decay=decay), gradients)
+    for i, value in enumerate(values):
+        theirs = torch.tensor(value, requires_grad=True)
+        optimizer = torch.optim.SGD([theirs], lr=0.0, momentum=0.8, weight_decay=decay * DECAYED[i])
+        for gradient, rate in zip(gradients, RATES, strict=True):
+            theirs.grad, optimizer.param_groups[0]["lr"] = torch.tensor(gradient[i]), rate
+            optimizer.step()
+        np.testing.assert_allclose(result[i], theirs.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
 def test_missing_gradient_leaves_variable_and_slots_untouched():
     variables = [tf.Variable([1.0, 2.0]), tf.Variable([3.0])]
     optimizer = AdamW(variables, weight_decay=0.5)
@@ -130,6 +144,7 @@ def test_first_adamw_step_in_float32_has_the_size_of_the_rate():
         ({"optimizer_type": "lamb"}, LAMB, 0.999),
         ({"optimizer_type": "adagrad"}, Adagrad, None),
         ({"optimizer_type": "adadelta"}, Adadelta, None),
+        ({"optimizer_type": "sgd", "weight_decay_ratio": 5e-4}, SGD, None),
     ],
 )
 def test_build_optimizer(options, kind, beta2):

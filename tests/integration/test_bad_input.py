@@ -139,7 +139,9 @@ VARIANTS = [
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_every_application_refuses_unusable_tables(name, variant, repository, tmp_path, monkeypatch, capfd):
+def test_every_application_refuses_unusable_tables(
+    name, variant, repository, tmp_path, monkeypatch, capfd, needed_runs
+):
     monkeypatch.chdir(repository)
     folder = Path(discovery.__file__).parent / name / "configs"
     first = next(iter(discovery.applications()[name].variants))
@@ -156,6 +158,7 @@ def test_every_application_refuses_unusable_tables(name, variant, repository, tm
         table.write_bytes(content)
         capfd.readouterr()
         sets = {"data.train_table": table, "checkpoint_dir": tmp_path / "run", "runtime.dry_run": "true"}
+        sets |= needed_runs(config)
         code = main(["train", "--config", str(config), *(f"--set={key}={value}" for key, value in sets.items())])
         captured = capfd.readouterr()
         (line,) = errors_in(captured.err.splitlines())

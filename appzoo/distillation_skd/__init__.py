@@ -1,0 +1,1 @@
+"""Spherical knowledge distillation of image networks."""

@@ -1,0 +1,232 @@
+"""Spherical knowledge distillation: a small image network learns the direction of a large one's logits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.base import Cells, no_cells
+from appzoo.distillation_skd.alpha import AlphaSchedule
+from appzoo.distillation_skd.config import DistillationSkdConfig
+from appzoo.distillation_skd.metrics import DistillationEvaluator
+from appzoo.distillation_skd.teacher import Teacher, open_teacher
+from appzoo.image_app import ImageApp, mixed_parts
+from appzoo.targets import SingleLabel
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.errors import ConfigError, EasyTransferError, ModelError
+from easytransfer.losses import spherical
+from easytransfer.run.atomic import write_json
+from easytransfer.run.log import say, warn
+from easytransfer.train.engine import Engine
+from easytransfer.train.task import Batch, Outputs
+
+DISTILLATION_FILE = "distillation.json"
+# Methods that rescale logits, and what `rescaled_pair` calls them.
+_SPHERICAL: dict[str, spherical.Variant] = {"skd_ln": "layer_norm", "skd_std": "teacher_std", "skd_l2": "l2"}
+# On fewer classes centred logits lie on a line: their direction says no more than a label.
+_FEWEST_CLASSES = 3
+
+
+class DistillationSkd(ImageApp):
+    """A student trained with alpha * distillation loss + (1 - alpha) * cross entropy, both on rescaled logits.
+
+    Reference: Guo et al., https://arxiv.org/abs/2010.07485. The teacher is no part of `model`, so it is neither trained
+    nor saved nor exported. `forward` returns its logits as `teacher_logits` while the application has one.
+    """
+
+    asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, DISTILLATION_FILE)
+
+    config: DistillationSkdConfig
+    teacher: Teacher | None = None
+    # What normalised logits are multiplied by; known after `fit_labels`, or from a folder.
+    multiplier: float | None = None
+
+    # Preparation ---------------------------------------------------------------------------------------------
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Reads the label names, and for training the teacher.
+
+        Raises:
+            ConfigError: There is no teacher, or there are too few classes.
+            ModelError: The teacher is not usable or does not fit.
+        """
+        super().prepare(folder, cells)
+        settings = self.config.distillation
+        self.alpha = AlphaSchedule.parse(settings.kd_alpha_schedule)
+        self.method, self.variant = settings.kd_method, _SPHERICAL.get(settings.kd_method)
+        self._check_classes()
+        if folder is not None:
+            self.multiplier = _stored(folder)["multiplier"]
+        elif self.method != "none":
+            if settings.teacher is None:
+                raise ConfigError(
+                    f"distillation.kd_method={self.method} needs a teacher",
+                    fix="give the run folder of one with --teacher, or use kd_method=none",
+                )
+            self.teacher = self._open_teacher()
+            if self.variant and not self.config.train.gradient_clip:
+                warn("without gradient_clip the first steps can be huge: gradients grow as the student's logits shrink")
+
+    def _check_classes(self) -> None:
+        if not isinstance(self.target, SingleLabel):
+            raise ConfigError("distillation needs a task with one class per row", fix="give labelEnumerateValues")
+        if self.variant and self.target.num_outputs < _FEWEST_CLASSES:
+            raise ConfigError(
+                f"distillation.kd_method={self.method} means nothing with {self.target.num_outputs} classes: only the "
+                "sign of the logits would be left",
+                accepted=f"{_FEWEST_CLASSES} classes or more",
+                fix="use kd_method=kd or kd_method=none",
+            )
+
+    def _open_teacher(self) -> Teacher:
+        path, rows = str(self.config.distillation.teacher), self.config.train.eval_batch_size
+        return open_teacher(path, self.target.labels.names, self.config.model, rows)
+
+    def fit_labels(self, train: EncodedTable) -> None:
+        """Measures the multiplier on the training images as they are; a cached teacher's logits become a column."""
+        super().fit_labels(train)
+        settings = self.config.distillation
+        self.multiplier = settings.kd_multiplier if self.variant else None
+        measured, cached = bool(self.variant) and self.multiplier is None, settings.kd_teacher_logits == "cached"
+        if self.teacher is None or not (measured or cached):
+            return
+        logits = self.teacher.over(train.columns["image"], self.config.train.eval_batch_size)
+        if cached:
+            train.columns["teacher_logits"] = logits
+        if measured:
+            size = spherical.length if self.variant == "l2" else spherical.deviation
+            self.multiplier = float(np.mean(size(logits).numpy(), dtype=np.float64))
+            what = "length" if self.variant == "l2" else "standard deviation"
+            say(f"multiplier {self.multiplier:.4f}: mean {what} of the teacher's logits of {len(logits):,} images")
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes what an image application does, and the multiplier."""
+        super().save_assets(folder)
+        settings = self.config.distillation
+        facts = {"kd_method": self.method, "multiplier": self.multiplier, "teacher": settings.teacher}
+        write_json(
+            folder / DISTILLATION_FILE, {**facts, "measured": bool(self.variant) and settings.kd_multiplier is None}
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Returns the multiplier, the same on all workers and after a resume, and which teacher it is of."""
+        return {"multiplier": self.multiplier, "teacher": self.teacher.digest if self.teacher else ""}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Takes the multiplier of the first worker, or of the run that is resumed.
+
+        Raises:
+            ConfigError: That one has another teacher.
+        """
+        if state["teacher"] != self.state()["teacher"]:
+            raise ConfigError(
+                f"the teacher {self.config.distillation.teacher} is not the one this run was started with",
+                fix="put the old one back, or start a new run",
+            )
+        self.multiplier = state["multiplier"]
+
+    # Training ------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch, training: bool = False) -> Outputs:
+        """Returns the student's `logits` and, with a teacher, its `teacher_logits` on the same images."""
+        outputs = super().forward(batch, training)
+        if self.teacher is None:
+            return outputs
+        given = batch.get("teacher_logits")
+        return {**outputs, "teacher_logits": self.teacher(batch["image"]) if given is None else given}
+
+    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
+        """Computes one (micro-)batch with the alpha of this step."""
+        return super().train_step(engine, {**batch, "alpha": self.alpha.in_graph(engine.step, engine.total_steps)})
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns both terms with their weights in, summed over rows; outside of training with the last alpha."""
+        if self.method == "none":
+            return super().losses(batch, outputs)
+        student, teacher = self._compared(outputs["logits"], outputs["teacher_logits"])
+        alpha, temperature = batch.get("alpha", self.alpha.last), self.config.distillation.kd_temperature
+        hard = super().losses(batch, {**outputs, "logits": student})["loss"]
+        soft = spherical.divergence_sum(teacher, student, temperature, self._row_weights(batch))
+        return {"kd_loss": alpha * soft, "ce_loss": (1 - alpha) * hard}
+
+    def _compared(
+        self, logits: tf.Tensor, teacher_logits: tf.Tensor, epsilon: float = spherical.TRAINING_EPSILON
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the logits of student and teacher that the losses see."""
+        if self.variant is None:
+            return logits, tf.stop_gradient(teacher_logits)
+        return spherical.rescaled_pair(self.variant, logits, teacher_logits, self.multiplier, epsilon)
+
+    def _row_weights(self, batch: Batch) -> tf.Tensor:
+        """Returns what each row counts in the loss, [batch]; its sum is `loss_weight`."""
+        weights = self.class_weights
+        if weights is None:
+            return batch["example_weight"]
+        parts = mixed_parts(batch) if "own_share" in batch else [batch]
+        return tf.add_n([part["example_weight"] * tf.gather(weights, part["label_id"]) for part in parts])
+
+    # Results -------------------------------------------------------------------------------------------------
+
+    def served(self, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the logits whose softmax is answered: at the scale they were trained at, see `kd_probabilities`."""
+        if self.variant is None or self.config.distillation.kd_probabilities == "raw":
+            return logits
+        scaled = spherical.at_unit_length if self.variant == "l2" else spherical.on_sphere
+        return self.multiplier * scaled(logits, spherical.VALIDATION_EPSILON)
+
+    def answer(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns `probabilities`, `label` and `score` of the served logits, `class_id`, and the raw `logits`."""
+        numbers = {"class_id": tf.argmax(logits, axis=-1, output_type=tf.int32), "logits": logits}
+        return {**super().answer(self.served(logits)), **numbers}
+
+    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+        """Returns `predictions`, `probabilities` of the served logits, and raw `logits` per row."""
+        served = self.target.columns(np.asarray(self.served(outputs["logits"])))
+        return {**served, "logits": list(outputs["logits"])}
+
+    def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
+        """Draws the most confident mistakes."""
+        return super().write_pages(folder, encoded, {**outputs, "logits": np.asarray(self.served(outputs["logits"]))})
+
+    def evaluator(self) -> DistillationEvaluator:
+        """Returns the metrics; those that need the teacher are left out where it cannot be read."""
+        if self.teacher is None:
+            self.teacher = self._teacher_if_there()
+        teacher, rows = self.teacher, self.config.train.eval_batch_size
+
+        def pair(student: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            found = self._compared(tf.constant(student), tf.constant(target), spherical.VALIDATION_EPSILON)
+            return found[0].numpy(), found[1].numpy()
+
+        return DistillationEvaluator(
+            self.target.labels.names,
+            lambda logits: np.asarray(self.served(logits)),
+            pair,
+            None if teacher is None else lambda images: teacher.over(images, rows),
+        )
+
+    def _teacher_if_there(self) -> Teacher | None:
+        if self.method == "none" or self.config.distillation.teacher is None:
+            return None
+        try:
+            return self._open_teacher()
+        except EasyTransferError as error:
+            warn(f"metrics that compare with the teacher are left out: {error}")
+            return None
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    path = folder / DISTILLATION_FILE
+    try:
+        return {"multiplier": json.loads(path.read_text(encoding="utf-8"))["multiplier"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{path} is not readable: {error!r}", fix="give a folder that distillation_skd wrote"
+        ) from None
+
+
+VARIANTS = {"": DistillationSkd}
