@@ -102,11 +102,6 @@ def train_student(
     }
 
 
-def both(app: object, tables: dict[str, object]) -> dict[str, float]:
-    """Returns the accuracy on the validation images and on the test file."""
-    return {part: accuracy(app, tables[part]) for part in ("validation", "test")}
-
-
 def plan(options: argparse.Namespace) -> list[tuple[str, float]]:
     """Returns the methods with their temperatures; plain training has none, written as 0."""
     return [(m, t) for m in METHODS for t in ([0.0] if m == "none" else options.temperatures)]
