@@ -12,6 +12,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.data.table import BadRows
 from easytransfer.run.folder import write_json
 from easytransfer.run.log import say
+from easytransfer.run.pictures import draw_further
 from easytransfer.train.precision import pad_multiple
 
 
@@ -26,13 +27,18 @@ def evaluate(config: JobConfig) -> dict[str, Any]:
     bad_rows.close()
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
-    outputs = outputs_in_order(loaded.encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime))
+    outputs = outputs_in_order(
+        loaded.encoded, trained.labelled_call, config.train.batch_size, pad_multiple(config.runtime)
+    )
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
     if trained.step is not None:
+        result |= app.further_report(loaded.encoded)
         path = trained.folder / f"evaluation-{trained.step}.json"
         write_json(path, result)
+        for picture in draw_further(trained.folder, result, f"-{trained.step}"):
+            say(f"picture drawn: {trained.folder / picture}")
         say(f"metrics written to {path}")
     return result
