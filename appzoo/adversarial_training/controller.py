@@ -178,7 +178,7 @@ def _check_comparable(folder: Path, config: AdversarialTrainingConfig) -> None:
             raise ConfigError(
                 f"adversarial.{name} differs from that of the thin run {folder}",
                 received=own[name],
-                accepted=thin["adversarial"].get(name),
+                accepted=str(thin["adversarial"].get(name)),
                 fix="a ratio of risks means something only between runs with the same attack and loss",
             )
     pairs = {

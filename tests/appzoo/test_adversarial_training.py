@@ -1,4 +1,4 @@
-"""What is special about adversarial training: its step, lambda and its course, evaluation under attack, what is refused."""
+"""What is special about adversarial training: its step, the course of lambda, evaluation under attack, refusals."""
 
 from __future__ import annotations
 
