@@ -4,10 +4,10 @@
 
 DIR holds the four idx files of Fashion-MNIST. For every seed, each width is trained with TRADES and each fixed lambda,
 and every width above the first with WAR, whose zeta is the ratio of risks at the end of the thinnest network's run with
-`--tuned` and the same seed. Same rows, same attack, same number of steps for all. Images are brought to `--size` pixels.
-The training rows and as many validation rows as `--held-out` are drawn from the training file; the test rows are the
-first of the test file. Numbers are of the last step: nothing is selected, on neither split. With `--on held_out` the
-tables show the validation rows, for choosing settings.
+`--tuned` and the same seed. Rows, attack and number of steps are the same for all; images are brought to `--size`
+pixels. The training rows and as many validation rows as `--held-out` are drawn from the training file; the test rows
+are the first of the test file. Numbers are of the last step: nothing is selected, on neither split. With
+`--on held_out` the tables show the validation rows, for choosing settings.
 Every finished run is appended to the log, and runs found there are not repeated, so the script can be stopped and
 started again. The sizes are meant for about 25 minutes on two idle cores; `--epochs 1 --rows 200 --seeds 1` is a check.
 """
@@ -153,7 +153,7 @@ def claims(records: Sequence[Record], options: argparse.Namespace, part: str) ->
         against = cell(records, thin, tuned), cell(records, width, "WAR")
         lines.append(
             judged(
-                f"stability of WAR at width {width} no less than at width {thin}",
+                f"stability of WAR at width {width} above that of {tuned} at width {thin}",
                 difference(*against, part, "stability"),
                 1,
             )

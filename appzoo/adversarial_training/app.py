@@ -135,9 +135,9 @@ class AdversarialTraining(ImageApp):
             adversarial = self.forward({**batch, "image": changed}, training=True)
             natural = super().losses(batch, outputs)["loss"]
             robust = tf.reduce_sum(weight * self.robust_rows(labels, outputs["logits"], adversarial["logits"]))
-            objective_ = engine.scale(natural + strength * robust)
+            total = engine.scale(natural + strength * robust)
         rows = self.loss_weight(batch)
-        engine.update(tape.gradient(objective_, engine.variables()), rows)
+        engine.update(tape.gradient(total, engine.variables()), rows)
         sums = tf.stack([natural, robust, rows])
         if not compiles(self.config.runtime):
             sums = self.workers.sum_replicas(sums, "risks")

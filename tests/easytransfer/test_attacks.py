@@ -226,7 +226,7 @@ def trained():
 def result_of(name: str, trained, ball: Ball):
     model, images, labels = trained
     draws = NumberedDraws(0, tf.range(len(labels)))
-    found = attacked(named_attack(name), model, images, labels, ball, draws)
+    found = tf.function(lambda x: attacked(named_attack(name), model, x, labels, ball, draws))(images)
     logits = model(found.images)
     right = tf.argmax(logits, 1, output_type=tf.int32) == labels
     return float(tf.reduce_mean(tf.cast(right, tf.float32))), losses.cross_entropy_rows(labels, logits).numpy()
