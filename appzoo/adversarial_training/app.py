@@ -7,6 +7,7 @@ mode on the natural and then on the changed images, and weighs the robust term b
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +35,7 @@ from easytransfer.image.augment import unit_scale
 from easytransfer.layers.draws import RowDraws
 from easytransfer.losses.adversarial import excess_rows, kl_rows
 from easytransfer.metrics.robustness import RobustnessEvaluator
+from easytransfer.run.log import quiet
 from easytransfer.train.engine import Engine
 from easytransfer.train.precision import compiles
 from easytransfer.train.task import Batch, Outputs
@@ -86,7 +88,8 @@ class AdversarialTraining(ImageApp):
             train, elastic = self.config.train, self.config.distribution.min_workers > 0
             workers = self.config.distribution.worker_count if elastic else self.workers.replicas
             batches = -(-self._rows // (train.batch_size * workers))
-            self.controller = controller_of(self.config, batches / train.num_accumulated_batches)
+            with nullcontext() if self.workers.is_chief else quiet():
+                self.controller = controller_of(self.config, batches / train.num_accumulated_batches)
         return model
 
     def _check_exchange(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from appzoo.adversarial_training.config import AdversarialTrainingConfig, width_ratio
+from appzoo.adversarial_training.config import AdversarialSettings, AdversarialTrainingConfig, width_ratio
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.log import say, warn
@@ -26,7 +26,7 @@ _LEAST_RISK = 1e-8
 # Step of lambda per epoch of one step; see `war_alpha`.
 _ALPHA_PER_EPOCH = 0.8
 # Settings without which a ratio says nothing about another run's.
-_SAME = ("adv_method", "norm", "epsilon", "attack_steps", "attack_step_size", "start_deviation")
+_SAME = ("adv_method", "norm", "epsilon", "attack_steps", "step_size", "start_deviation")
 
 
 @dataclass(frozen=True)
@@ -172,18 +172,20 @@ def _zeta(given: str, config: AdversarialTrainingConfig) -> float:
 
 
 def _check_comparable(folder: Path, config: AdversarialTrainingConfig) -> None:
-    thin, own = RunFolder(folder).config, config.adversarial.model_dump(mode="json")
+    stored, own = RunFolder(folder).config, config.adversarial
+    thin = AdversarialSettings.model_validate(stored["adversarial"])
     for name in _SAME:
-        if thin["adversarial"].get(name) != own[name]:
+        theirs, mine = getattr(thin, name), getattr(own, name)
+        if theirs != mine:
             raise ConfigError(
                 f"adversarial.{name} differs from that of the thin run {folder}",
-                received=own[name],
-                accepted=str(thin["adversarial"].get(name)),
+                received=mine,
+                accepted=str(theirs),
                 fix="a ratio of risks means something only between runs with the same attack and loss",
             )
     pairs = {
-        "adversarial.adv_lambda": (thin["adversarial"]["adv_lambda"], own["adv_lambda"]),
-        "train.num_epochs": (thin["train"]["num_epochs"], config.train.num_epochs),
+        "adversarial.adv_lambda": (thin.adv_lambda, own.adv_lambda),
+        "train.num_epochs": (stored["train"]["num_epochs"], config.train.num_epochs),
     }
     for name, (theirs, mine) in pairs.items():
         if theirs != mine:

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 # The normal distribution's inverse is infinite at 0 and 1.
 _SMALLEST = 1e-7
+# Of a random number: what the fraction of a float32 holds.
+_BITS = 24
 
 
 class Draws(Protocol):
@@ -35,14 +37,17 @@ class NumberedDraws:
     def uniform(self, columns: int) -> tf.Tensor:
         """Returns fresh numbers in [0, 1), float32 [rows, columns]."""
         self._calls += 1
-        # XLA's default algorithm is another one, and it takes negative seeds for other numbers.
+        # XLA's default algorithm is another one.
         key = tf.random.stateless_uniform([], [self._seed, self._calls], None, None, tf.int32, alg="philox")
         key = tf.bitwise.bitwise_and(key, 2**31 - 1)
 
         def row(number: tf.Tensor) -> tf.Tensor:
-            return tf.random.stateless_uniform([columns], seed=tf.stack([key, number]), alg="philox")
+            return tf.random.stateless_uniform([columns], tf.stack([key, number]), None, None, tf.int32, alg="philox")
 
-        return tf.map_fn(row, self._numbers, fn_output_signature=tf.TensorSpec([columns], tf.float32))
+        bits = tf.map_fn(row, self._numbers, fn_output_signature=tf.TensorSpec([columns], tf.int32))
+        # XLA has the same bits, but makes a fraction of the upper ones where TensorFlow takes the lower ones.
+        kept = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 32 - _BITS), 2**_BITS - 1)
+        return tf.cast(kept, tf.float32) * 2.0**-_BITS
 
 
 def uniform_noise(images: tf.Tensor, draws: Draws) -> tf.Tensor:

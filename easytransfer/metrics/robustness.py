@@ -23,7 +23,8 @@ class RobustnessEvaluator(ClassificationEvaluator):
 
     Args:
         labels: Names of the classes in id order.
-        attacked: Whether outputs say what an attack did; `robust_accuracy` is the main metric then.
+        attacked: Whether outputs may say what an attack did; `robust_accuracy` is the main metric then. Where they do
+            not, as those of an exported model, only the natural metrics are there.
         facts: Further numbers that results report as they are.
     """
 
@@ -39,7 +40,7 @@ class RobustnessEvaluator(ClassificationEvaluator):
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
         """Adds one batch of real rows."""
         super().update(batch, outputs)
-        if self._attacked:
+        if self._attacked and ATTACKED[0] in outputs:
             changed = np.asarray(outputs["adversarial_logits"]).argmax(axis=-1)
             rest = {name: np.asarray(outputs[name], np.float64) for name in ATTACKED[1:]}
             self.add(changed=changed, **rest)
@@ -47,7 +48,7 @@ class RobustnessEvaluator(ClassificationEvaluator):
     def result(self) -> dict[str, float]:
         """Returns the metrics as floats."""
         found = super().result() | self._facts
-        if not self._attacked:
+        if not self._attacked or (len(self) and "changed" not in self._parts):
             return found
         if not len(self):
             return found | dict.fromkeys(UNDER_ATTACK, float("nan"))

@@ -156,6 +156,8 @@ def test_numbers_of_a_row_do_not_depend_on_its_batch():
         return np.concatenate([draws.uniform(5), draws.uniform(2)], axis=1)
 
     every = drawn([4, 8, 15, 16, 23])
+    compiled = tf.function(lambda numbers: NumberedDraws(3, numbers).uniform(5), jit_compile=True)
+    np.testing.assert_array_equal(compiled(tf.constant([4, 8, 15, 16, 23])), every[:, :5])
     np.testing.assert_array_equal(drawn([16, 4]), every[[3, 0]])
     assert len(np.unique(every)) == every.size and not np.isin(drawn([4], seed=4), every).any()
 
@@ -243,6 +245,14 @@ def test_attacks_are_ordered_by_strength(norm, trained):
     assert accuracy["noise"] > accuracy["fgsm"] >= accuracy["pgd20"] - 0.005
     assert accuracy["apgd100"] <= accuracy["pgd20"] and accuracy["apgd100"] <= accuracy["apgd_ce100"]
     assert 0.05 < accuracy["pgd20"] < accuracy["noise"] - 0.05, "neither hopeless nor without effect"
+
+
+@pytest.mark.parametrize("name", ["pgd5", "apgd6"])
+def test_compiled_attacks_find_the_same(name, trained):
+    model, images, labels = (each[:50] if tf.is_tensor(each) else each for each in trained)
+    draws = lambda: NumberedDraws(0, tf.range(50))  # noqa: E731
+    attack = lambda: attacked(named_attack(name), model, images, labels, Ball("l2", 0.2), draws()).images  # noqa: E731
+    np.testing.assert_allclose(tf.function(attack, jit_compile=True)(), tf.function(attack)(), atol=1e-4)
 
 
 def test_fgsm_by_hand():

@@ -46,6 +46,10 @@ def test_without_an_attack_only_natural_metrics():
     evaluator.update({"label_id": np.array([0, 1])}, {"logits": np.eye(3)[[0, 2]]})
     found = evaluator.result()
     assert found["accuracy"] == 0.5 and found["adv_lambda"] == 6.0 and "robust_accuracy" not in found
+    exported = RobustnessEvaluator(["a", "b", "c"])
+    exported.update({"label_id": np.array([0, 1])}, {"logits": np.eye(3)[[0, 2]]})
+    assert exported.result()["accuracy"] == 0.5 and "stability" not in exported.result()
+    assert np.isnan(RobustnessEvaluator(["a", "b"]).result()["stability"])
     assert evaluator.main_metric == "accuracy" and RobustnessEvaluator(["a", "b"]).main_metric == "robust_accuracy"
 
 
