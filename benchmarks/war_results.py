@@ -6,8 +6,8 @@ DIR holds the four idx files of Fashion-MNIST. For every seed, each width is tra
 and every width above the first with WAR, whose zeta is the ratio of risks at the end of the thinnest network's run with
 `--tuned` and the same seed. Rows, attack and number of steps are the same for all; images are brought to `--size`
 pixels. The training rows and as many validation rows as `--held-out` are drawn from the training file; the test rows
-are the first of the test file. Numbers are of the last step: nothing is selected, on neither split. With
-`--on held_out` the tables show the validation rows, for choosing settings.
+are the first of the test file. Numbers are of the last step, no checkpoint is selected. `--on held_out` evaluates the
+validation rows instead, for choosing settings.
 Every finished run is appended to the log, and runs found there are not repeated, so the script can be stopped and
 started again. The sizes are meant for about 25 minutes on two idle cores; `--epochs 1 --rows 200 --seeds 1` is a check.
 """
@@ -37,7 +37,20 @@ SHOWN = ("accuracy", "robust_accuracy", "stability", "local_lipschitz", "risk_ra
 # Differences of fewer standard errors are called not clear.
 CLEAR = 2.0
 # Settings a result depends on, beside seed, width and lambda.
-SETTINGS = ("network", "rows", "held_out", "test_rows", "size", "epochs", "batch", "rate", "epsilon", "steps", "tuned")
+SETTINGS = (
+    "network",
+    "rows",
+    "held_out",
+    "test_rows",
+    "size",
+    "epochs",
+    "batch",
+    "rate",
+    "epsilon",
+    "steps",
+    "tuned",
+    "on",
+)
 Record = dict
 
 
@@ -79,7 +92,7 @@ def tables(options: argparse.Namespace) -> dict[str, EncodedTable]:
 def run(
     options: argparse.Namespace, seed: int, width: int, method: dict[str, object], rows: dict[str, EncodedTable]
 ) -> Record:
-    """Trains one cell; returns the metrics of both splits after the last step, and the running risks."""
+    """Trains one cell; returns the metrics after the last step, and the running risks."""
     begin = time.monotonic()
     app = AdversarialTraining(config_of(options, seed, width, method))
     app.prepare(None)
@@ -87,9 +100,9 @@ def run(
     trainer = Trainer(app, app.config.train, app.config.runtime)
     trainer.fit(Batches(rows["train"], options.batch, shuffle=True, seed=seed))
     trained_s = time.monotonic() - begin
-    found = {part: trainer.evaluate(Batches(rows[part], 250, shuffle=False))[0] for part in ("held_out", "test")}
+    metrics, _ = trainer.evaluate(Batches(rows[options.on], 250, shuffle=False))
     seconds = {"train_s": round(trained_s, 1), "all_s": round(time.monotonic() - begin, 1)}
-    return {**found, "state": app.state(), "parameters": app.model.count_params(), **seconds}
+    return {"metrics": metrics, "state": app.state(), "parameters": app.model.count_params(), **seconds}
 
 
 def cells(options: argparse.Namespace) -> list[tuple[int, str]]:
@@ -114,9 +127,11 @@ def cell(records: Sequence[Record], width: int, method: str) -> dict[int, Record
     return {each["seed"]: each for each in records if (each["width"], each["method"]) == (width, method)}
 
 
-def difference(first: dict[int, Record], second: dict[int, Record], part: str, name: str) -> tuple[float, float, int]:
+def difference(first: dict[int, Record], second: dict[int, Record], name: str) -> tuple[float, float, int]:
     """Returns mean and standard error of second - first over the seeds both have, and how many these are."""
-    values = [second[seed][part][name] - first[seed][part][name] for seed in sorted(first.keys() & second.keys())]
+    values = [
+        second[seed]["metrics"][name] - first[seed]["metrics"][name] for seed in sorted(first.keys() & second.keys())
+    ]
     if not values:
         return math.nan, math.nan, 0
     mean, spread = mean_and_spread(values)
@@ -133,7 +148,7 @@ def judged(what: str, found: tuple[float, float, int], sign: int) -> str:
     return f"{what}: {mean:+.4f} +- {error:.4f} (standard error, {seeds} seeds): {word}"
 
 
-def claims(records: Sequence[Record], options: argparse.Namespace, part: str) -> list[str]:
+def claims(records: Sequence[Record], options: argparse.Namespace) -> list[str]:
     """Returns one sentence per claim of the paper and cell that could show it."""
     thin, wide, lines = options.widths[0], options.widths[-1], []
     for each in options.lambdas:
@@ -141,27 +156,25 @@ def claims(records: Sequence[Record], options: argparse.Namespace, part: str) ->
         pair = cell(records, thin, method), cell(records, wide, method)
         for name, sign, text in (("stability", -1, "falls"), ("local_lipschitz", 1, "rises")):
             lines.append(
-                judged(f"{name} {text} from width {thin} to {wide} at {method}", difference(*pair, part, name), sign)
+                judged(f"{name} {text} from width {thin} to {wide} at {method}", difference(*pair, name), sign)
             )
     tuned = f"lambda {options.tuned:g}"
     for width in options.widths[1:]:
         pair = cell(records, width, tuned), cell(records, width, "WAR")
         for name in ("adv_lambda", "stability", "robust_accuracy"):
-            lines.append(
-                judged(f"{name} of WAR above that of {tuned} at width {width}", difference(*pair, part, name), 1)
-            )
+            lines.append(judged(f"{name} of WAR above that of {tuned} at width {width}", difference(*pair, name), 1))
         against = cell(records, thin, tuned), cell(records, width, "WAR")
         lines.append(
             judged(
                 f"stability of WAR at width {width} above that of {tuned} at width {thin}",
-                difference(*against, part, "stability"),
+                difference(*against, "stability"),
                 1,
             )
         )
     return lines
 
 
-def summary(records: Sequence[Record], options: argparse.Namespace, part: str) -> list[list[str]]:
+def summary(records: Sequence[Record], options: argparse.Namespace) -> list[list[str]]:
     """Returns a row per cell: mean and standard deviation over seeds."""
     rows = []
     for width, method in sorted(cells(options)):
@@ -170,7 +183,7 @@ def summary(records: Sequence[Record], options: argparse.Namespace, part: str) -
             continue
         columns = []
         for name in SHOWN:
-            mean, spread = mean_and_spread([record[part][name] for record in mine])
+            mean, spread = mean_and_spread([record["metrics"][name] for record in mine])
             columns.append(f"{mean:.4f} ± {spread:.4f}")
         seconds = sum(record["all_s"] for record in mine) / len(mine)
         rows.append([str(width), method, *columns, str(len(mine)), f"{seconds:.0f}"])
@@ -195,7 +208,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=5e-3, help="peak learning rate")
     parser.add_argument("--epsilon", type=float, default=0.05)
     parser.add_argument("--steps", type=int, default=5, help="of the attack in training")
-    parser.add_argument("--on", choices=["test", "held_out"], default="test", help="split of the tables")
+    parser.add_argument("--on", choices=["test", "held_out"], default="test", help="rows that are evaluated")
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "war.jsonl")
     options = parser.parse_args()
     if options.tuned not in options.lambdas:
@@ -228,9 +241,9 @@ def main() -> None:
                 log.write(json.dumps({**record, "versions": versions(), **found}) + "\n")
             print(f"seed {seed}, width {width}, {method}: {found}", flush=True)
     records = read_log(options.log, settings)
-    print_table(["width", "method", *SHOWN, "seeds", "s per run"], summary(records, options, options.on))
+    print_table(["width", "method", *SHOWN, "seeds", "s per run"], summary(records, options))
     print()
-    print("\n".join(claims(records, options, options.on)))
+    print("\n".join(claims(records, options)))
 
 
 if __name__ == "__main__":
