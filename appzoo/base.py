@@ -146,6 +146,18 @@ class App(Task, abc.ABC):
         hidden = {*self.label_columns, "example_weight"}
         return {name: value for name, value in device_arrays(batch).items() if name not in hidden}
 
+    def evaluation_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the arrays of a labelled batch that `forward` reads when the model is evaluated."""
+        return self.model_inputs(batch)
+
+    def further_report(self, encoded: EncodedTable) -> dict[str, Any]:
+        """Measures what takes further passes over the evaluation table; returns parts of `report.json`, see `run/card`.
+
+        Args:
+            encoded: The labelled table; the model has the weights that are evaluated.
+        """
+        return {}
+
     def text_vector(self, outputs: Mapping[str, Any]) -> Any:
         """Returns the vectors [batch, size] that `ez_bert_feat` writes as `pool_output`, inside a graph.
 

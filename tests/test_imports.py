@@ -13,7 +13,7 @@ CORE_RANKS = {
     "errors": 0, "keras": 0,
     "config": 1, "run": 1,
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
-    "image": 2,
+    "image": 2, "attacks": 2,
     "pipeline": 2, "train": 3, "export": 3,
     # The Python API under the original's names: single files on top of the packages.
     "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,

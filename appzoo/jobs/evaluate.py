@@ -13,6 +13,7 @@ from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.run.folder import write_json
 from easytransfer.run.log import quiet, say
+from easytransfer.run.pictures import draw_further
 from easytransfer.train.precision import pad_multiple
 
 
@@ -41,7 +42,7 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():
         outputs = outputs_in_order(
-            loaded.encoded, trained.call, config.train.batch_size, pad_multiple(config.runtime), workers
+            loaded.encoded, trained.labelled_call, config.train.batch_size, pad_multiple(config.runtime), workers
         )
         # A worker that leaves ends the exchanges of those that are still reading.
         workers.barrier()
@@ -50,7 +51,10 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     metrics = evaluator.result()
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
     if trained.step is not None and workers.is_chief:
+        result |= app.further_report(loaded.encoded)
         path = trained.folder / f"evaluation-{trained.step}.json"
         write_json(path, result)
+        for picture in draw_further(trained.folder, result, f"-{trained.step}"):
+            say(f"picture drawn: {trained.folder / picture}")
         say(f"metrics written to {path}")
     return result

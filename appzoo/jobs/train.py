@@ -190,7 +190,10 @@ def _evaluate_best(
     which = "best" if config.train.export_best_checkpoint else "last"
     path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
     outputs = outputs_in_order(
-        tables["eval"].encoded, model_call(app), config.train.eval_batch_size, pad_multiple(config.runtime)
+        tables["eval"].encoded,
+        model_call(app, labelled=True),
+        config.train.eval_batch_size,
+        pad_multiple(config.runtime),
     )
     evaluator = app.evaluator()
     evaluator.update(tables["eval"].encoded.columns, outputs)
@@ -205,6 +208,7 @@ def _evaluate_best(
         "config": config.model_dump(mode="json"),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
         **evaluator.report(),
+        **app.further_report(tables["eval"].encoded),
         "pages": app.write_pages(folder.path, tables["eval"].encoded, outputs),
     }
 

@@ -26,6 +26,7 @@ class Trained:
     Args:
         app: Prepared application; `app.model` exists unless it came from an export.
         call: The model on one batch of arrays.
+        labelled_call: The same for labelled batches, with all that evaluation reads; an export has the first only.
         folder: Where the assets (vocabulary, labels) are.
         source: Checkpoint or export it was read from.
         step: Training step, None for an export.
@@ -36,6 +37,7 @@ class Trained:
     folder: Path
     source: Path
     step: int | None
+    labelled_call: Call
 
 
 def new_app(config: JobConfig) -> App:
@@ -58,7 +60,8 @@ def open_trained(config: JobConfig) -> Trained:
     with compute_precision(config.runtime.mixed_precision):
         app.build_model(path.parent)
     checkpoint.load_weights(app.model, path)
-    return Trained(app, model_call(app), path.parent, path, int(path.name.rpartition("-")[2]))
+    step = int(path.name.rpartition("-")[2])
+    return Trained(app, model_call(app), path.parent, path, step, model_call(app, labelled=True))
 
 
 def _from_export(config: JobConfig) -> Trained:
@@ -72,10 +75,11 @@ def _from_export(config: JobConfig) -> Trained:
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         return signature(**app.model_inputs(batch))
 
-    return Trained(app, call, exported.assets, exported.path, None)
+    return Trained(app, call, exported.assets, exported.path, None, call)
 
 
-def model_call(app: App) -> Call:
-    """Returns the in-memory model as a function of NumPy batches."""
+def model_call(app: App, *, labelled: bool = False) -> Call:
+    """Returns the in-memory model as a function of NumPy batches, `labelled` ones for evaluation."""
     forward = traced_once(app.forward, app.config.runtime)
-    return lambda batch: forward(app.model_inputs(batch))
+    inputs = app.evaluation_inputs if labelled else app.model_inputs
+    return lambda batch: forward(inputs(batch))

@@ -144,6 +144,10 @@ class HorovodWorkers(Workers):
         values = self.gather(value if self.rank in speakers else None)
         return [values[rank] for rank in speakers]
 
+    def sum_replicas(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Returns the sum of `x` over the copies of the model."""
+        return all_reduce(x, self.data, name)
+
     def sum_stages(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Returns the sum of `x` over the stages of the model."""
         return all_reduce(x, self._pipeline, name)

@@ -77,6 +77,10 @@ class Workers:
         """Returns the `value` of every copy of the model, in order; workers of one copy have the same."""
         return self.gather(value)
 
+    def sum_replicas(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """Returns the sum of `x` over the copies of the model, inside a graph that is not compiled."""
+        return x
+
     def sum_stages(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """Returns the sum of `x` over the stages of the model."""
         return x

@@ -25,7 +25,7 @@ _ALIASES = {
     "recall@5": "recall_at_5",
     "recall@10": "recall_at_10",
 }
-_LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity"}
+_LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity", "robust_risk", "local_lipschitz"}
 
 
 def canonical_metric(name: str) -> str:

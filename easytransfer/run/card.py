@@ -5,6 +5,7 @@ all optional:
     about        [[name, value], ...] of the application (`App.describe`)
     data         row account by role: {"train": {"table", "read", "accepted", "rejected", "reasons"}, "eval": {...}}
     text         counts by role: {"train": {"rows", "truncated", "tokens", "unknown"}, ...}
+    robustness   accuracy under attack, as `attacks.report` measures it
     metric       the metric that picked the best checkpoint
     pictures     file names, as `draw_pictures` returns them
     export       version folder of the SavedModel
@@ -82,6 +83,7 @@ def card_text(folder: str | os.PathLike[str], report: Mapping[str, Any] | None =
         _introduction(config, report, run),
         _use(config, report, run.path),
         _results(evaluation, report),
+        _robustness(report),
         _pictures(report),
         _data(report, record),
         _training(config, record),
@@ -204,6 +206,30 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
 
 
+def _robustness(report: Mapping[str, Any]) -> Iterator[str]:
+    facts = report.get("robustness")
+    if not facts:
+        return
+    yield "## Robustness"
+    yield ""
+    radius = f"radius {facts['epsilon']:.6g} ({facts['norm']})"
+    yield f"On the first {facts['rows']:,} rows of the evaluation table, {radius}."
+    yield ""
+    rows = [("none (clean)", facts["clean"]), *facts["attacks"].items(), ("**all (robust)**", facts["robust"])]
+    yield from _table(("attack", "accuracy"), [(name, _number(value)) for name, value in rows])
+    yield ""
+    points = facts["curve"]
+    header = (f"radius of {facts['curve_attack']}", *(f"{point['epsilon']:.4g}" for point in points))
+    yield from _table(header, [("accuracy", *(_number(point["accuracy"]) for point in points))])
+    yield ""
+    yield from _table(
+        ("check for masked gradients", "result"),
+        [(check["check"], "passed" if check["passed"] else "**failed**") for check in facts["checks"]],
+    )
+    yield ""
+    yield facts["note"]
+
+
 def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
     for number, name in enumerate(report.get("pictures", [])):
         yield from [""] * (number > 0)
@@ -324,6 +350,8 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
     found.append("One run with one seed: results of repeated runs differ, most on small tables.")
     if 0 < report.get("rows", 0) < _FEW_ROWS:
         found.append(f"Only {report['rows']} evaluation rows: differences of a few points can be chance.")
+    if any(not check["passed"] for check in report.get("robustness", {}).get("checks", [])):
+        found.append("A check for masked gradients failed: a stronger attack may find less robust accuracy.")
     few = [row["label"] for row in report.get("per_class", []) if row["support"] < _FEW_ROWS_PER_CLASS]
     if few:
         names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ CONFUSION_MATRIX = "confusion_matrix.png"
 CLASS_SCORES = "class_scores.png"
 PREDICTED_TRUE = "predicted_true.png"
 SCORES = "scores.png"
-PICTURES = (LEARNING_CURVE, CONFUSION_MATRIX, CLASS_SCORES, PREDICTED_TRUE, SCORES)
+ROBUSTNESS = "robustness.png"
+PICTURES = (LEARNING_CURVE, CONFUSION_MATRIX, CLASS_SCORES, PREDICTED_TRUE, SCORES, ROBUSTNESS)
 _DPI = 120
 _MOST_CELLS_WITH_NUMBERS = 20  # classes; above, numbers would be too small to read
 _MOST_TICKS = 40
@@ -41,17 +43,12 @@ def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], met
     Args:
         folder: Run folder with `metrics.jsonl`.
         report: An evaluator's `report()`: `labels` with `confusion` (of `confusion_of`, default rows) or
-            `per_class`, `pairs`, `scores`.
+            `per_class`, `pairs`, `scores`; an application's `robustness`.
         metric: The metric that picks the best checkpoint.
 
     Returns:
         File names, the learning curve first; empty (and one log line) without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        log.say('no pictures drawn: matplotlib is missing; install it with pip install "easytransfer[plot]"')
-        return []
     folder = Path(folder)
     wanted: list[tuple[str, Callable[[], Figure | None]]] = [
         (LEARNING_CURVE, lambda: learning_curve(read_history(folder), metric)),
@@ -66,6 +63,26 @@ def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], met
         wanted.append((PREDICTED_TRUE, lambda: predicted_against_true(**report["pairs"])))
     if "scores" in report:
         wanted.append((SCORES, lambda: score_picture(report["scores"])))
+    return _drawn(folder, wanted) + draw_further(folder, report)
+
+
+def draw_further(folder: str | os.PathLike[str], report: Mapping[str, Any], suffix: str = "") -> list[str]:
+    """Draws what an application measured beside its metrics; returns the file names, `suffix` before their ending."""
+    if "robustness" not in report:
+        return []
+    name = ROBUSTNESS.replace(".", f"{suffix}.")
+    return _drawn(Path(folder), [(name, lambda: robustness_picture(report["robustness"]))])
+
+
+def _drawn(folder: Path, wanted: Sequence[tuple[str, Callable[[], Figure | None]]]) -> list[str]:
+    """Draws pictures into their files and returns the names of those there was something to draw for."""
+    if not wanted:
+        return []
+    try:
+        import matplotlib
+    except ImportError:
+        log.say('no pictures drawn: matplotlib is missing; install it with pip install "easytransfer[plot]"')
+        return []
     drawn = []
     with matplotlib.rc_context({"font.family": _families()}):
         for name, draw in wanted:
@@ -187,6 +204,29 @@ def score_picture(scores: Mapping[str, Any]) -> Figure:
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=color, alpha=0.6, label=label)
     axes.axvline(scores["threshold"], color="black", linewidth=1, linestyle="--", label="threshold")
     axes.set(xlim=(edges[0], edges[-1]), xlabel=scores["name"], ylabel="rows", title="Scores by true class")
+    axes.legend(frameon=False)
+    return figure
+
+
+def robustness_picture(robustness: Mapping[str, Any]) -> Figure:
+    """Draws accuracy over the radius of an attack, and accuracy under other attacks at one radius.
+
+    Args:
+        robustness: As `attacks.report` measures it.
+    """
+    figure = _figure(7.0, 4.2)
+    axes = figure.subplots()
+    radii, accuracy = ([point[name] for point in robustness["curve"]] for name in ("epsilon", "accuracy"))
+    axes.plot(radii, accuracy, color=_BLUE, marker="o", label=robustness["curve_attack"])
+    epsilon = robustness["epsilon"]
+    axes.axvline(epsilon, color=_GREY, linewidth=1, linestyle="--")
+    for (name, value), marker in zip(robustness["attacks"].items(), cycle("sxD^v<>"), strict=False):
+        if name != robustness["curve_attack"]:
+            axes.plot([epsilon], [value], color=_ORANGE, marker=marker, linestyle="", label=f"{name} at {epsilon:.4g}")
+    # Radii go from the invisible to a ball of all images.
+    axes.set_xscale("symlog", linthresh=min(radius for radius in radii if radius > 0))
+    axes.set(ylim=(0, 1), xlabel=f"radius ({robustness['norm']})", ylabel=f"accuracy, {robustness['rows']} rows")
+    axes.set_title("Accuracy under attack")
     axes.legend(frameon=False)
     return figure
 

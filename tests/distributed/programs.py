@@ -287,6 +287,13 @@ def distillation(workers: Workers, folder: Path) -> None:
     distillation.run(workers, folder)
 
 
+def adversarial_training(workers: Workers, folder: Path) -> None:
+    """Trains with attacks, the weight of the robust term adjusted."""
+    import adversarial
+
+    adversarial.run(workers, folder)
+
+
 def main() -> None:
     """Runs one program on this worker."""
     program, folder, shards, stages = sys.argv[1:]
