@@ -8,8 +8,7 @@ temperature of each method; the test file is read once per finished student, wit
 decides nothing. Students of one seed start from the same weights and see the same batches. Every finished run is
 appended to the log, and runs found there are not repeated, so the script can be stopped and started again; the teacher
 stays in `--folder`.
-DIR holds the four idx files of Fashion-MNIST. The sizes are meant for about 20
-minutes on two idle cores.
+DIR holds the four idx files of Fashion-MNIST. The sizes are meant for about 20 minutes on two idle cores.
 """
 
 from __future__ import annotations
