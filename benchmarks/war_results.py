@@ -177,7 +177,7 @@ def claims(records: Sequence[Record], options: argparse.Namespace) -> list[str]:
 def summary(records: Sequence[Record], options: argparse.Namespace) -> list[list[str]]:
     """Returns a row per cell: mean and standard deviation over seeds."""
     rows = []
-    for width, method in sorted(cells(options)):
+    for width, method in sorted(cells(options), key=lambda each: each[0]):
         mine = list(cell(records, width, method).values())
         if not mine:
             continue
