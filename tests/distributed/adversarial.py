@@ -38,7 +38,7 @@ def run(workers: Workers, folder: Path) -> None:
             augment={"crop_padding": 1, "horizontal_flip": False},
             train={"batch_size": BATCH // workers.size},
             adversarial={
-                **{"adv_lambda_mode": "war", "war_zeta": "200", "war_skip_epochs": 1, "war_alpha": 0.25},
+                **{"adv_lambda_mode": "war", "war_zeta": "4000", "war_skip_epochs": 1, "war_alpha": 0.25},
                 **{"epsilon": 0.1, "attack_steps": 3, "start_deviation": 0.01, "eval_attack": "pgd5"},
             },
         )
@@ -53,4 +53,5 @@ def run(workers: Workers, folder: Path) -> None:
         Batches(rows, 7, shuffle=False, shard=shard),
     )
     weights = {f"weight_{i}": weight for i, weight in enumerate(app.model.get_weights())}
-    np.savez(folder / f"rank-{workers.rank}.npz", **weights, **app.state(), **result.metrics)
+    metrics = {f"metric_{name}": value for name, value in result.metrics.items()}
+    np.savez(folder / f"rank-{workers.rank}.npz", **weights, **app.state(), **metrics)
