@@ -1,8 +1,10 @@
 """Adversarial training on two workers: the lambda, the weights and the metrics of one."""
 
 import numpy as np
+import pytest
 
 
+@pytest.mark.slow
 def test_two_workers_have_the_lambda_and_the_weights_of_one(run_program):
     (alone,), several = run_program("adversarial_training", 1), run_program("adversarial_training", 2)
     first, second = several
