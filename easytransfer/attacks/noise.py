@@ -7,10 +7,10 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from easytransfer.layers.draws import unit_fraction
+
 # The normal distribution's inverse is infinite at 0 and 1.
 _SMALLEST = 1e-7
-# Of a random number: what the fraction of a float32 holds.
-_BITS = 24
 
 
 class Draws(Protocol):
@@ -45,9 +45,7 @@ class NumberedDraws:
             return tf.random.stateless_uniform([columns], tf.stack([key, number]), None, None, tf.int32, alg="philox")
 
         bits = tf.map_fn(row, self._numbers, fn_output_signature=tf.TensorSpec([columns], tf.int32))
-        # XLA has the same bits, but makes a fraction of the upper ones where TensorFlow takes the lower ones.
-        kept = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 32 - _BITS), 2**_BITS - 1)
-        return tf.cast(kept, tf.float32) * 2.0**-_BITS
+        return unit_fraction(bits)
 
 
 def uniform_noise(images: tf.Tensor, draws: Draws) -> tf.Tensor:

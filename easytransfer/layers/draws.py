@@ -48,8 +48,16 @@ class RowDraws:
         self._calls += 1
         # XLA's default algorithm is another one.
         key = tf.random.experimental.stateless_fold_in(self._seed, self._calls, alg="philox")
-        # XLA has the same bits, but makes a fraction of the upper ones where TensorFlow takes the lower ones.
         bits = tf.random.stateless_uniform(shape, key, minval=None, maxval=None, dtype=tf.int32, alg="philox")
-        # As many bits as float32 holds exactly; the sign that the shift repeats is cut off.
-        kept = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 32 - _BITS), 2**_BITS - 1)
-        return tf.cast(kept, tf.float32) * 2.0**-_BITS
+        return unit_fraction(bits)
+
+
+def unit_fraction(bits: tf.Tensor) -> tf.Tensor:
+    """Returns random int32 bits as float32 in [0, 1), the same with and without XLA.
+
+    `stateless_uniform` for floats is not: it draws the same bits, but makes a fraction of the upper ones under XLA and
+    of the lower ones elsewhere.
+    """
+    # As many bits as float32 holds exactly; the sign that the shift repeats is cut off.
+    kept = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 32 - _BITS), 2**_BITS - 1)
+    return tf.cast(kept, tf.float32) * 2.0**-_BITS
