@@ -273,6 +273,20 @@ def bert_classifier(workers: Workers, folder: Path) -> None:
     bert.run(workers, folder)
 
 
+def co_training_networks(workers: Workers, folder: Path) -> None:
+    """Trains two networks, one per worker of the layout."""
+    import co_training_runs
+
+    co_training_runs.run(workers, folder, "networks")
+
+
+def co_training_rows(workers: Workers, folder: Path) -> None:
+    """Trains two networks on every worker."""
+    import co_training_runs
+
+    co_training_runs.run(workers, folder, "rows")
+
+
 def main() -> None:
     """Runs one program on this worker."""
     program, folder, shards, stages = sys.argv[1:]
