@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from appzoo.cli.reader import JobReader
 from appzoo.co_training.app import AGREEMENT_WEIGHT, SEED_STEP, CoTraining
 from appzoo.co_training.config import CoTrainingConfig
 from appzoo.co_training.losses import jensen_shannon, weight_of_epoch
@@ -322,6 +323,14 @@ def test_settings_that_do_not_fit_are_refused(values, expected):
         return
     with pytest.raises(ValueError, match=expected):
         CoTrainingConfig(**values)
+
+
+def test_the_command_line_shows_what_a_check_across_settings_says(repository, monkeypatch):
+    """It said that the whole configuration `is a section of keys`."""
+    monkeypatch.chdir(repository)
+    words = ["--config=appzoo/co_training/configs/smoke.yaml", "--set=model.export_member=5"]
+    with pytest.raises(ConfigError, match="^model.export_member=5: there are 2 networks"):
+        JobReader("train", words, []).read()
 
 
 def test_a_number_per_image_is_refused():
