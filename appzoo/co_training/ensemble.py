@@ -64,6 +64,8 @@ class Ensemble(keras.Model):
         else:
             own = self._of_member(self.group.rank, images, training)
             logits = gather_from(own[:, None], self.group, "member_logits", axis=1)
+            # The exchange does not know how many there are.
+            logits = tf.ensure_shape(logits, [None, len(self.members), own.shape[-1]])
         return {"logits": combined(logits, self.rule), "member_logits": logits}
 
     def _of_member(self, number: int, images: tf.Tensor, training: bool) -> tf.Tensor:
