@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000, help="training images")
     parser.add_argument("--network", default="wrn10_9_b2_digits", help="the large one")
     parser.add_argument("--weight", type=float, default=0.5, help="of the agreement")
-    parser.add_argument("--epochs", type=float, default=20)
+    parser.add_argument("--epochs", type=float, default=10)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "cotraining.jsonl")
