@@ -17,28 +17,30 @@ from easytransfer.image.graph import decode_batch
 
 if TYPE_CHECKING:
     from appzoo.image_app import ImageApp
+    from easytransfer import keras
 
 
-def image_signatures(app: ImageApp) -> dict[str, Signature]:
+def image_signatures(app: ImageApp, network: keras.Model | None = None) -> dict[str, Signature]:
     """Returns `serving_default` on encoded images, `predict_ids` on arrays, and `classify` or `regress`.
 
     Args:
         app: Application with a built model.
+        network: Part of the model that is served; all of it when None.
     """
-    model = app.config.model
+    model, served = app.config.model, app.model if network is None else network
 
-    def logits(images: tf.Tensor) -> tf.Tensor:
+    def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # Convolutions refuse a batch without rows: it gets one, whose answer is left out again.
         rows = tf.shape(images)[0]
         some = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
-        return app.model({"image": some}, training=False)["logits"][:rows]
+        return {name: value[:rows] for name, value in served({"image": some}, training=False).items()}
 
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode)
-        return app.answer(logits(images))
+        return app.answer(outputs(images)["logits"])
 
     def predict_ids(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": logits(image)}
+        return outputs(image)
 
     encoded = np.array(sample_images(model.image_size), object)
     raw = Signature(

@@ -101,6 +101,9 @@ class Draft:
         more = f"{len(others)} more problem(s) after this one" if others else None
         if first["type"] == "extra_forbidden":
             return ConfigError(f"unknown key {place}", fix=suggest_path(path, config_class))
+        if setting is None and first["type"] == "value_error":
+            # A check across fields, whose message names them.
+            return ConfigError(str(first["ctx"]["error"]), fix=more)
         if setting is None:
             return ConfigError(f"{place} is a section of keys", received=first.get("input"), fix=more)
         what = f"wrong value for {place}"

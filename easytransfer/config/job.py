@@ -224,7 +224,12 @@ class DistributionConfig(ConfigModel):
         False, "Try values of fusion_mb and cycle_time_ms, and write the best to the report.", modes="T"
     )
     tensor_parallel: int = setting(
-        1, "Workers that split the heads and feed-forward units of each encoder layer.", advanced=True, modes="T", ge=1
+        1,
+        "Workers that split the heads and feed-forward units of each encoder layer, or, in co_training, compute one "
+        "network each.",
+        advanced=True,
+        modes="T",
+        ge=1,
     )
     pipeline_stages: int = setting(
         1, "Workers that share the encoder's layers from bottom to top.", advanced=True, modes="T", ge=1

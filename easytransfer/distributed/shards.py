@@ -1,4 +1,4 @@
-"""Variables of which every worker of a group holds a part."""
+"""Variables of which every worker of a group holds a part, or of which the values on one of the workers count."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ class Shard:
     Attributes:
         group: The workers that hold the parts, in order.
         axis: The axis that is split into equal parts.
+        owner: Position of the only worker that trains the variable, which all of them hold whole; None = it is split.
     """
 
     group: Group
-    axis: int
+    axis: int = 0
+    owner: int | None = None
 
     def part(self, whole: np.ndarray) -> np.ndarray:
         """Returns this worker's part of a whole array.
@@ -31,6 +33,8 @@ class Shard:
         Raises:
             ValueError: The group's size does not divide the axis.
         """
+        if self.owner is not None:
+            return whole
         return np.split(whole, self.group.size, axis=self.axis)[self.group.rank]
 
 
@@ -48,7 +52,7 @@ def shard_of(variable: tf.Variable) -> Shard | None:
 def whole_shape(variable: tf.Variable) -> tuple[int, ...]:
     """Returns the shape of the whole of a variable."""
     shard = shard_of(variable)
-    if shard is None:
+    if shard is None or shard.owner is not None:
         return tuple(variable.shape)
     return tuple(n * shard.group.size if i == shard.axis else n for i, n in enumerate(variable.shape))
 
@@ -64,6 +68,9 @@ def whole_value(variable: tf.Variable) -> np.ndarray:
     shard = shard_of(variable)
     if shard is None:
         return variable.numpy()
+    if shard.owner is not None:
+        every = all_gather_first(tf.constant(variable.numpy()[None]), shard.group, "whole/owned").numpy()
+        return every[shard.owner]
     moved = np.moveaxis(variable.numpy(), shard.axis, 0)
     joined = all_gather_first(tf.constant(moved), shard.group, f"whole/{shard.axis}").numpy()
     return np.moveaxis(joined, 0, shard.axis)
@@ -72,7 +79,7 @@ def whole_value(variable: tf.Variable) -> np.ndarray:
 def whole_squares(values: Sequence[tf.Tensor], variable: tf.Variable) -> tf.Tensor:
     """Returns the sum of squares of each of `values`, which are split as `variable` is, parts elsewhere included."""
     sums, shard = tf.stack([tf.reduce_sum(tf.square(value)) for value in values]), shard_of(variable)
-    return sums if shard is None else all_reduce(sums, shard.group, "squares")
+    return sums if shard is None or shard.owner is not None else all_reduce(sums, shard.group, "squares")
 
 
 def global_norm(gradients: Sequence[tf.Tensor | tf.IndexedSlices | None], shards: Sequence[Shard | None]) -> tf.Tensor:

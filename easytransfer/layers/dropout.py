@@ -36,11 +36,14 @@ def dropout_seed(seed: tf.Tensor) -> Iterator[None]:
 
 @contextmanager
 def dropout_part(part: int) -> Iterator[None]:
-    """Gives the `Dropout`s inside other seeds than those of other parts of a step, inside `dropout_seed`.
+    """Gives the `Dropout`s inside other seeds than those of other parts of a step; outside `dropout_seed` nothing.
 
     Args:
         part: Number of the part, from 1.
     """
+    if not _scopes:
+        yield
+        return
     with dropout_seed(tf.random.experimental.stateless_fold_in(_scopes[-1].seed, part)):
         yield
 

@@ -195,6 +195,11 @@ def divided(name: str, factor: int) -> CnnConfig:
     raise ModelError(f"no rule divides {name}", fix=f"did you mean {' or '.join(near)}?" if near else None)
 
 
+def has_rule(name: str) -> bool:
+    """Returns whether a name is that of a network that can be divided."""
+    return any(re.fullmatch(pattern, name) for pattern, _, _ in _RULES)
+
+
 def known() -> dict[str, tuple[int, ...]]:
     """Returns the networks of the published tables with their factors."""
     return {name: (1, 2, 4) for _, _, members in _RULES for name in members}

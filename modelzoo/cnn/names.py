@@ -92,6 +92,9 @@ def named(name: str) -> CnnConfig:
     for pattern, make, _ in _PATTERNS:
         if match := re.fullmatch(pattern, key):
             return _checked(text, make, [int(number) for number in match.groups()])
+    if division.has_rule(key):
+        # Known from its division only: the whole network.
+        return division.divided(key, 1)
     near = closest(key, names())
     hint = f"did you mean {' or '.join(near)}?" if near else "some names: " + ", ".join(names()[::6])
     raise ModelError(f"unknown image network {name}", fix=hint)

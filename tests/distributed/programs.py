@@ -294,6 +294,20 @@ def adversarial_training(workers: Workers, folder: Path) -> None:
     adversarial.run(workers, folder)
 
 
+def co_training_networks(workers: Workers, folder: Path) -> None:
+    """Trains two networks, one per worker of the layout."""
+    import co_training_runs
+
+    co_training_runs.run(workers, folder, "networks")
+
+
+def co_training_rows(workers: Workers, folder: Path) -> None:
+    """Trains two networks on every worker."""
+    import co_training_runs
+
+    co_training_runs.run(workers, folder, "rows")
+
+
 def main() -> None:
     """Runs one program on this worker."""
     program, folder, shards, stages = sys.argv[1:]

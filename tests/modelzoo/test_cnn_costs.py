@@ -88,6 +88,22 @@ def test_division_rules():
             named(name)
 
 
+def test_a_network_known_from_its_division_only_has_a_name_of_its_own():
+    assert named("wrn10_4_b4_digits") == named("split1_wrn10_4_b4_digits")
+    found = [profile(named(f"split{s}_wrn10_4_b16_digits"), 10).parameters for s in (1, 2, 4)]
+    assert found == [1_199_418, 677_658, 303_866]
+
+
+def test_divided_networks_have_about_the_parameters_of_the_large_one():
+    for name, factors in division.known().items():
+        if not name.endswith("_cifar"):
+            continue
+        whole = profile(named(f"split1_{name}"), 100).parameters
+        for factor in factors:
+            total = factor * profile(named(f"split{factor}_{name}"), 100).parameters
+            assert 0.85 <= total / whole <= 1.30, (name, factor)
+
+
 def test_pyramid_widths_round_half_to_even():
     assert pyramid_widths(1, 0.5, start=2) == ((2,), (3,), (4,))  # 2.5, 3.0 and 3.5
 

@@ -1,0 +1,1 @@
+"""Several small networks in place of a large one, trained together."""

@@ -1,0 +1,184 @@
+"""Divide and Co-training: several small networks in place of a large one, which learn from each other.
+
+Zhao et al., "Towards Better Accuracy-efficiency Trade-offs: Divide and Co-training", IEEE TIP 2022, arXiv 2011.14660.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from appzoo.base import Cells, no_cells
+from appzoo.co_training.config import CoTrainingConfig
+from appzoo.co_training.ensemble import Ensemble
+from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weight_of_epoch
+from appzoo.co_training.metrics import EnsembleEvaluator
+from appzoo.image_app import ImageApp, ImageModel
+from appzoo.image_serving import image_signatures
+from appzoo.targets import SingleLabel
+from easytransfer import keras
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.distributed.shards import Shard, mark_shard
+from easytransfer.errors import ConfigError
+from easytransfer.export.servable import Signature
+from easytransfer.run.atomic import write_json
+from easytransfer.run.folder import RunFolder
+from easytransfer.train.engine import Engine
+from easytransfer.train.task import Batch, Outputs
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.network import build
+
+MEMBERS_FILE = "members.json"
+# Column of a training batch with the weight of the agreement in this step.
+AGREEMENT_WEIGHT = "agreement_weight"
+# Seeds of the members; so far apart that runs with neighbouring seeds share none.
+SEED_STEP = 1_000_003
+# Families whose scales of batch normalisation are not decayed either, as in the paper's code.
+_SCALES_NOT_DECAYED = ("densenet", "efficientnet")
+
+
+class CoTraining(ImageApp):
+    """The members' cross entropies, each on its own view, and a divergence that pulls their predictions together."""
+
+    asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, MEMBERS_FILE)
+    # Tensor-parallel workers compute one network each.
+    splits: ClassVar[tuple[str, ...]] = ("tensor",)
+
+    config: CoTrainingConfig
+    model: Ensemble
+    _training_rows: int | None = None
+
+    def __init__(self, config: CoTrainingConfig) -> None:
+        super().__init__(config)
+        self.views = config.model.count if config.model.views == "different" else 1
+
+    # The networks --------------------------------------------------------------------------------------------
+
+    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+        """Reads labels and statistics.
+
+        Raises:
+            ConfigError: The task has no classes.
+        """
+        super().prepare(folder, cells)
+        if not isinstance(self.target, SingleLabel):
+            raise ConfigError("co-training needs a task with one class per row", fix="give labelEnumerateValues")
+
+    def network_configs(self, folder: Path | None = None) -> list[CnnConfig]:
+        """Returns the shapes of the members that the configuration names, or of those stored in `folder`."""
+        if folder is None:
+            return self.config.model.networks()
+        return [CnnConfig.from_dict(stored) for stored in RunFolder(folder).read_json(MEMBERS_FILE)]
+
+    def network_config(self, folder: Path | None = None) -> CnnConfig:
+        """Returns the shape of the first member."""
+        return self.network_configs(folder)[0]
+
+    def save_assets(self, folder: Path) -> None:
+        """Also writes the shapes of all members."""
+        super().save_assets(folder)
+        write_json(folder / MEMBERS_FILE, [config.to_dict() for config in self.network_configs()])
+
+    def build_model(self, folder: Path | None = None) -> keras.Model:
+        """Builds the members, each from a seed of its own, or the shapes stored in `folder`."""
+        model, members = self.config.model, []
+        images = tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)
+        for number, config in enumerate(self.network_configs(folder)):
+            network = build(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
+            members.append(ImageModel(network, self._known_statistics()))
+            members[-1]({"image": images})
+            if self.workers.tensor is not None:
+                for variable in members[-1].weights:
+                    mark_shard(variable, Shard(self.workers.tensor, owner=number))
+        group = self.workers.tensor if self.workers.tensor is not None and self.workers.tensor.size > 1 else None
+        self.model = Ensemble(members, model.ensemble, group)
+        return self.model
+
+    # Training ------------------------------------------------------------------------------------------------
+
+    def fit_labels(self, train: EncodedTable) -> None:
+        """Also counts the rows of an epoch."""
+        super().fit_labels(train)
+        self._training_rows = len(train)
+
+    def optimizers(self) -> dict[str, list[tf.Variable]]:
+        """Returns two lists: weights that are decayed, and biases and offsets, which are not."""
+        lists: dict[str, list[tf.Variable]] = {"default": [], "not_decayed": []}
+        for member in self.model.members:
+            family = member.network.config.family
+            kept = ("bias", "beta", "gamma") if family in _SCALES_NOT_DECAYED else ("bias", "beta")
+            for variable in member.trainable_variables:
+                decayed = variable.name.split(":")[0].rpartition("/")[2] not in kept
+                lists["default" if decayed else "not_decayed"].append(variable)
+        return {name: variables for name, variables in lists.items() if variables}
+
+    def optimizer_settings(self, name: str) -> dict[str, Any]:
+        """Returns the weight decay of a list: divided by the paper's rule (equation 6), or none."""
+        if name != "default":
+            return {"weight_decay_ratio": 0.0}
+        model, decay = self.config.model, self.config.train.weight_decay_ratio
+        divided = math.exp(1 / model.count - 1) if model.weight_decay_division == "exp" else 1.0
+        return {"weight_decay_ratio": decay * divided}
+
+    def epoch(self, engine: Engine) -> tf.Tensor:
+        """Returns the number of the epoch in which the present step begins, from 0."""
+        train, distribution = self.config.train, self.config.distribution
+        if self._training_rows is None:
+            raise ConfigError("the length of an epoch is not known", fix="call fit_labels with the training table")
+        copies = distribution.worker_count if distribution.min_workers else self.workers.replicas
+        batches = -(-self._training_rows // (train.batch_size * copies))
+        return engine.step * train.num_accumulated_batches // batches
+
+    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
+        """Computes one step of all members, in which the weight of their agreement is that of the epoch."""
+        model = self.config.model
+        weight = weight_of_epoch(self.epoch(engine), model.agreement_weight, model.agreement_warmup_epochs)
+        batch = {**batch, AGREEMENT_WEIGHT: weight}
+        with tf.GradientTape() as tape:
+            losses = self.losses(batch, self.forward(batch, training=True))
+            objective = engine.scale(tf.add_n(list(losses.values())))
+        names = list(self.optimizers())
+        gradients = tape.gradient(objective, [engine.variables(name) for name in names])
+        for name, given in zip(names, gradients, strict=True):
+            engine.update(given, self.loss_weight(batch), name)
+        return losses
+
+    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns the cross entropy, summed over rows and members, and the weighted divergence, summed over rows."""
+        model, logits, count = self.config.model, outputs["member_logits"], self.config.model.count
+        rows = {name: batch[name] for name in ("label_id", "partner_label_id", "own_share", "example_weight")
+                if name in batch}  # fmt: skip
+        each = {name: tf.repeat(value, count, axis=0) for name, value in rows.items()}
+        losses = super().losses(each, {"logits": tf.reshape(logits, [-1, logits.shape[-1]])})
+        if count == 1 or not model.agreement_weight:
+            return losses
+        divergence = jensen_shannon(logits) if model.agreement == "js" else pairwise_divergence(logits)
+        weight = batch.get(AGREEMENT_WEIGHT, model.agreement_weight)
+        return {**losses, "agreement": weight * tf.reduce_sum(divergence * self._row_weight(batch))}
+
+    def _row_weight(self, batch: Batch) -> tf.Tensor:
+        """Returns the weight of each row in the loss, whose sum is `loss_weight`."""
+        if self.class_weights is None:
+            return batch["example_weight"]
+        factor = tf.gather(self.class_weights, batch["label_id"])
+        if "own_share" in batch:
+            share, partner = batch["own_share"], tf.gather(self.class_weights, batch["partner_label_id"])
+            factor = share * factor + (1 - share) * partner
+        return batch["example_weight"] * factor
+
+    # Results -------------------------------------------------------------------------------------------------
+
+    def evaluator(self) -> EnsembleEvaluator:
+        """Returns the metrics of the ensemble and of each member."""
+        return EnsembleEvaluator(self.target.labels.names)
+
+    def signatures(self, folder: Path) -> dict[str, Signature]:
+        """Returns the signatures of the ensemble, or of the one member that is to be exported."""
+        chosen = self.config.model.export_member
+        return image_signatures(self, self.model.members[chosen - 1] if chosen else self.model)
+
+
+VARIANTS = {"": CoTraining}
