@@ -38,7 +38,6 @@ from easytransfer.run.log import say
 from easytransfer.train import checkpoint
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn import config as networks
-from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.network import build
 
@@ -118,8 +117,9 @@ class ImageApp(TargetApp):
 
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds the network, from random weights or the shape stored in `folder` with weights to be restored."""
-        network = build(self.network_config(folder), self.target.num_outputs, self.config.runtime.seed)
-        self.model = ImageModel(network, self._known_statistics())
+        shape = self.network_config(folder)
+        network = build(shape, self.target.num_outputs, self.config.runtime.seed)
+        self.model = ImageModel(network, self._known_statistics(), shape.image_size)
         model = self.config.model
         self.model({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
         return self.model
@@ -224,8 +224,9 @@ class ImageModel(keras.Model):
     """Normalises images and calls a network.
 
     Args:
-        network: A `CnnBackbone`; images of another size than its own are resized.
+        network: Takes float32 [batch, height, width, channels]; returns a dict with `logits`, maybe `features`.
         statistics: Mean and standard deviation of the channels.
+        size: Height and width that the network takes, to which other images are resized; None = as they come.
 
     Call arguments:
         batch: `image` [batch, height, width, channels], uint8, or float32 from 0 to 1.
@@ -234,18 +235,18 @@ class ImageModel(keras.Model):
         `logits` float32 [batch, outputs].
     """
 
-    def __init__(self, network: CnnBackbone, statistics: ChannelStatistics) -> None:
+    def __init__(self, network: keras.Model, statistics: ChannelStatistics, size: int | None = None) -> None:
         # Without automatic casting: images would lose bits before they are normalised.
         super().__init__(name="image_model", autocast=False)
-        self.network = network
+        self.network, self.size = network, size
         self.mean, self.std = np.float32(statistics.mean), np.float32(statistics.std)
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, outputs]}`."""
-        images, size = self.normalised(batch["image"]), self.network.config.image_size
-        if images.shape[1] != size:
+        images = self.normalised(batch["image"])
+        if self.size is not None and images.shape[1] != self.size:
             # A network pruned in resolution sees smaller images than the table and the server have.
-            images = tf.image.resize(images, [size, size], antialias=True)
+            images = tf.image.resize(images, [self.size, self.size], antialias=True)
         outputs = self.network(images, training=training)
         return {"logits": tf.cast(outputs["logits"], tf.float32)}
 
