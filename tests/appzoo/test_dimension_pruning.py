@@ -173,7 +173,7 @@ def test_a_network_of_another_run_must_fit(pruned, tmp_path):
     (base,) = folder.glob("samples/base-????????")
     app.save_assets(base)
     (base / "network.json").write_text(json.dumps(app.whole_network().to_dict()))
-    taken = make_app(base_path=str(base))
+    taken = make_app(base_path=str(base), dimensions=["width"])
     assert taken.whole_network() == app.whole_network() and taken.statistics == app.statistics
     plan = json.loads(json.dumps(app.plan))
     taken.before_training(table(), tmp_path, ONE_WORKER)
