@@ -18,6 +18,7 @@ CORE = [
     "tokenizers>=0.20",
     "safetensors>=0.4",
     "scikit-learn>=1.3",
+    "scipy>=1.10",
     "rich>=13",
 ]
 

@@ -15,14 +15,13 @@ started again. The sizes are meant for about 25 minutes on two idle cores; `--ep
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from sides import mean_and_spread, print_table, versions
+from image_sides import CLEAR, LABELS, Log
+from sides import mean_and_spread, print_table
 
 from appzoo.adversarial_training.app import AdversarialTraining
 from appzoo.adversarial_training.config import AdversarialTrainingConfig
@@ -34,23 +33,8 @@ from easytransfer.train.trainer import Trainer
 
 FILES = {"train": "train-images-idx3-ubyte.gz", "test": "t10k-images-idx3-ubyte.gz"}
 SHOWN = ("accuracy", "robust_accuracy", "stability", "local_lipschitz", "risk_ratio", "adv_lambda")
-# Differences of fewer standard errors are called not clear.
-CLEAR = 2.0
-# Settings a result depends on, beside seed, width and lambda.
-SETTINGS = (
-    "network",
-    "rows",
-    "held_out",
-    "test_rows",
-    "size",
-    "epochs",
-    "batch",
-    "rate",
-    "epsilon",
-    "steps",
-    "tuned",
-    "on",
-)
+# What no run depends on.
+NO_SETTINGS = ("data", "seeds", "widths", "lambdas", "log")
 Record = dict
 
 
@@ -60,7 +44,7 @@ def config_of(
     """Returns the job of one cell; `method` sets lambda."""
     return AdversarialTrainingConfig(
         model_name="adversarial_training",
-        data={"label_enumerate_values": ",".join(map(str, range(10)))},
+        data={"label_enumerate_values": LABELS},
         model={"network": options.network.format(width), "image_size": options.size, "channels": 1},
         augment={"crop_padding": 1},
         train={
@@ -111,20 +95,9 @@ def cells(options: argparse.Namespace) -> list[tuple[int, str]]:
     return fixed + [(width, "WAR") for width in options.widths[1:]]
 
 
-def settings_of(options: argparse.Namespace) -> dict[str, object]:
-    """Returns what must be equal for two runs to belong together."""
-    return {name: getattr(options, name) for name in SETTINGS}
-
-
-def read_log(path: Path, settings: dict[str, object]) -> list[Record]:
-    """Returns the logged runs that were made with `settings`."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [record for record in map(json.loads, lines) if record["settings"] == settings]
-
-
-def cell(records: Sequence[Record], width: int, method: str) -> dict[int, Record]:
+def cell(log: Log, width: int, method: str) -> dict[int, Record]:
     """Returns the runs of one cell by seed."""
-    return {each["seed"]: each for each in records if (each["width"], each["method"]) == (width, method)}
+    return {run["seed"]: run for run in log.runs(width=width, method=method)}
 
 
 def difference(first: dict[int, Record], second: dict[int, Record], name: str) -> tuple[float, float, int]:
@@ -148,22 +121,22 @@ def judged(what: str, found: tuple[float, float, int], sign: int) -> str:
     return f"{what}: {mean:+.4f} +- {error:.4f} (standard error, {seeds} seeds): {word}"
 
 
-def claims(records: Sequence[Record], options: argparse.Namespace) -> list[str]:
+def claims(log: Log, options: argparse.Namespace) -> list[str]:
     """Returns one sentence per claim of the paper and cell that could show it."""
     thin, wide, lines = options.widths[0], options.widths[-1], []
     for each in options.lambdas:
         method = f"lambda {each:g}"
-        pair = cell(records, thin, method), cell(records, wide, method)
+        pair = cell(log, thin, method), cell(log, wide, method)
         for name, sign, text in (("stability", -1, "falls"), ("local_lipschitz", 1, "rises")):
             lines.append(
                 judged(f"{name} {text} from width {thin} to {wide} at {method}", difference(*pair, name), sign)
             )
     tuned = f"lambda {options.tuned:g}"
     for width in options.widths[1:]:
-        pair = cell(records, width, tuned), cell(records, width, "WAR")
+        pair = cell(log, width, tuned), cell(log, width, "WAR")
         for name in ("adv_lambda", "stability", "robust_accuracy"):
             lines.append(judged(f"{name} of WAR above that of {tuned} at width {width}", difference(*pair, name), 1))
-        against = cell(records, thin, tuned), cell(records, width, "WAR")
+        against = cell(log, thin, tuned), cell(log, width, "WAR")
         lines.append(
             judged(
                 f"stability of WAR at width {width} above that of {tuned} at width {thin}",
@@ -174,11 +147,11 @@ def claims(records: Sequence[Record], options: argparse.Namespace) -> list[str]:
     return lines
 
 
-def summary(records: Sequence[Record], options: argparse.Namespace) -> list[list[str]]:
+def summary(log: Log, options: argparse.Namespace) -> list[list[str]]:
     """Returns a row per cell: mean and standard deviation over seeds."""
     rows = []
     for width, method in sorted(cells(options), key=lambda each: each[0]):
-        mine = list(cell(records, width, method).values())
+        mine = list(cell(log, width, method).values())
         if not mine:
             continue
         columns = []
@@ -219,31 +192,24 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Runs what the log lacks, prints the table and what it says about the paper's claims."""
     options = parsed()
-    settings = settings_of(options)
-    options.log.parent.mkdir(parents=True, exist_ok=True)
-    rows = None
+    log, rows = Log(options.log, options, NO_SETTINGS), None
     # Seed by seed, so that a stopped script has complete tables for the seeds it reached.
     for seed in range(1, options.seeds + 1):
         for width, method in cells(options):
-            done = read_log(options.log, settings)
-            if seed in cell(done, width, method):
+            if seed in cell(log, width, method):
                 continue
             rows = rows or tables(options)
             if method == "WAR":
-                state = cell(done, options.widths[0], f"lambda {options.tuned:g}")[seed]["state"]
+                state = cell(log, options.widths[0], f"lambda {options.tuned:g}")[seed]["state"]
                 zeta = state["natural_risk"] / state["robust_risk"]
                 chosen = {"adv_lambda_mode": "war", "adv_lambda": options.tuned, "war_zeta": f"{zeta!r}"}
             else:
                 chosen = {"adv_lambda": float(method.split()[1])}
             found = run(options, seed, width, chosen, rows)
-            record = {"seed": seed, "width": width, "method": method, "chosen": chosen, "settings": settings}
-            with options.log.open("a", encoding="utf-8") as log:
-                log.write(json.dumps({**record, "versions": versions(), **found}) + "\n")
-            print(f"seed {seed}, width {width}, {method}: {found}", flush=True)
-    records = read_log(options.log, settings)
-    print_table(["width", "method", *SHOWN, "seeds", "s per run"], summary(records, options))
+            log.add({"seed": seed, "width": width, "method": method, "chosen": chosen}, found)
+    print_table(["width", "method", *SHOWN, "seeds", "s per run"], summary(log, options))
     print()
-    print("\n".join(claims(records, options)))
+    print("\n".join(claims(log, options)))
 
 
 if __name__ == "__main__":

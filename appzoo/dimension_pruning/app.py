@@ -14,7 +14,7 @@ from appzoo.base import Cells, no_cells
 from appzoo.dimension_pruning.collect import Collection
 from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.dimension_pruning.picture import draw
-from appzoo.image_app import NETWORK_FILE, ImageApp
+from appzoo.image_app import ImageApp
 from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.data.encoded import EncodedTable
@@ -113,4 +113,3 @@ class DimensionPruning(ImageApp):
 
 
 VARIANTS = {"": DimensionPruning}
-__all__ = ["NETWORK_FILE", "VARIANTS", "DimensionPruning"]

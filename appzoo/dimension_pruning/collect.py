@@ -105,7 +105,7 @@ class Collection:
         app = self._app(config, None)
         trainer = Trainer(app, self.app.config.train, self.app.config.runtime, workers=self.workers)
         checkpoint.load_weights(app.model, path)
-        accuracy = self._accuracy(trainer, self.select)
+        accuracy = self._measure(trainer, self.select)["accuracy"]
         say(f"network to prune, {path}: accuracy {accuracy:.4f} on {len(self.select):,} rows of the training table")
         return Sample("base", config, accuracy, path, app.model.network.export_weights())
 
@@ -165,7 +165,7 @@ class Collection:
         trainer = Trainer(app, train, job.runtime, folder, workers=self.workers)
         shard = (self.workers.replica, self.workers.replicas)
         trainer.fit(Batches(self.rest, train.batch_size, shuffle=True, seed=job.runtime.seed, shard=shard))
-        accuracy = self._accuracy(trainer, self.select)
+        accuracy = self._measure(trainer, self.select)["accuracy"]
         cost = profile(config, self.classes)
         if self.workers.is_chief:
             write_json(folder / RESULT_FILE, {"accuracy": accuracy})
@@ -197,10 +197,11 @@ class Collection:
             sample.weights = app.model.network.export_weights()
         return sample.weights
 
-    def _accuracy(self, trainer: Trainer, rows: EncodedTable) -> float:
+    def _measure(self, trainer: Trainer, rows: EncodedTable) -> dict[str, float]:
+        """Returns the metrics on `rows`, of which every worker computes a share."""
         shard = (self.workers.replica, self.workers.replicas)
         batches = Batches(rows, self.app.config.train.eval_batch_size, shuffle=False, shard=shard)
-        return trainer.evaluate(batches)[0]["accuracy"]
+        return trainer.evaluate(batches)[0]
 
     # Depth ---------------------------------------------------------------------------------------------------
 
@@ -216,9 +217,7 @@ class Collection:
                 continue
             app = self._app(*without_blocks(whole.config, weights, [block]))
             trainer = Trainer(app, self.app.config.train, self.app.config.runtime, workers=self.workers)
-            shard = (self.workers.replica, self.workers.replicas)
-            batches = Batches(rows, self.app.config.train.eval_batch_size, shuffle=False, shard=shard)
-            losses[block] = trainer.evaluate(batches)[0]["loss"]
+            losses[block] = self._measure(trainer, rows)["loss"]
         order, left = [], list(whole.config.blocks)
         for block in sorted(losses, key=lambda block: (losses[block], block)):
             if left[_stage(block)] > 1:

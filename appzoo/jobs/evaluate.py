@@ -46,11 +46,13 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
         )
         # A worker that leaves ends the exchanges of those that are still reading.
         workers.barrier()
+    if not workers.is_chief:
+        return {"mode": "evaluate", "rank": workers.rank}
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
-    if trained.step is not None and workers.is_chief:
+    if trained.step is not None:
         result |= app.further_report(loaded.encoded)
         path = trained.folder / f"evaluation-{trained.step}.json"
         write_json(path, result)

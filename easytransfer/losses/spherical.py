@@ -10,6 +10,8 @@ from typing import Literal
 
 import tensorflow as tf
 
+from easytransfer.losses.adversarial import kl_rows
+
 # Added to the variance (the squared length, for `l2`) in training, and where nothing is trained.
 TRAINING_EPSILON, VALIDATION_EPSILON = 1e-7, 1e-9
 
@@ -95,8 +97,5 @@ def divergence_sum(
         temperature: T.
         example_weight: w, [batch]; 0 removes an example.
     """
-    teacher, student = (
-        tf.nn.log_softmax(tf.cast(z, tf.float32) / temperature) for z in (teacher_logits, student_logits)
-    )
-    rows = tf.reduce_sum(tf.exp(teacher) * (teacher - student), axis=-1)
+    rows = kl_rows(*(tf.cast(z, tf.float32) / temperature for z in (teacher_logits, student_logits)))
     return temperature**2 * tf.reduce_sum(rows * tf.cast(example_weight, tf.float32))

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from command_line import run
 
-from appzoo.cli.main import main
 from easytransfer.metrics import squad
 
 COLUMNS = ["--firstSequence", "context", "--secondSequence", "question"]
@@ -37,14 +37,6 @@ def model(questions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("zoo") / "tiny-chinese"
     make_tiny(folder, vocab=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters])
     return folder
-
-
-def run(capfd, *arguments) -> dict:
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def test_answers_are_cut_from_the_chinese_context_at_their_characters(capfd, tmp_path, questions, model):

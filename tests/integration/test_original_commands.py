@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from command_line import run
 
 from appzoo.cli.main import main
 
@@ -37,14 +38,6 @@ def workplace(tmp_path_factory):
     os.chdir(folder)
     yield folder
     os.chdir(before)
-
-
-def run(capfd, *arguments: str) -> dict:
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def train(capfd, tables, model, name, advanced, *arguments):

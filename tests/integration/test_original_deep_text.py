@@ -10,8 +10,7 @@ import os
 from types import SimpleNamespace
 
 import pytest
-
-from appzoo.cli.main import main
+from command_line import run
 
 SCHEMA = "example_id:int:1,content:str:1,label:str:1,label_str:str:1,keywords:str:1"
 LABELS = "100,101,102,103,104,105,106,107,108,109,110,112,113,114,115,116"
@@ -61,14 +60,6 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run(capfd, *arguments):
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def predicted(path, columns):

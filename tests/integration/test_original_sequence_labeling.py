@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from command_line import run
 
 from appzoo.cli.main import main
 
@@ -46,14 +47,6 @@ def trained(workplace, tables, tiny_model):
     assert code == 0
     last = json.loads((workplace / "ez_sequence_labeling_models" / "checkpoint.json").read_text())["last"]
     return workplace / "ez_sequence_labeling_models" / last
-
-
-def run(capfd, *arguments) -> dict:
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def predict(capfd, tables, checkpoint) -> list[list[str]]:

@@ -1,11 +1,9 @@
 """The original's serialization commands on its own table, changed in paths and the zoo name only."""
 
-import json
 import os
 
 import pytest
-
-from appzoo.cli.main import main
+from command_line import run
 
 SCHEMA = "example_id:int:1,content:str:1,label:str:1,label_str:str:1,keywords:str:1"
 LABELS = "100,101,102,103,104,105,106,107,108,109,110,112,113,114,115,116"
@@ -16,14 +14,6 @@ WORKERS = ["--workerCount", "1", "--workerGPU", "1", "--workerCPU", "1"]
 def table(shared_data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     return shared_data / "easytransfer_ut" / "ez_text_classify" / "dev.csv"
-
-
-def run(capfd, *arguments):
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def serialize(capfd, table, model, columns, *arguments):

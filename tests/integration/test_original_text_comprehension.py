@@ -4,8 +4,7 @@ import json
 import os
 
 import pytest
-
-from appzoo.cli.main import main
+from command_line import run
 
 SCHEMA = "context:str:1,question:str:1,answer:str:1"
 IDS = "input_ids:int:384,input_mask:int:384,segment_ids:int:384"
@@ -43,14 +42,6 @@ def workplace(tmp_path_factory):
     os.chdir(folder)
     yield folder
     os.chdir(before)
-
-
-def run(capfd, *arguments: str) -> dict:
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def preprocess(capfd, table, output, name, columns, advanced):

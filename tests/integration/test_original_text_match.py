@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from command_line import run
 
 from appzoo.cli.features import main as features
 from appzoo.cli.main import main
@@ -65,14 +66,6 @@ def trained(request, workplace, tables, tiny_model):
     assert code == 0
     run = workplace / request.param
     return run / json.loads((run / "checkpoint.json").read_text())["last"]
-
-
-def run(capfd, *arguments) -> dict:
-    capfd.readouterr()
-    code = main([str(argument) for argument in arguments])
-    captured = capfd.readouterr()
-    assert code == 0, captured.err
-    return json.loads(captured.out)
 
 
 def export_of_training(trained):
