@@ -13,12 +13,15 @@ from easytransfer.distributed import launch as module
 from easytransfer.distributed.launch import Elastic, Hosts, launch
 from easytransfer.errors import ConfigError, ResourceError
 
-# Writes a file named after generation, rank and size; then does what the argument says.
+# Writes a file named after generation, rank and size, waits for the others' files (a job that loses one worker ends
+# the rest, which may not have begun); then does what the argument says.
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
 again, rank, size = (os.environ.get(n) for n in ("EASYTRANSFER_RESTARTS", "HOROVOD_RANK", "HOROVOD_SIZE"))
 Path(sys.argv[1], f"{again}-{rank}-{size}").write_text(os.environ["HOROVOD_HOSTNAME"])
+while not all(Path(sys.argv[1], f"{again}-{other}-{size}").exists() for other in range(int(size))):
+    time.sleep(0.01)
 exec(sys.argv[2])
 """
 KILL_SELF = "os.kill(os.getpid(), signal.SIGKILL)"
