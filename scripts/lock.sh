@@ -26,9 +26,9 @@ compile() { # output file; further requirements come on stdin, options after the
         --output-file "$output" >/dev/null
 }
 
-declared zoo plot parquet | compile requirements/run.txt "$@"
+declared zoo serving plot parquet | compile requirements/run.txt "$@"
 
 # What torch imports is named here because torch itself is not locked (peer.txt).
 locked=$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/run.txt)
-{ declared zoo plot parquet test; printf 'sympy\nnetworkx\njinja2\n'; } |
+{ declared zoo serving plot parquet test; printf 'sympy\nnetworkx\njinja2\n'; } |
     compile requirements/test.txt --constraint requirements/run.txt $locked "$@"
