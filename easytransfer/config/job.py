@@ -20,7 +20,11 @@ class DataConfig(ConfigModel):
     train_table: str | None = setting(None, "Training table: file, glob or directory.", modes="T", required="T")
     eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T")
     input_table: str | None = setting(
-        None, "Input table; in train the pair `train,eval`.", aliases=("tables",), modes="TEPS", required="EPS"
+        None,
+        "Input table; in train the pair `train,eval`; in export a labelled one, to compare weights on.",
+        aliases=("tables",),
+        modes="TEPXS",
+        required="EPS",
     )
     output_table: str | None = setting(
         None, "Where predicted or preprocessed rows are written.", aliases=("outputs",), modes="PS", required="PS"
@@ -99,6 +103,7 @@ class TrainConfig(ConfigModel):
         0.0, "Decoupled weight decay; sgd adds it to the gradient.", advanced=True, modes="T", ge=0
     )
     momentum: float = setting(0.9, "Momentum of sgd.", advanced=True, modes="T", ge=0, lt=1)
+    nesterov: bool = setting(False, "Nesterov momentum for sgd.", advanced=True, modes="T")
     adam_beta1: float = setting(0.9, "Decay of the first moment.", advanced=True, modes="T", ge=0, lt=1)
     adam_beta2: float = setting(0.999, "Decay of the second moment.", advanced=True, modes="T", ge=0, lt=1)
     adam_epsilon: float = setting(1e-6, "Added to the root of the second moment.", advanced=True, modes="T", gt=0)
@@ -110,6 +115,9 @@ class TrainConfig(ConfigModel):
         "Schedule: polynomial, linear_after_warmup, cosine, constant, inverse_sqrt, step; other words mean constant.",
         advanced=True,
         modes="T",
+    )
+    lr_milestones: tuple[float, ...] = setting(
+        (0.5, 0.75), "Shares of all steps at which lr_decay=step divides the rate by 10.", advanced=True, modes="T"
     )
     warmup_ratio: float = setting(0.1, "Share of steps with linear warm-up.", advanced=True, modes="T", ge=0, le=1)
     gradient_clip: bool = setting(True, "Clip gradients by their global norm.", advanced=True, modes="T")
@@ -302,6 +310,21 @@ class ExportConfig(ConfigModel):
         modes="X",
     )
     max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
+    weights: str = setting(
+        "float32",
+        "How weights are stored: float32, float16, int8, or several, such as float32,int8, to compare; those in fewer "
+        "bytes are exported as <name>-float16 and <name>-int8.",
+        flag="exportWeights",
+        modes="X",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _known_weights(cls, value: str) -> str:
+        kinds = [kind.strip() for kind in value.split(",")]
+        if len(set(kinds)) < len(kinds) or not set(kinds) <= {"float32", "float16", "int8"}:
+            raise ValueError("accepted: float32, float16, int8, each at most once")
+        return ",".join(kinds)
 
 
 class ModelConfig(ConfigModel):

@@ -21,7 +21,7 @@ COMPAT_BETA2 = 0.98
 
 def build_schedule(train: TrainConfig, total_steps: int) -> Schedule:
     """Returns the learning-rate schedule over `total_steps` updates."""
-    return Schedule(train.lr_decay, train.learning_rate, total_steps, train.warmup_ratio)
+    return Schedule(train.lr_decay, train.learning_rate, total_steps, train.warmup_ratio, train.lr_milestones)
 
 
 def build_optimizer(
@@ -48,7 +48,8 @@ def build_optimizer(
             )
         return (Adagrad if name == "adagrad" else Adadelta)(variables, factors=factors)
     if name == "sgd":
-        return SGD(variables, factors=factors, weight_decay=decay, momentum=train.momentum)
+        momentum = {"momentum": train.momentum, "nesterov": train.nesterov}
+        return SGD(variables, factors=factors, weight_decay=decay, **momentum)
     beta2 = COMPAT_BETA2 if train.compat_v1 and name == "adam" and not decay else train.adam_beta2
     return (LAMB if name == "lamb" else AdamW)(
         variables,

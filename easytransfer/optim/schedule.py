@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 SCHEDULES = ("polynomial", "linear_after_warmup", "cosine", "constant", "inverse_sqrt", "step")
-# Milestones of the `step` schedule as shares of all steps, and the factor applied at each.
-STEP_MILESTONES = (0.5, 0.75)
+# What the `step` schedule multiplies with at each of its milestones.
 STEP_FACTOR = 0.1
 # Time scale of `inverse_sqrt` without warm-up, the value transformers uses.
 INVERSE_SQRT_STEPS = 10_000
@@ -24,7 +23,7 @@ class Schedule:
     - `linear_after_warmup`: lr0 * t/W, then linearly from lr0 at W to 0 at T.
     - `cosine`: warm-up, then half a cosine from lr0 at W to 0 at T.
     - `inverse_sqrt`: warm-up, then lr0 * sqrt(W / t).
-    - `step`: warm(t) * lr0, times 0.1 at half and again at three quarters of T.
+    - `step`: warm(t) * lr0, times 0.1 at each of the milestones.
     - `constant` and, as in the original, any other word: lr0 * warm(t).
 
     t counts from 0, so with a warm-up the first update has learning rate 0, as in the original and in transformers.
@@ -34,10 +33,18 @@ class Schedule:
         peak: lr0.
         total_steps: T, at least 1.
         warmup_ratio: Share of steps with warm-up.
+        milestones: Shares of T at which `step` lowers the rate.
     """
 
-    def __init__(self, name: str, peak: float, total_steps: int, warmup_ratio: float = 0.0) -> None:
-        self.peak = peak
+    def __init__(
+        self,
+        name: str,
+        peak: float,
+        total_steps: int,
+        warmup_ratio: float = 0.0,
+        milestones: Sequence[float] = (0.5, 0.75),
+    ) -> None:
+        self.peak, self.milestones = peak, milestones
         self.total = max(1, total_steps)
         self.warmup = int(self.total * warmup_ratio)
         self._shape: Callable[[tf.Tensor], tf.Tensor] = getattr(self, f"_{name}" if name in SCHEDULES else "_constant")
@@ -69,7 +76,7 @@ class Schedule:
         return self._warm(t) * tf.sqrt(scale / tf.maximum(t + shift, scale))
 
     def _step(self, t: tf.Tensor) -> tf.Tensor:
-        passed = tf.add_n([tf.cast(t >= share * self.total, t.dtype) for share in STEP_MILESTONES])
+        passed = tf.reduce_sum(tf.cast(t >= tf.constant(self.milestones, t.dtype) * self.total, t.dtype))
         return self._warm(t) * STEP_FACTOR**passed
 
     def _constant(self, t: tf.Tensor) -> tf.Tensor:

@@ -54,6 +54,13 @@ def test_step_drops_at_half_and_three_quarters():
     np.testing.assert_allclose(values, [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01], rtol=1e-6)
 
 
+def test_step_drops_at_the_milestones_it_is_given():
+    config = TrainConfig(lr_decay="step", lr_milestones=[0.25, 0.5, 0.75], learning_rate=1.0, warmup_ratio=0)
+    np.testing.assert_allclose(rates(build_schedule(config, 4), 4), [1, 0.1, 0.01, 1e-3, 1e-3], rtol=1e-6)
+    never = config.model_copy(update={"lr_milestones": ()})
+    np.testing.assert_allclose(rates(build_schedule(never, 4), 4), [1] * 5)
+
+
 @pytest.mark.parametrize("name", ["none", "warm", "after_warmup", "__init__"])
 def test_other_words_mean_constant_after_warmup(name):
     np.testing.assert_allclose(rates(Schedule(name, 1.0, 4, 0.5), 4), [0, 0.5, 1, 1, 1])

@@ -105,14 +105,16 @@ def test_adadelta_formula():
         np.testing.assert_allclose(result[i], w, rtol=1e-10)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_sgd_equals_torch(decay):
+def test_sgd_equals_torch(decay, nesterov):
     torch = pytest.importorskip("torch")
     values, gradients, variables = setup("float64")
-    result = run(SGD(variables, momentum=0.8, weight_decay=decay), gradients)
+    result = run(SGD(variables, momentum=0.8, nesterov=nesterov, weight_decay=decay), gradients)
     for i, value in enumerate(values):
         theirs = torch.tensor(value, requires_grad=True)
-        optimizer = torch.optim.SGD([theirs], lr=0.0, momentum=0.8, weight_decay=decay * DECAYED[i])
+        decayed = decay * DECAYED[i]
+        optimizer = torch.optim.SGD([theirs], lr=0.0, momentum=0.8, nesterov=nesterov, weight_decay=decayed)
         for gradient, rate in zip(gradients, RATES, strict=True):
             theirs.grad, optimizer.param_groups[0]["lr"] = torch.tensor(gradient[i]), rate
             optimizer.step()
