@@ -11,7 +11,6 @@ from easytransfer.metrics.classification import ClassificationEvaluator
 
 # Temperatures at which the distillation loss is measured, whatever that of training.
 TEMPERATURES = (1, 4)
-_MOST_GUESSES = 5
 
 Pair = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -19,11 +18,10 @@ Pair = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 class DistillationEvaluator(ClassificationEvaluator):
     """Metrics of classification of the logits that are served, and of the raw logits beside the teacher's.
 
-    `top5_accuracy` with more than five classes; `student_deviation` and `student_confidence`, the means over rows of
-    the deviation of the raw logits and of their largest probability. With a teacher also `teacher_accuracy`,
-    `teacher_deviation` and `teacher_confidence`; `deviation_gap`, the teacher's deviation less the student's; `cosine`,
-    the mean cosine between the centred logits of both; `kd_t1_loss` and `kd_t4_loss`, the distillation loss at
-    temperatures 1 and 4.
+    `student_deviation` and `student_confidence`, the means over rows of the deviation of the raw logits and of their
+    largest probability. With a teacher also `teacher_accuracy`, `teacher_deviation` and `teacher_confidence`;
+    `deviation_gap`, the teacher's deviation less the student's; `cosine`, the mean cosine between the centred logits of
+    both; `kd_t1_loss` and `kd_t4_loss`, the distillation loss at temperatures 1 and 4.
 
     Args:
         labels: Names of the classes in id order.
@@ -58,9 +56,6 @@ class DistillationEvaluator(ClassificationEvaluator):
         if not len(self):
             return found
         raw, true = self.rows("raw"), self.rows("true")
-        if len(self.labels) > _MOST_GUESSES:
-            guesses = np.argsort(-raw, axis=1, kind="stable")[:, :_MOST_GUESSES]
-            found["top5_accuracy"] = float((guesses == true[:, None]).any(axis=1).mean())
         found |= _confidence("student", raw)
         return found | self._beside_teacher(raw, true) if "teacher" in self._parts else found
 

@@ -11,12 +11,16 @@ from easytransfer.metrics import scores
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
+# Guesses of `top_5_accuracy`, which needs more classes than this.
+_GUESSES = 5
+
 
 class ClassificationEvaluator(RowCollector):
     """Metrics of one label per row, from `batch["label_id"]` int [B] or [B, 1] and `outputs["logits"]` [B, C].
 
     `accuracy`, `micro_f1` (equal to accuracy), `macro_f1` (over all declared classes, 0 for absent ones),
-    `weighted_f1`, `mcc`, `auc` and `loss`; for two classes also `f1`, `precision` and `recall` of class 1.
+    `weighted_f1`, `mcc`, `auc` and `loss`; for two classes also `f1`, `precision` and `recall` of class 1; for more
+    than five `top_5_accuracy`, the share of rows with fewer than five classes above the true one.
     `auc` comes from probabilities: of class 1 for two classes, else the mean over classes of one against the rest,
     classes without rows of both kinds left out. `loss` is the plain mean cross entropy, without the class weights and
     smoothing of training.
@@ -33,7 +37,8 @@ class ClassificationEvaluator(RowCollector):
         self._with_auc = with_auc
         binary = ("f1", "precision", "recall") if len(self.labels) == 2 else ()
         auc = ("auc",) if with_auc else ()
-        self.names = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "mcc", *auc, *binary, "loss")
+        top = ("top_5_accuracy",) if len(self.labels) > _GUESSES else ()
+        self.names = ("accuracy", *top, "micro_f1", "macro_f1", "weighted_f1", "mcc", *auc, *binary, "loss")
         self.main_metric = choose_metric(main_metric, self.names, "accuracy")
         self.higher_is_better = higher_is_better(self.main_metric)
 
@@ -47,6 +52,9 @@ class ClassificationEvaluator(RowCollector):
             raise ValueError(f"label ids go from {true.min()} to {true.max()}, there are {len(self.labels)} classes")
         rows = {"true": true, "predicted": logits.argmax(axis=-1)}
         rows["loss"] = -scores.log_softmax(logits)[np.arange(len(true)), true]
+        if len(self.labels) > _GUESSES:
+            above = logits > np.take_along_axis(logits, true[:, None], axis=1)
+            rows["top_5"] = above.sum(axis=1) < _GUESSES
         self.add(**rows, **({"logits": logits} if self._with_auc else {}))
 
     def result(self) -> dict[str, float]:
@@ -67,6 +75,8 @@ class ClassificationEvaluator(RowCollector):
         }
         if self._with_auc:
             result["auc"] = self._auc()
+        if len(self.labels) > _GUESSES:
+            result["top_5_accuracy"] = scores.exact_mean(self.rows("top_5"))
         if len(self.labels) == 2:
             one = self.per_class()[1]
             result |= {name: one[name] for name in ("f1", "precision", "recall")}

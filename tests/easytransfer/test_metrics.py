@@ -54,6 +54,8 @@ def test_classification_agrees_with_scikit_learn(classes):
         expected |= {name: getattr(sk, f"{name}_score")(labels, predicted) for name in ("f1", "precision", "recall")}
     else:
         expected["auc"] = sk.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
+    if classes > 5:
+        expected["top_5_accuracy"] = sk.top_k_accuracy_score(labels, probabilities, k=5)
     assert set(result) == set(expected)
     for name, value in expected.items():
         assert result[name] == pytest.approx(value, abs=1e-9), name
