@@ -22,7 +22,7 @@ CORE_RANKS = {
 APP_CORE = {
     *("base", "discovery", "jobs", "cli", "serving", "settings", "targets", "target_app", "encoder", "pooled_app"),
     *("words_app", "words_settings", "feature_config"),
-    *("image_app", "image_serving", "image_settings"),
+    *("image_app", "image_serving", "image_settings", "image_source"),
 }
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}

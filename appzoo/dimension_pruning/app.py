@@ -15,10 +15,10 @@ from appzoo.dimension_pruning.collect import Collection
 from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.dimension_pruning.picture import draw
 from appzoo.image_app import ImageApp
+from appzoo.image_source import source_network
 from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.labels import LabelMap
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
 from easytransfer.image.statistics import ChannelStatistics
@@ -45,31 +45,16 @@ class DimensionPruning(ImageApp):
         """Reads labels and statistics; those of a new run must be those of the network to prune.
 
         Raises:
-            ConfigError: The task has no classes, or other ones or images of another size than the network to prune.
+            ConfigError: The task has no classes.
+            ModelError: The network to prune has other classes, or takes images of another size.
         """
         super().prepare(folder, cells)
         if not isinstance(self.target, SingleLabel):
             raise ConfigError("pruning needs a task with one class per row", fix="give labelEnumerateValues")
         if folder is None and self.config.model.base_path is not None:
-            self._take_over(checkpoint.resolve(self.config.model.base_path).parent)
-
-    def _take_over(self, base: Path) -> None:
-        self.statistics = ChannelStatistics.load(base)
-        names, model = LabelMap.load(base), self.config.model
-        if names is None or names.names != self.labels:
-            raise ConfigError(
-                f"the network in {base} was trained for other classes",
-                received=", ".join(self.labels or ()),
-                accepted=", ".join(names.names) if names else "none",
-                fix="set labelEnumerateValues to them, in this order",
-            )
-        shape = super().network_config(base)
-        if (shape.image_size, shape.channels) != (model.image_size, model.channels):
-            raise ConfigError(
-                f"the network in {base} takes other images",
-                received=f"image_size={model.image_size}, channels={model.channels}",
-                fix=f"set model.image_size={shape.image_size} and model.channels={shape.channels}",
-            )
+            base = checkpoint.resolve(self.config.model.base_path).parent
+            source_network(base, "the network to prune", self.labels or [], self.config.model)
+            self.statistics = ChannelStatistics.load(base)
 
     def whole_network(self) -> CnnConfig:
         """Returns the network that is pruned.

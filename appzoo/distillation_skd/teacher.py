@@ -11,14 +11,13 @@ import tensorflow as tf
 
 from appzoo.image_app import NETWORK_FILE, ImageModel
 from appzoo.image_settings import ImageSettings
+from appzoo.image_source import source_network
 from easytransfer import keras
-from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ModelError
 from easytransfer.export.selfcheck.layout import MANIFEST
 from easytransfer.image.augment import unit_scale
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.train import checkpoint
-from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.network import build
 from modelzoo.cnn.saved_model import SavedModelLayer
 
@@ -80,9 +79,7 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
     except ModelError as error:
         raise ModelError(f"no teacher: {error}") from None
     folder = found.parent
-    config = _network_config(folder)
-    _check_images(folder, config, student)
-    _check_labels(folder, labels)
+    config = source_network(folder, "the teacher", labels, student)
     model = ImageModel(build(config, len(labels), seed=0), ChannelStatistics.load(folder))
     model({"image": tf.zeros([1, config.image_size, config.image_size, config.channels], tf.uint8)})
     try:
@@ -93,37 +90,6 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
         raise ModelError(f"the weights of the teacher are not those of its {NETWORK_FILE}: {reason}") from None
     state = json.loads((found / checkpoint.STATE).read_text(encoding="utf-8"))
     return Teacher(model, found, state["files"][checkpoint.WEIGHTS])
-
-
-def _network_config(folder: Path) -> CnnConfig:
-    file = folder / NETWORK_FILE
-    if not file.is_file():
-        raise ModelError(
-            f"the teacher {folder} has no {NETWORK_FILE}", accepted="the run folder of an application on single images"
-        )
-    return CnnConfig.from_dict(json.loads(file.read_text(encoding="utf-8")), source=str(file))
-
-
-def _check_images(folder: Path, config: CnnConfig, student: ImageSettings) -> None:
-    theirs, ours = ([c.image_size, c.image_size, c.channels] for c in (config, student))
-    if theirs != ours:
-        raise ModelError(
-            f"the teacher {folder} takes images {theirs}, and this run has {ours}",
-            fix=f"set model.image_size={config.image_size} model.channels={config.channels}, or take another teacher",
-        )
-
-
-def _check_labels(folder: Path, labels: Sequence[str]) -> None:
-    theirs = LabelMap.load(folder)
-    if theirs is None:
-        raise ModelError(f"the teacher {folder} gives a number, no classes", accepted="a teacher with the same labels")
-    if theirs.names != list(labels):
-        raise ModelError(
-            f"the teacher {folder} has other labels, or in another order",
-            received=theirs.describe(),
-            accepted=LabelMap(list(labels)).describe(),
-            fix="list them as the teacher has them in label_enumerate_values, or take another teacher",
-        )
 
 
 def _from_saved_model(path: Path, classes: int, student: ImageSettings, batch_size: int) -> Teacher:

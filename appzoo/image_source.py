@@ -1,0 +1,50 @@
+"""The run of another network, which a run learns from or starts with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from appzoo.image_app import NETWORK_FILE
+from appzoo.image_settings import ImageSettings
+from easytransfer.data.labels import LabelMap
+from easytransfer.errors import ModelError
+from modelzoo.cnn.config import CnnConfig
+
+
+def source_network(folder: Path, what: str, labels: Sequence[str], images: ImageSettings) -> CnnConfig:
+    """Returns the shape of the network in a run folder, which takes this run's images and gives its classes.
+
+    Args:
+        folder: Run folder of an application on single images.
+        what: What messages call it.
+        labels: Class names of this run.
+        images: Form of this run's images.
+
+    Raises:
+        ModelError: No such network is there, or its images or classes are others.
+    """
+    file = folder / NETWORK_FILE
+    if not file.is_file():
+        raise ModelError(
+            f"{what} {folder} has no {NETWORK_FILE}", accepted="the run folder of an application on single images"
+        )
+    config = CnnConfig.from_dict(json.loads(file.read_text(encoding="utf-8")), source=str(file))
+    theirs, ours = ([c.image_size, c.image_size, c.channels] for c in (config, images))
+    if theirs != ours:
+        raise ModelError(
+            f"{what} {folder} takes images {theirs}, and this run has {ours}",
+            fix=f"set model.image_size={config.image_size} model.channels={config.channels}, or take another one",
+        )
+    names = LabelMap.load(folder)
+    if names is None:
+        raise ModelError(f"{what} {folder} gives a number, no classes", accepted="one with the same labels")
+    if names.names != list(labels):
+        raise ModelError(
+            f"{what} {folder} has other labels, or in another order",
+            received=names.describe(),
+            accepted=LabelMap(list(labels)).describe(),
+            fix="list them as it has them in label_enumerate_values, or take another one",
+        )
+    return config
