@@ -20,6 +20,7 @@ CORE = [
     "scikit-learn>=1.3",
     "scipy>=1.10",
     "rich>=13",
+    "markdown-it-py>=3",
 ]
 
 EXTRAS = {

@@ -28,6 +28,7 @@ from easytransfer.run.environment import environment_record, input_files
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
+from easytransfer.run.page import PAGE_FILE, write_page
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
 from easytransfer.train import checkpoint
@@ -71,6 +72,7 @@ def train(config: JobConfig) -> dict[str, Any]:
             raise
         folder.finish("done", report=report)
     write_card(folder.path)
+    write_page(folder.path)
     _say_end(config, report)
     shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
@@ -215,6 +217,6 @@ def _evaluate_best(
 
 def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
     run = Path(config.checkpoint_dir)
-    places = {"run folder": run, "model card": run / "README.md"}
+    places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
     places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}
     say_where(places, default_commands(config.model_dump(mode="json"), run, report["export"]))

@@ -60,7 +60,7 @@ def write_card(folder: str | os.PathLike[str], report: Mapping[str, Any] | None 
     Raises:
         ModelError: The folder holds no run.
     """
-    text = card_text(folder, report)
+    text = f"{_MARK}\n\n{card_text(folder, report)}"
     path = Path(folder) / "README.md"
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         path = path.with_name("MODEL_CARD.md")
@@ -90,7 +90,7 @@ def card_text(folder: str | os.PathLike[str], report: Mapping[str, Any] | None =
         _workers(report),
         _limitations(config, evaluation, report, record),
     ]
-    return _MARK + "\n\n" + "\n\n".join("\n".join(section) for section in map(list, sections) if section) + "\n"
+    return "\n\n".join("\n".join(section) for section in map(list, sections) if section) + "\n"
 
 
 def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: Run
         rows.append((f"{len(run.labels)} labels", ", ".join(map(_code, run.labels[:_MOST_CLASSES]))))
     if rows:
         yield ""
-        yield from _table(("", ""), rows)
+        yield from table(("", ""), rows)
 
 
 def _use(config: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     yield f"On the evaluation table{f' of {rows:,} rows' if rows else ''}{picked}."
     yield ""
     names = [name for name in best if name != "step" and isinstance(best[name], (int, float, type(None)))]
-    yield from _table(
+    yield from table(
         ("metric", f"best (step {best.get('step')})", f"last (step {last.get('step')})"),
         [(f"**{name}**" if name == metric else name, _number(best[name]), _number(last.get(name))) for name in names],
     )
@@ -194,7 +194,7 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"The {_MOST_CLASSES} classes with the lowest F1 of {len(classes)}; all are in `{REPORT_FILE}`."
         yield ""
         classes = sorted(classes, key=lambda row: row["f1"])[:_MOST_CLASSES]
-    yield from _table(
+    yield from table(
         ("label", "precision", "recall", "F1", "true rows", "predicted rows"),
         [
             (
@@ -216,13 +216,13 @@ def _robustness(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"On the first {facts['rows']:,} rows of the evaluation table, {radius}."
     yield ""
     rows = [("none (clean)", facts["clean"]), *facts["attacks"].items(), ("**all (robust)**", facts["robust"])]
-    yield from _table(("attack", "accuracy"), [(name, _number(value)) for name, value in rows])
+    yield from table(("attack", "accuracy"), [(name, _number(value)) for name, value in rows])
     yield ""
     points = facts["curve"]
     header = (f"radius of {facts['curve_attack']}", *(f"{point['epsilon']:.4g}" for point in points))
-    yield from _table(header, [("accuracy", *(_number(point["accuracy"]) for point in points))])
+    yield from table(header, [("accuracy", *(_number(point["accuracy"]) for point in points))])
     yield ""
-    yield from _table(
+    yield from table(
         ("check for masked gradients", "result"),
         [(check["check"], "passed" if check["passed"] else "**failed**") for check in facts["checks"]],
     )
@@ -244,7 +244,7 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
     yield "## Data"
     if tables:
         yield ""
-        yield from _table(
+        yield from table(
             ("role", "table", "rows read", "used", "rejected"),
             [
                 (role, _code(row.get("table")), *(f"{row.get(key, 0):,}" for key in ("read", "accepted", "rejected")))
@@ -254,10 +254,10 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
         reasons = [(role, *pair) for role, row in tables.items() for pair in (row.get("reasons") or {}).items()]
         if reasons:
             yield ""
-            yield from _table(("role", "reason for rejection", "rows"), [(r, why, f"{n:,}") for r, why, n in reasons])
+            yield from table(("role", "reason for rejection", "rows"), [(r, why, f"{n:,}") for r, why, n in reasons])
     if inputs:
         yield ""
-        yield from _table(
+        yield from table(
             ("file", "bytes", "SHA-256"),
             [(_code(item["path"]), f"{item['bytes']:,}", f"`{item['sha256']}`") for item in inputs],
         )
@@ -273,7 +273,7 @@ def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     rows += [
         (name, value) for name, value in (config.get("model") or {}).items() if not isinstance(value, (dict, list))
     ]
-    yield from _table(("setting", "value"), [(f"`{name}`", _code(value)) for name, value in rows if value is not None])
+    yield from table(("setting", "value"), [(f"`{name}`", _code(value)) for name, value in rows if value is not None])
     yield ""
     yield "All settings are in `train_config.json`, the history in `metrics.jsonl`."
     if not record:
@@ -294,7 +294,7 @@ def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     yield ""
     yield "### Environment"
     yield ""
-    yield from _table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
+    yield from table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
 
 
 def _workers(report: Mapping[str, Any]) -> Iterator[str]:
@@ -317,7 +317,7 @@ def _workers(report: Mapping[str, Any]) -> Iterator[str]:
             rows.append((f"{name.removesuffix('_s').replace('_', ' ')} time per step", f"{1000 * value:.1f} ms"))
         else:
             rows.append((name.replace("_", " "), f"{value:,.0f}" if isinstance(value, float) else str(value)))
-    yield from _table(("", ""), rows)
+    yield from table(("", ""), rows)
 
 
 def _limitations(
@@ -384,7 +384,8 @@ def wilson_interval(share: float, rows: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
+    """Yields the lines of a Markdown table."""
     yield "| " + " | ".join(header) + " |"
     yield "|" + " --- |" * len(header)
     for row in rows:

@@ -1,0 +1,80 @@
+"""The report of a run as one HTML page that needs no other file: model card, pictures, slowest steps."""
+
+from __future__ import annotations
+
+import base64
+import html
+import os
+import statistics
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+
+from easytransfer.run.atomic import write_text
+from easytransfer.run.card import card_text, table
+from easytransfer.run.folder import REPORT_FILE, RunFolder
+from easytransfer.run.history import read_history
+
+PAGE_FILE = "report.html"
+_MOST_STEPS = 10
+# Nothing is loaded and nothing runs: names of classes and files in the page are other people's text.
+_HEAD = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
+td, th {{ border-bottom: 1px solid #8886; padding: .2rem .8rem .2rem 0; text-align: left; }}
+pre {{ background: #8882; padding: .6rem; overflow-x: auto; }}
+img {{ max-width: 100%; background: #fff; }}
+</style>
+"""
+
+
+def write_page(folder: str | os.PathLike[str]) -> Path:
+    """Writes `report.html` into a run folder and returns its path.
+
+    Raises:
+        ModelError: The folder holds no run.
+    """
+    run = RunFolder(folder)
+    pictures = run.read_json(REPORT_FILE, default={}).get("pictures", [])
+    text = "\n".join([card_text(folder), *_slowest_steps(run.path)])
+    # No HTML and no links from the text, and no pictures but the run's own.
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
+    tokens = reader.parse(text)
+    for image in (part for token in tokens for part in token.children or () if part.type == "image"):
+        name = str(image.attrs["src"])
+        image.attrs["src"] = _embedded(run.path / name) if name in pictures else ""
+    title = html.escape(f"{run.config.get('model_name') or 'model'}: {run.path.resolve().name}")
+    path = run.path / PAGE_FILE
+    write_text(path, _HEAD.format(title=title) + reader.renderer.render(tokens, reader.options, {}))
+    return path
+
+
+def _embedded(picture: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii")
+
+
+def _slowest_steps(folder: Path) -> Iterator[str]:
+    records = [record for record in read_history(folder) if record["event"] == "step" and record.get("rows_per_s")]
+    if len(records) < 2:
+        return
+    usual = statistics.median(record["rows_per_s"] for record in records)
+    slowest = sorted(records, key=lambda record: record["rows_per_s"])[:_MOST_STEPS]
+    yield "## Slowest steps"
+    yield ""
+    yield f"Of {len(records)} intervals, whose median is {usual:,.1f} rows/s."
+    yield ""
+    yield from table(("up to step", "rows/s", "of the median", "memory, MB"), [_row(r, usual) for r in slowest])
+
+
+def _row(record: Mapping[str, Any], usual: float) -> tuple[str, ...]:
+    rate, memory = record["rows_per_s"], record.get("memory_mb")
+    return f"{record['step']:,}", f"{rate:,.1f}", f"{rate / usual:.0%}", "" if memory is None else f"{memory:,.0f}"
