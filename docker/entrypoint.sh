@@ -16,7 +16,7 @@ case ${1:-} in
 "") exec easy_transfer_app --help ;;
 serve-check)
     shift
-    exec python -m easytransfer.export.validate "$@"
+    exec easy_transfer_app export validate "$@"
     ;;
 -* | train | evaluate | predict | export | preprocess | apps | zoo | config) exec easy_transfer_app "$@" ;;
 *) exec "$@" ;;

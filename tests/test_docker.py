@@ -95,7 +95,7 @@ def test_entry_point_is_in_exec_form(dockerfile):
         (["train", "--config", "a b.yaml"], "easy_transfer_app train --config a b.yaml"),
         (["--mode=predict"], "easy_transfer_app --mode=predict"),
         (["easy_transfer_app", "apps"], "easy_transfer_app apps"),
-        (["serve-check", "model"], "python -m easytransfer.export.validate model"),
+        (["serve-check", "model"], "easy_transfer_app export validate model"),
         (["echo", "hello"], "hello"),
     ],
 )

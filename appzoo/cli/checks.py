@@ -113,10 +113,10 @@ def check_tables(mode: str, config: JobConfig) -> None:
     """Checks that input tables exist and declare every column the job names."""
     data = config.data
     tables = [data.train_table, data.eval_table] if mode == "train" else [data.input_table]
-    if mode == "export":
+    if mode == "export" and not data.input_table:
         return
     columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
-    if mode in ("train", "evaluate", "preprocess"):
+    if mode in ("train", "evaluate", "preprocess", "export"):
         columns["labelName"] = data.label_name
     if _has_ids(config):
         columns = {}

@@ -84,6 +84,10 @@ def run(arguments: list[str]) -> int:
     if verb is None and rest[0] in ("--version", "-V"):
         log.print_result(easytransfer.__version__)
         return 0
+    if arguments[:2] == ["export", "validate"]:
+        from easytransfer.export import validate
+
+        return validate.main(arguments[2:])
     if verb is None or verb in MODES:
         return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
     from appzoo.cli import parts, profiling, verbs

@@ -13,7 +13,7 @@ VERBS = {
     "train": "Fine-tune an application on a table and export it.",
     "evaluate": "Metrics of a trained model on a labelled table.",
     "predict": "Write predictions for a table.",
-    "export": "Write a SavedModel for serving.",
+    "export": "Write a SavedModel for serving; `export validate FOLDER` checks one in a fresh process.",
     "preprocess": "Write a table of token ids.",
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",

@@ -2,40 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from appzoo.base import App
 from appzoo.jobs.convert import convert
 from appzoo.jobs.export_vectors import export_vectors
-from appzoo.jobs.trained import open_trained
+from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.tables import load_rows
+from appzoo.jobs.trained import Trained, open_trained
 from easytransfer.config.job import JobConfig
-from easytransfer.errors import ModelError
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.saved_model import ExportReport, export_saved_model
+from easytransfer.export.stored_weights import StoredWeight, WeightType, stored_weights
 from easytransfer.run.log import say
+from easytransfer.run.progress import format_numbers
 
 
 def export(config: JobConfig) -> dict[str, Any]:
     """Exports `checkpoint_path` into `export.export_dir_base`.
 
     Returns:
-        Path and version of the export and the latency of its raw-input signature, or what a conversion wrote.
+        Path and version of the export, its bytes and the latency of its raw-input signature, with `input_table` its
+        metrics there, the same under `others` for further kinds of weights; or what a conversion wrote.
     """
     kind, base = config.export.export_type, Path(str(config.export.export_dir_base))
     if kind.startswith("convert_"):
         return {"mode": "export", **convert(config)}
     if kind == "ez_bert_feat":
         source = Path(str(config.checkpoint_path))
-        report = None if config.runtime.dry_run else export_vectors(config, base)
+        found = [] if config.runtime.dry_run else [_facts(export_vectors(config, base))]
     else:
+        kinds = config.export.weights.split(",")
+        if config.export.flat and len(kinds) > 1:
+            raise ConfigError("exportFlat has room for one kind of weights", received=config.export.weights)
         trained = open_trained(in_float32(config, str(config.checkpoint_path)))
         if trained.step is None:
             raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
-        source, flat = trained.source, config.export.flat
-        report = None if config.runtime.dry_run else export_app(trained.app, trained.folder, base, source, flat=flat)
-    if report is None:
+        source, spec = trained.source, config.data.input_table
+        rows = load_rows(trained.app, spec, True).encoded if spec and not config.runtime.dry_run else None
+        found = [] if config.runtime.dry_run else [_export_kind(trained, config, base, kind, rows) for kind in kinds]
+    if not found:
         return {"mode": "export", "dry_run": True, "checkpoint": str(source)}
-    return {"mode": "export", "export": str(report.path), "version": report.version, "latency_ms": report.latency_ms}
+    first, *others = found
+    return {"mode": "export", **first, **({"others": others} if others else {})}
+
+
+def _export_kind(
+    trained: Trained, config: JobConfig, base: Path, kind: WeightType, rows: EncodedTable | None
+) -> dict[str, Any]:
+    app = trained.app
+    with stored_weights(app.model.variables, kind) as stored:
+        options = {"flat": config.export.flat, "weights": kind, "stored": stored}
+        facts = _facts(export_app(app, trained.folder, base, trained.source, **options))
+        if rows is not None:
+            evaluator = app.evaluator()
+            evaluator.update(rows.columns, outputs_in_order(rows, trained.labelled_call, config.train.batch_size))
+            facts["metrics"] = evaluator.result()
+    numbers = "  ".join(format_numbers(facts.get("metrics", {})))
+    say(f"{kind}: {facts['bytes'] / 1e6:,.1f} MB, {facts['latency_ms']['1']} ms for one row  {numbers}".rstrip())
+    return {"weights": kind, **facts}
+
+
+def _facts(report: ExportReport) -> dict[str, Any]:
+    size = sum(path.stat().st_size for path in report.path.rglob("*") if path.is_file())
+    return {
+        "export": str(report.path), "version": report.version, "bytes": size, "latency_ms": report.latency_ms
+    }  # fmt: skip
 
 
 def in_float32(config: JobConfig, checkpoint_path: str) -> JobConfig:
@@ -44,7 +79,16 @@ def in_float32(config: JobConfig, checkpoint_path: str) -> JobConfig:
     return config.model_copy(update={"runtime": runtime, "checkpoint_path": checkpoint_path})
 
 
-def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bool = False) -> ExportReport:
+def export_app(
+    app: App,
+    folder: Path,
+    base: Path,
+    checkpoint: Path,
+    *,
+    flat: bool = False,
+    weights: WeightType = "float32",
+    stored: Sequence[tuple[Any, StoredWeight]] = (),
+) -> ExportReport:
     """Publishes the next version of an application whose model is in memory.
 
     Args:
@@ -53,6 +97,8 @@ def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bo
         base: Folder of all exported models.
         checkpoint: Where the weights came from, for the manifest.
         flat: Write `<base>/<version>` instead of `<base>/<name>/<version>`.
+        weights: How weights are stored; other kinds than float32 go to `<base>/<name>-<kind>/<version>`.
+        stored: What stores them, see `stored_weights`.
     """
     config = app.config
     say("exporting a SavedModel and checking it in a fresh process")
@@ -60,16 +106,18 @@ def export_app(app: App, folder: Path, base: Path, checkpoint: Path, *, flat: bo
         app.signatures(folder),
         module=app.model,
         base=base,
-        name=str(config.model_name),
+        name=str(config.model_name) + ("" if weights == "float32" else f"-{weights}"),
         assets={name: folder / name for name in app.asset_files if (folder / name).is_file()},
         manifest={
             "config": config.model_dump(mode="json"),
             "checkpoint": checkpoint.name,
             "max_length": config.data.sequence_length,
+            "weights": weights,
             **({"labels": app.labels} if app.labels else {}),
         },
         max_batch_size=config.export.max_batch_size,
         flat=flat,
+        stored=stored,
         command=f"easy_transfer_app export --checkpointPath={checkpoint} --exportDirBase={base}",
     )
     say(f"exported {report.path}")

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from easytransfer.export.selfcheck.layout import MANIFEST
 from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
 from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files, write_atomically
+from easytransfer.export.stored_weights import StoredWeight, with_stored
 from easytransfer.export.validate import failed_check, validate
 from easytransfer.export.warmup import write_warmup
 from easytransfer.run.atomic import sync
@@ -61,6 +62,7 @@ def export_saved_model(
     tolerance: float = 1e-5,
     serving_root: str = SERVING_ROOT,
     command: str | None = None,
+    stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
 ) -> ExportReport:
     """Exports `<base>/<name>/<next version>/`, or `<base>/<next version>/` if `flat`.
 
@@ -78,6 +80,7 @@ def export_saved_model(
         tolerance: Largest difference of an answer from the model in memory, absolute and relative.
         serving_root: Where the server sees `base`, for `models.config`.
         command: What to type to export again, for the message of a failure.
+        stored: Variables that are kept in fewer bytes, and what keeps them; see `stored_weights`.
 
     Raises:
         ConfigError: A name, a sample or an existing configuration file of the server is not usable.
@@ -92,7 +95,7 @@ def export_saved_model(
     try:
         write_servable(
             staging, signatures, module=module, name=None if flat else name, assets=assets, manifest=manifest,
-            max_batch_size=max_batch_size, tolerance=tolerance,
+            max_batch_size=max_batch_size, tolerance=tolerance, stored=stored,
         )  # fmt: skip
         report = validate(staging, staged=True)
         _raise_failure(report, command)
@@ -115,6 +118,7 @@ def write_servable(
     manifest: Mapping[str, Any],
     max_batch_size: int,
     tolerance: float,
+    stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
 ) -> None:
     """Writes all files of a version into `folder`; arguments as in `export_saved_model`.
 
@@ -124,7 +128,8 @@ def write_servable(
     functions = {key: _trace(signature) for key, signature in signatures.items()}
     owners = [module, *(signature.module for signature in signatures.values() if signature.module is not None)]
     try:
-        tf.saved_model.save(_inference_module(owners, functions), str(folder), signatures=functions)
+        served = {key: with_stored(function, stored) for key, function in functions.items()}
+        tf.saved_model.save(_inference_module(owners, functions, stored), str(folder), signatures=served)
     except (AssertionError, ValueError) as error:
         raise ModelError(
             "the model cannot be saved for serving",
@@ -193,10 +198,14 @@ def _trace(signature: Signature) -> Any:
     return tf.function(serve).get_concrete_function(**specs)
 
 
-def _inference_module(owners: list[tf.Module], functions: Mapping[str, Any]) -> tf.Module:
+def _inference_module(
+    owners: list[tf.Module], functions: Mapping[str, Any], stored: Sequence[tuple[tf.Variable, StoredWeight]]
+) -> tf.Module:
     """Returns a module that holds what the functions use and nothing of training: no optimizer, no Keras layers."""
     held = tf.Module(name="servable")
-    held.weights = list({v.ref(): v for function in functions.values() for v in function.variables}.values())
+    used = {v.ref(): v for function in functions.values() for v in function.variables}
+    held.stored = [weight for variable, weight in stored if used.pop(variable.ref(), None) is not None]
+    held.weights = [*used.values(), *(part for weight in held.stored for part in weight.variables)]
     kept = (tf.saved_model.Asset, tf.saved_model.experimental.TrackableResource)
     found = {id(part): part for owner in owners for part in tf.train.TrackableView(owner).descendants()}
     held.resources = [part for part in found.values() if isinstance(part, kept)]

@@ -1,4 +1,4 @@
-"""Checks an export in a fresh process: `python -m easytransfer.export.validate FOLDER [--json]`.
+"""Checks an export in a fresh process: `easy_transfer_app export validate FOLDER [--json]`.
 
 The checks themselves are in the folder `selfcheck`. They run with TensorFlow alone, so that an export that needs this
 package, its Keras or Python code of the training process cannot pass.
@@ -66,7 +66,7 @@ def failed_check(report: dict[str, Any]) -> dict[str, Any] | None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints the report; returns 0, or 4 if a check fails."""
-    parser = argparse.ArgumentParser(prog="python -m easytransfer.export.validate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="easy_transfer_app export validate", description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="folder of one version, such as exports/sentiment/1")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON line")
     options = parser.parse_args(arguments)

@@ -191,6 +191,13 @@ def test_usage_errors(words, part, capsys):
     assert part in err and out == ""
 
 
+def test_an_export_is_checked_by_name(capsys, tmp_path):
+    assert command.main(["export", "validate", str(tmp_path / "missing")]) == 4
+    assert "no such export" in capsys.readouterr().err
+    assert command.main(["export", "validate", "--help"]) == 0
+    assert "usage: easy_transfer_app export validate" in capsys.readouterr().out
+
+
 def test_version(capsys):
     import easytransfer
 

@@ -76,3 +76,15 @@ def test_evaluation_on_two_workers_is_that_of_one(run, repository, tmp_path):
     assert results[0] == results[1]
     assert files[0] == files[1]
     assert (results[0]["read"], results[0]["accepted"], results[0]["rejected"]) == (38, 37, 1)
+
+
+@pytest.mark.parametrize("split", ["tensor_parallel", "pipeline_stages"])
+def test_a_model_trained_in_parts_is_evaluated_whole(split, repository, tiny_model, tmp_path):
+    examples, run = repository / "examples" / "text_classify", tmp_path / "run"
+    settings = {"checkpoint_dir": run, "model.pretrain_model_name_or_path": tiny_model, f"distribution.{split}": 2}
+    settings |= {"train.batch_size": 16, "train.num_epochs": 1, "runtime.seed": 3}
+    words = ["train", f"--config={examples / 'config.yaml'}", "--workerCount=2"]
+    trained, _ = command(repository, *words, *(f"--set={key}={value}" for key, value in settings.items()))
+    assert trained["step"] == 19, "both workers have the same 16 of 300 rows"
+    whole, _ = command(repository, "evaluate", f"--checkpointPath={run}", f"--inputTable={examples / 'dev.tsv'}")
+    assert whole["metrics"] == pytest.approx(trained["metrics"], abs=1e-5)
