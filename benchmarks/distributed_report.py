@@ -65,14 +65,12 @@ def expected_bytes(subject: str, sizes: dict[str, float], workers: int) -> float
             return 0.0
         case "server":
             return sizes["dense_bytes"] + sizes["row_bytes"]
-        case "mirrored":
-            return factor * (sizes["dense_bytes"] - sizes["tied_bytes"]) + others * sizes["tied_bytes"] + rows
         case "float16":
-            return factor * sizes["dense_bytes"] / 2 + rows
+            return factor * sizes["dense_bytes"] / 2 + rows / 2
         case "int8":
-            return factor * sizes["dense_bytes"] / 4 * BYTES_PER_NUMBER + rows
+            return factor * sizes["dense_bytes"] / 4 * BYTES_PER_NUMBER + rows / 2
         case "sharded":
-            return factor * (sizes["dense_bytes"] - sizes["split_bytes"]) / 2 + rows + sizes["shared_bytes"]
+            return factor * (sizes["dense_bytes"] - sizes["split_bytes"]) / 2 + rows / 2 + sizes["shared_bytes"]
         case "accumulated":
             # Rows that several micro-batches looked up are counted twice here, and travel once.
             return factor * sizes["dense_bytes"] + min(MICRO_BATCHES * rows, factor * sizes["table_bytes"])

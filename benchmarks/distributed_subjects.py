@@ -111,7 +111,6 @@ class Subject:
             "table_bytes": FLOAT * sum(_size(table) for table, _ in model.looked_up),
             "row_bytes": rows,
             "split_bytes": FLOAT * sum(map(_size, model.split)),
-            "tied_bytes": 0 if model.tied is None else FLOAT * _size(model.tied),
             "shared_bytes": model.shared_bytes(self.settings["batch"], self.settings["workers"]),
         }
 

@@ -212,7 +212,7 @@ class DistributionConfig(ConfigModel):
         advanced=True,
         modes="T",
     )
-    bucket_mb: float = setting(8.0, "MiB of gradients that travel together.", advanced=True, modes="T", gt=0)
+    bucket_mb: float = setting(8.0, "Most MiB of gradients that travel together.", advanced=True, modes="T", gt=0)
     sparse_gradients: Literal["auto", "gather", "dense"] = setting(
         "auto",
         "How gradients of embeddings travel: looked-up rows, the table, or what is less.",

@@ -14,6 +14,8 @@ from easytransfer.distributed.shards import mark_shard, shard_of
 
 WireDtype = Literal["float32", "float16", "int8"]
 Sparse = Literal["auto", "gather", "dense"]
+# A small model has smaller buckets: with few of them, the first would be full when the backward pass is nearly over.
+_BUCKETS, _SMALLEST_BUCKET = 8, 2**18
 
 
 class GradientReducer:
@@ -25,12 +27,13 @@ class GradientReducer:
 
     Args:
         group: Workers to sum over.
-        bucket_mb: Size of a bucket in MiB of float32.
+        bucket_mb: Largest size of a bucket in MiB of float32; a small model has about eight smaller ones.
         wire_dtype: Number format on the wire. In float16 each rank sends 1/size of its gradient, so that a sum of
             gradients within float16's range cannot leave it; what is lost are magnitudes below 6e-8 times the size.
             With int8 see `int8_wire`; what rounding leaves is kept per variable and sent with the next step.
-        sparse: How gradients of embeddings travel: `gather` sends looked-up rows, `dense` the whole table, `auto`
-            what is fewer bytes: in float32 rows if all ranks together have fewer than twice the table's.
+        sparse: How gradients of embeddings travel: `gather` sends looked-up rows, in float16 unless the wire is
+            float32, `dense` the whole table, `auto` what is fewer bytes: on a wire of one format rows if all ranks
+            together have fewer than twice the table's.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class GradientReducer:
         self.group, self.bucket_bytes = group, bucket_mb * 2**20
         self.wire_dtype, self.sparse = tf.dtypes.as_dtype(wire_dtype), sparse
         self.bytes_per_number = BYTES_PER_NUMBER if wire_dtype == "int8" else float(self.wire_dtype.size)
+        self.row_dtype = tf.float32 if self.wire_dtype == tf.float32 else tf.float16
         self.bytes_per_step = 0.0
         # By id of the variable.
         self._residuals: dict[int, tf.Variable] = {}
@@ -108,13 +112,14 @@ class GradientReducer:
                 result[index] = total
         return [*result, all_reduce(sums, self.group, "sums")]
 
-    def buckets(self, tensors: list[tf.Tensor]) -> list[list[int]]:
-        """Splits positions 0..n-1 into runs of at most `bucket_bytes`, one tensor at least."""
+    def buckets(self, tensors: Sequence[tf.Tensor | tf.TensorSpec]) -> list[list[int]]:
+        """Splits positions 0..n-1 into runs of at most `bucket_bytes`, less for few bytes; one tensor at least."""
+        sizes = [4.0 * tensor.shape.num_elements() for tensor in tensors]
+        largest = min(self.bucket_bytes, max(sum(sizes) / _BUCKETS, _SMALLEST_BUCKET))
         runs: list[list[int]] = []
         filled = 0.0
-        for position, tensor in enumerate(tensors):
-            size = 4.0 * tensor.shape.num_elements()
-            if not runs or filled + size > self.bucket_bytes:
+        for position, size in enumerate(sizes):
+            if not runs or filled + size > largest:
                 runs.append([])
                 filled = 0.0
             runs[-1].append(position)
@@ -146,7 +151,8 @@ class GradientReducer:
 
     def _sum_sparse(self, gradient: tf.IndexedSlices, variable: tf.Variable, name: str) -> tf.Tensor:
         def gather() -> tf.Tensor:
-            values = all_gather_first(gradient.values, self.group, f"{name}/values")
+            values = tf.cast(gradient.values, self.row_dtype)
+            values = tf.cast(all_gather_first(values, self.group, f"{name}/values"), gradient.values.dtype)
             indices = all_gather_first(gradient.indices, self.group, f"{name}/indices")
             return tf.convert_to_tensor(tf.IndexedSlices(values, indices, dense_shape=gradient.dense_shape))
 
@@ -158,5 +164,5 @@ class GradientReducer:
             return gather() if self.sparse == "gather" else dense()
         # After several micro-batches the ranks have different numbers of rows, and all must take the same branch.
         rows = all_reduce(tf.size(gradient.indices), self.group, f"{name}/rows")
-        # Rows travel as float32, the table in the wire's format.
-        return tf.cond(4.0 * tf.cast(rows, tf.float32) < 2.0 * self.bytes_per_number * variable.shape[0], gather, dense)
+        table = 2.0 * self.bytes_per_number * variable.shape[0]
+        return tf.cond(self.row_dtype.size * tf.cast(rows, tf.float32) < table, gather, dense)
