@@ -2,10 +2,9 @@
 
     python benchmarks/kill_workers.py [--trials 20] [--workers 2] [--config FILE] [--set KEY=VALUE ...]
 
-Every trial is one whole training by `easy_transfer_app train` in which one worker, drawn like the moment, is killed
-with SIGKILL between the first checkpoint and the end. Printed: trials that completed, their metrics, and those of
-`--unbroken` trainings that nobody disturbed, with other seeds; one JSON line at the end. Exits with 1 when a training
-did not complete or a kill hit none.
+Every trial has a seed of its own and two whole trainings by `easy_transfer_app train`: one that nobody disturbs, and
+one in which a worker, drawn like the moment, is killed with SIGKILL between the first step and the end. Printed: the
+metrics of both; one JSON line at the end. Exits with 1 when a training did not complete or a kill hit none.
 """
 
 from __future__ import annotations
@@ -84,7 +83,6 @@ def main() -> None:
     """Runs the trials and prints what became of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--unbroken", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--config", type=Path, default=CONFIG)
     parser.add_argument("--metric", default="accuracy")
@@ -94,25 +92,24 @@ def main() -> None:
     options = parser.parse_args()
     draw, rows, broken = random.Random(options.seed), [], []
     with tempfile.TemporaryDirectory() as folder:
-        whole, last_step = [], 0
-        for seed in range(options.unbroken):
+        whole = []
+        for seed in range(1, options.trials + 1):
             run_dir = Path(folder) / f"unbroken-{seed}"
-            whole.append(metrics(start(run_dir, seed + 1, options))[options.metric])
+            whole.append(metrics(start(run_dir, seed, options))[options.metric])
             last_step = steps_done(run_dir)
-        for trial in range(options.trials):
-            run_dir, begin = Path(folder) / f"trial-{trial}", time.monotonic()
-            process = start(run_dir, trial + 1, options)
+            run_dir, begin = Path(folder) / f"broken-{seed}", time.monotonic()
+            process = start(run_dir, seed, options)
             killed = kill_one(process, run_dir, draw.randint(1, last_step - 1), draw)
             result = metrics(process)
             broken.append(None if result is None or killed is None else result[options.metric])
             where = "-" if killed is None else f"rank {killed[0]} after step {killed[1]}"
             shown = "failed" if result is None else f"{result[options.metric]:.4f}"
-            rows.append([str(trial + 1), where, shown, f"{time.monotonic() - begin:.0f}"])
+            rows.append([str(seed), where, f"{whole[-1]:.4f}", shown, f"{time.monotonic() - begin:.0f}"])
             print(*rows[-1], file=sys.stderr, flush=True)
             if result is None:
                 print((run_dir.parent / f"{run_dir.name}.log").read_text()[-2000:], file=sys.stderr)
     completed = [value for value in broken if value is not None]
-    print_table(["trial", "killed", options.metric, "s"], rows)
+    print_table(["seed", "killed", f"{options.metric} of the unbroken one", "of the other", "its s"], rows)
     names = ("mean", "spread")
     summary = {
         "trials": options.trials,
