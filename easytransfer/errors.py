@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Characters of a received value that a message repeats.
+MOST_SHOWN = 2000
+
 
 class EasyTransferError(Exception):
     """Base of every expected failure; the command line prints it and exits with `exit_code`.
@@ -28,7 +31,8 @@ class EasyTransferError(Exception):
     ) -> None:
         parts = [what]
         if received is not None:
-            parts.append(f"got {received!r}")
+            shown = repr(received)
+            parts.append(f"got {shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + '...'}")
         if accepted is not None:
             text = accepted if isinstance(accepted, str) else ", ".join(accepted)
             parts.append(f"accepted: {text}")

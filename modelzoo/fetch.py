@@ -11,9 +11,11 @@ from typing import Any
 
 from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
-from easytransfer.presets.download import download, unpack
+from easytransfer.presets.archive import unpack
+from easytransfer.presets.download import download
 from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
+from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,7 @@ def fetch(
     archive, source = _download_first(urls, root / ".downloads", sha256)
     digest = file_sha256(archive)
     kept = {key: facts[key] for key in _KEPT_FACTS}
+    source = without_secrets(source)
     kept["origin"] = {"kind": "download", "url": source, "sha256": digest}
     draft = Path(tempfile.mkdtemp(prefix=".unpack-", dir=root))
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from easytransfer.config.json_text import parse_json
 
 MODES = ("train", "evaluate", "predict", "export", "preprocess")
 
@@ -67,7 +68,7 @@ def read_value(value: Any, annotation: Any) -> Any:
             return None
         if takes_list and not takes_text:
             is_json = value.lstrip().startswith("[")
-            return json.loads(value) if is_json else [part.strip() for part in value.split(",")]
+            return parse_json(value) if is_json else [part.strip() for part in value.split(",")]
     elif isinstance(value, bool) and bool not in kinds:
         if int in kinds or float in kinds:
             raise ValueError("true and false are not numbers")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.errors import ModelError
 
@@ -80,8 +80,8 @@ def has_run_config(path: str | Path) -> bool:
     """Returns whether a path is a run folder, a checkpoint or an export of ours rather than a pre-trained model."""
     try:
         place = find_run_config(path)
-        return place.name == EXPORT_MANIFEST.name or "schema_version" in json.loads(place.read_text(encoding="utf-8"))
-    except (ModelError, OSError, ValueError):
+        return place.name == EXPORT_MANIFEST.name or "schema_version" in parse_json(place.read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError, TypeError):
         return False
 
 
@@ -110,10 +110,10 @@ def load_run_config(checkpoint_path: str | Path) -> dict[str, Any]:
     """
     place = find_run_config(checkpoint_path)
     try:
-        values = json.loads(place.read_text(encoding="utf-8"))
+        values = parse_json(place.read_text(encoding="utf-8"))
         if place.name == EXPORT_MANIFEST.name:
             values = values["config"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(
             f"the stored configuration {place} is damaged: {error!r}", fix="restore it or train again"
         ) from None

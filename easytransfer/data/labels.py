@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ConfigError, ModelError
 
 
@@ -72,8 +73,12 @@ class LabelMap:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             return None
-        ids = json.loads(path.read_text(encoding="utf-8"))
-        if sorted(ids.values()) != list(range(len(ids))):
+        try:
+            ids = parse_json(path.read_text(encoding="utf-8"))
+            numbered = sorted(ids.values()) == list(range(len(ids)))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} is not a JSON object of label numbers: {error}") from None
+        if not numbered:
             raise ModelError(f"{path} does not number its labels 0..n-1", received=ids)
         return cls(sorted(ids, key=ids.__getitem__))
 

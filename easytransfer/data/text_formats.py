@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.data.cells import (
     COLUMN_COUNT,
     EMPTY_LINE,
@@ -233,7 +234,7 @@ class JsonlFormat(RowFormat):
     def _guess(self, file: str) -> Schema:
         for _, records in self.records(file, 1):
             try:
-                row = json.loads(records[0])
+                row = parse_json(records[0].decode("utf-8"))
             except ValueError as error:
                 raise DataError(f"{file}:1: {INVALID_JSON}: {error}") from error
             if not isinstance(row, dict) or not row:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TextIO
 from easytransfer.run.atomic import plain
 
 LOGGER = "easytransfer"
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 # Set by a live progress bar, so that a log line appears above the bar instead of inside it.
 _live_print: Callable[[str], None] | None = None
@@ -95,6 +96,11 @@ def write_line(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """Returns a text whose control characters are spelled out: a cell of a table must not steer the terminal."""
+    return text.translate(_CONTROL)
+
+
 def json_line(event: str, fields: dict[str, Any]) -> str:
     """Returns one log line of the JSON form."""
     line = {"time": round(time.time(), 3), "event": event, **fields}
@@ -121,7 +127,7 @@ class _LineHandler(logging.Handler):
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).rstrip()
+        text = printable(super().format(record).rstrip())
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easytransfer.errors import ModelError
-from easytransfer.presets.folder import new_folder, write_json, write_manifest
+from easytransfer.presets.folder import new_folder, own_file, write_json, write_manifest
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
 from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
@@ -246,7 +246,7 @@ def write_folder(
             if form == "hf":
                 for name in _TOKENIZER_FILES:
                     if Path(source, name).is_file():
-                        shutil.copyfile(Path(source, name), folder / name)
+                        shutil.copyfile(own_file(source, name), folder / name)
             _write_tokenizer(folder, form, config, *read_vocabulary(source))
         if facts is not None:
             write_manifest(folder, {**_size_facts(config, values), **facts})
