@@ -150,7 +150,8 @@ def _transfer(url: str, part: Path, note: Path, progress: Callable[[int, int | N
             while chunk := response.read(_CHUNK):
                 handle.write(chunk)
                 if handle.tell() > MAX_BYTES:
-                    raise ConnectionError(f"it sends more than {MAX_BYTES >> 30} GiB")
+                    part.unlink()
+                    raise ModelError(f"{without_secrets(url)} sends more than any model", accepted=f"{MAX_BYTES} bytes")
                 if progress:
                     progress(handle.tell(), total)
             handle.flush()

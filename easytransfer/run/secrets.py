@@ -9,7 +9,9 @@ HIDDEN = "***"
 _WORDS = {"token", "password", "passwd", "credential", "credentials", "apikey"}
 _KEYS = (["api", "key"], ["access", "key"], ["private", "key"])
 _NAME_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_PAIR = re.compile(r"(?<![\w.-])([\w.-]+)(=|[\"']\s*:\s*)(\"[^\"]*\"|'[^']*'|[^\s,;}]+)")
+# A name with what stands between it and its value, in text and in JSON; then the value.
+_NAME = re.compile(r"(?<![\w.-])([\w.-]+)(=|[\"']\s*:\s*(?=[\"'\d]))")
+_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,;}]+")
 # Scheme, user and password, host and path, query.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]{0,20}://)([^\s/@]*@)?([^\s?#]*)(\?[^\s#]*)?", re.IGNORECASE)
 
@@ -23,7 +25,13 @@ def is_secret(name: str) -> bool:
 def without_secrets(text: str) -> str:
     """Returns a text with values of secret names, passwords in addresses and queries of addresses hidden."""
     text = _ADDRESS.sub(lambda found: f"{found[1]}{found[3]}{'?' + HIDDEN if found[4] else ''}", text)
-    return _PAIR.sub(lambda found: f"{found[1]}{found[2]}{HIDDEN}" if is_secret(found[1]) else found[0], text)
+    parts, at = [], 0
+    for name in _NAME.finditer(text):
+        value = _VALUE.match(text, name.end()) if name.start() >= at and is_secret(name[1]) else None
+        if value:
+            parts += [text[at : name.end()], HIDDEN]
+            at = value.end()
+    return "".join([*parts, text[at:]])
 
 
 def shown_arguments(arguments: Sequence[str]) -> list[str]:

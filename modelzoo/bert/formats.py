@@ -44,6 +44,7 @@ _ARCHITECTURES = {
     ("nsp",): "BertForNextSentencePrediction",
     ("mlm", "nsp"): "BertForPreTraining",
 }
+_PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -77,9 +78,9 @@ def detect_form(folder: str | Path, checkpoint: str | None = None) -> Form:
         return "hf"
     if any(folder.glob("*.index")):
         return "google" if (folder / "bert_config.json").is_file() else "ez"
-    if any(folder.glob("pytorch_model*.bin")):
+    if pickles := sorted(path.name for path in folder.glob("*") if _PICKLE.fullmatch(path.name)):
         raise ModelError(
-            f"{folder} holds only pytorch_model.bin, a pickle, which can run code when it is read",
+            f"{folder} holds only {', '.join(pickles)}, a pickle, which can run code when it is read",
             fix="save the model as model.safetensors first, for example with "
             "`save_pretrained(folder, safe_serialization=True)` of transformers",
         )
