@@ -13,7 +13,7 @@ from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
-from easytransfer.presets.preset import CONFIG_NAMES
+from easytransfer.presets.preset import CONFIG_NAMES, user_path
 from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
@@ -42,7 +42,7 @@ def fetch(
         ModelError: Offline, unknown name, failed transfer, wrong checksum, unsafe or incomplete archive.
         ResourceError: The zoo cannot be written.
     """
-    root = Path(zoo).expanduser() if zoo else default_zoo()
+    root = user_path(zoo) if zoo else default_zoo()
     facts = catalogue.find(name)
     if facts is None:
         raise ModelError(f"unknown model {name}", fix=did_you_mean(name, catalogue.entries()))

@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install -qq --disable-pip-version-check "pip-audit>=2.9,<3"
 status=0
-for lock in requirements/run.txt requirements/test.txt; do
+for lock in requirements/run.txt requirements/test.txt requirements/horovod.txt; do
     echo "$lock" >&2
     # The locks are complete and hashed, so nothing has to be resolved or downloaded.
     "$work/venv/bin/pip-audit" --require-hashes --disable-pip --requirement "$lock" "$@" || status=1

@@ -23,6 +23,7 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets import resolve as resolve_preset
+from easytransfer.presets.preset import user_path
 
 STORED_MODES = ("evaluate", "predict", "export")
 # What a preprocess job without an application encodes as, given a tokenizer alone; same as the original.
@@ -198,7 +199,7 @@ class JobReader:
             return
         name = self.draft.get("model_name")
         if name and str(name).startswith("modelhub:") and self.mode != "preprocess":
-            zoo = Path(self.draft.get("runtime.model_zoo_base_path") or default_zoo()).expanduser()
+            zoo = user_path(str(self.draft.get("runtime.model_zoo_base_path") or default_zoo()))
             self.draft.put("checkpoint_path", str(zoo / "modelhub" / str(name).partition(":")[2]), "--modelName")
             self.draft.take("model_name")
         path = self.draft.get("checkpoint_path")
@@ -245,7 +246,7 @@ class JobReader:
         given, path = self.draft.get("data.label_enumerate_values"), self.draft.get("checkpoint_path")
         if not given or not path or self.mode not in STORED_MODES or given == "auto":
             return
-        folders = (Path(path), Path(path).parent)
+        folders = (Path(str(path)), Path(str(path)).parent)
         trained = next((found for folder in folders if (found := LabelMap.load(folder)) is not None), None)
         names = LabelMap.parse(str(given), Counter).names
         if trained is not None and names != trained.names:
@@ -267,7 +268,7 @@ class JobReader:
 def _is_tokenizer(name: str, draft: Draft) -> bool:
     """Returns whether a preprocess `modelName` is a folder or a ModelZoo name rather than an application."""
     try:
-        resolve_preset(name, draft.get("runtime.model_zoo_base_path"))
+        resolve_preset(name, str(draft.get("runtime.model_zoo_base_path") or ""))
     except ModelError:
         # A known model that is not on this machine has the better message of the two.
         if catalogue.find(name) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ def require_checkpoint(checkpoint_path: str | Path) -> Path:
     Raises:
         ModelError: If it does not; lists the checkpoints beside it.
     """
-    path = Path(checkpoint_path)
+    path = Path(str(checkpoint_path))
     # An original checkpoint is a prefix of several files rather than a folder; best and last are names for a folder.
-    chosen = path.name in CHOSEN and (path.parent / "checkpoint.json").is_file()
-    if not (chosen or path.exists() or path.with_name(path.name + ".index").exists()):
+    chosen = path.name in CHOSEN and os.path.isfile(path.parent / "checkpoint.json")
+    if not (chosen or os.path.exists(path) or os.path.exists(f"{path}.index")):
         raise ModelError(f"checkpoint {path} does not exist", accepted=_checkpoints(path.parent) or None)
     return path
 
@@ -65,7 +66,7 @@ def find_run_config(checkpoint_path: str | Path) -> Path:
     """
     path = require_checkpoint(checkpoint_path)
     for folder in (path, path.parent):
-        if (folder / RUN_CONFIG).is_file():
+        if os.path.isfile(folder / RUN_CONFIG):
             return folder / RUN_CONFIG
     for folder in (path, *_versions(path)):
         if (folder / EXPORT_MANIFEST).is_file():
@@ -87,7 +88,7 @@ def has_run_config(path: str | Path) -> bool:
 
 def _checkpoints(folder: Path) -> list[str]:
     """Lists the checkpoints of a folder, the latest last."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     names = {item.name.removesuffix(".index") for item in folder.glob("model.ckpt-*") if ".data-" not in item.name}
     return [str(folder / name) for name in sorted(names, key=lambda name: (len(name), name))]

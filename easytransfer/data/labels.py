@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -55,8 +56,12 @@ class LabelMap:
                     fix="check the table, the delimiter and labelName",
                 )
             return cls(sorted(counts))
-        if Path(spec).is_file():
-            lines = Path(spec).read_text(encoding="utf-8-sig").splitlines()
+        # Not `Path.is_file`, which raises for a list longer than a file name.
+        if os.path.isfile(spec):
+            try:
+                lines = Path(spec).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"labelEnumerateValues: cannot read {spec}: {error}") from None
             return cls([line.strip() for line in lines if line.strip()])
         if "/" in spec and "," not in spec:
             raise ConfigError("the file named by labelEnumerateValues does not exist", received=spec)

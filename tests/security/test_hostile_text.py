@@ -7,13 +7,12 @@ square, or worse, of the length.
 import csv
 import html.parser
 import re
-import signal
 import time
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from time_limit import within
 
 from appzoo.sequence_labeling.found import entity_page
 from appzoo.text_comprehension.evaluation import write_answers
@@ -49,22 +48,6 @@ TEXTS = {
     "outside_of_the_first_plane": "\U0010ffff" * LONG,
 }
 VOCABULARY = [*SPECIAL_TOKENS, "a", "##a", "##aa", "aaaa", "##aaaa", "e", "!", "\u4e2d"]
-
-
-@contextmanager
-def within(seconds):
-    """Ends what takes longer, instead of waiting for it."""
-
-    def too_slow(*_):
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, too_slow)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
