@@ -1,6 +1,6 @@
 """Fills a manifest of this folder with values: python deploy/k8s/render.py serving | kubectl apply -f -
 
-    python deploy/k8s/render.py mpijob --values mine.yaml --set workers=8 --set image=registry.example/easytransfer:2.0.0
+    python deploy/k8s/render.py mpijob --values mine.yaml --set workers=8 --set image=registry.example/ez:2.0.0
 
 `values.yaml` has every value with what it means; `--values` is a file with some of them, `--set` is one. Values are put
 in after the manifest is parsed, so none can add to it: a text that is `${name}` and nothing else becomes the value with
