@@ -28,6 +28,8 @@ from easytransfer.presets.preset import user_path
 STORED_MODES = ("evaluate", "predict", "export")
 # What a preprocess job without an application encodes as, given a tokenizer alone; same as the original.
 PREPROCESS_APPLICATION = "text_classify_bert"
+# These are started as they are given.
+_PROGRAMS = ("distribution.hosts_script", "distribution.remote_shell")
 _TABLE_FORM = "--inputTable=train,eval (two tables, one comma)"
 
 
@@ -123,6 +125,7 @@ class JobReader:
             raise table.unknown(given.name)
         self._put_advanced(config_class)
         given = dict(self.draft.origins)
+        self._check_programs()
         self._check_labels()
         self.draft.fill(self.stored, "the stored configuration")
         self._name_tokenizer(config_class)
@@ -240,6 +243,17 @@ class JobReader:
                 self.notes.append(f"--advancedParameters key {key} is ignored: {origin} sets the same value")
             else:
                 self.draft.put(path, value, f"--advancedParameters key {setting.name}")
+
+    def _check_programs(self) -> None:
+        """Refuses settings that start a program where a file gives them: who reads a file does not mean to run it."""
+        for path in _PROGRAMS:
+            origin = self.draft.origins.get(path, "--set")
+            if not origin.startswith("--set"):
+                raise ConfigError(
+                    f"{path} in {origin} names a program, which only the command line may",
+                    received=self.draft.get(path),
+                    fix=f"give it with --set {path}=...",
+                )
 
     def _check_labels(self) -> None:
         """Refuses a label list at prediction that is not the one of the training, since ids would change meaning."""

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from appzoo.cli.reader import JobReader
 from easytransfer.config import files
 from easytransfer.config.advanced import parse_advanced
 from easytransfer.config.draft import Draft
@@ -125,6 +126,16 @@ def test_schemas_take_no_longer_than_they_are_long(text):
         parse_schema(text)
     assert time.monotonic() - begin < SECONDS
     assert len(str(error.value)) < 5000
+
+
+@pytest.mark.parametrize("name", ["hosts_script", "remote_shell"])
+def test_files_cannot_name_programs(tmp_path, name):
+    (tmp_path / "job.yaml").write_text(f"distribution:\n  {name}: touch ran\n")
+    for words in ([f"--config={tmp_path / 'job.yaml'}"], [f"--advancedParameters={name}=touch"]):
+        with pytest.raises(ConfigError, match=f"distribution.{name} in .*names a program"):
+            JobReader("train", ["--modelName=text_classify_bert", *words], []).read()
+    job = JobReader("train", ["--modelName=text_classify_bert", f"--set=distribution.{name}=x"], []).read()
+    assert getattr(job.config.distribution, name) == "x"
 
 
 def test_unknown_keys_do_not_reach_the_configuration(tmp_path):
