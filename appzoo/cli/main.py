@@ -65,7 +65,7 @@ def guarded(function: Callable[[list[str]], int], argv: Sequence[str] | None = N
         if known is None:
             return _unexpected(error, arguments)
         if "--debug" in arguments:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
         return _fail(known)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO
 
 from easytransfer.run.atomic import plain
+from easytransfer.run.secrets import without_secrets
 
 LOGGER = "easytransfer"
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
@@ -127,11 +128,11 @@ class _LineHandler(logging.Handler):
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = printable(super().format(record).rstrip())
+        text = printable(without_secrets(super().format(record).rstrip()))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"level": record.levelname.lower(), "text": super().format(record).rstrip()}
+        fields = {"level": record.levelname.lower(), "text": without_secrets(super().format(record).rstrip())}
         return json_line("message", {**fields, **getattr(record, "fields", {})})

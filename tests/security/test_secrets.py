@@ -7,6 +7,7 @@ import pytest
 
 from appzoo.cli import main as cli
 from easytransfer.errors import ConfigError
+from easytransfer.run import log
 from easytransfer.run.environment import environment_record
 from easytransfer.run.secrets import is_secret, shown_arguments, without_secrets
 
@@ -79,6 +80,24 @@ def test_messages_of_expected_errors(capsys):
     assert cli.guarded(fail, []) == 2
     captured = capsys.readouterr()
     assert SECRET not in captured.err + captured.out and "unexpected argument" in captured.err
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_log_lines(capsys, form):
+    log.setup_logging(form)
+    log.warn(f"asking https://host/a?sig={SECRET} with token={SECRET}")
+    shown = capsys.readouterr().err
+    log.setup_logging()
+    assert SECRET not in shown and "asking https://host/a" in shown
+
+
+def test_tracebacks_that_were_asked_for(capsys):
+    def fail(arguments):
+        raise ConfigError(f"wrong token={SECRET}")
+
+    assert cli.guarded(fail, ["--debug"]) == 2
+    shown = capsys.readouterr().err
+    assert SECRET not in shown and "Traceback" in shown
 
 
 def test_the_environment_is_not_recorded(monkeypatch):
