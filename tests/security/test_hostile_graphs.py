@@ -59,6 +59,19 @@ def test_links_out_of_a_saved_model(tmp_path):
         resolve_handle(str(folder))
 
 
+@pytest.mark.parametrize("file", ["variables/variables.index", "variables/variables.data-00000-of-00001"])
+def test_damaged_weights(tmp_path, file):
+    module = tf.Module()
+    module.weight = tf.Variable(tf.random.stateless_uniform([1000], [1, 2]))
+    module.serve = tf.function(
+        lambda x: {"out": x * module.weight}, input_signature=[tf.TensorSpec([1000], tf.float32)]
+    )
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.serve)
+    (tmp_path / "1" / file).write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_exported(tmp_path / "1")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"text"])
 def test_what_is_no_graph(tmp_path, content):
     (tmp_path / "saved_model.pb").write_bytes(content)
