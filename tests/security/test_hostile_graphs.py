@@ -63,9 +63,8 @@ def test_links_out_of_a_saved_model(tmp_path):
 def test_damaged_weights(tmp_path, file):
     module = tf.Module()
     module.weight = tf.Variable(tf.random.stateless_uniform([1000], [1, 2]))
-    module.serve = tf.function(
-        lambda x: {"out": x * module.weight}, input_signature=[tf.TensorSpec([1000], tf.float32)]
-    )
+    spec = tf.TensorSpec([1000], tf.float32)
+    module.serve = tf.function(lambda x: {"out": x * module.weight}, input_signature=[spec])
     tf.saved_model.save(module, str(tmp_path / "1"), signatures=module.serve)
     (tmp_path / "1" / file).write_bytes(b"\xff" * 100)
     with pytest.raises(ModelError, match="cannot be loaded"):
