@@ -62,7 +62,7 @@ def test_yaml_of_one_setting(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     value = YAML[name][0].strip().partition(": ")[2] if name != "billion_laughs" else "[&a [x, x], *a, *a]"
     value = value if value[0] in "[{" else f"[{value}]"
-    with pytest.raises(ConfigError, match="--set a: the value is not valid YAML|aliases"):
+    with pytest.raises(ConfigError, match="--set a( line 1)?: the value is not valid YAML|aliases"):
         parse_override(f"a={value}")
     assert list(tmp_path.iterdir()) == []
 
