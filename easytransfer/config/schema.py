@@ -77,7 +77,8 @@ def read_value(value: Any, annotation: Any) -> Any:
     elif isinstance(value, (list, tuple)) and takes_text and not takes_list:
         if any(isinstance(item, (dict, list)) or "," in str(item) for item in value):
             raise ValueError("a list given for a comma-separated text must hold plain values without commas")
-        return ",".join(str(item) for item in value)
+        # An empty list is an empty text, and that means "not set".
+        return ",".join(str(item) for item in value) or (None if optional else "")
     return value
 
 

@@ -54,7 +54,8 @@ class TfrecordFormat(RowFormat):
                 dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)
             ]
             problems: dict[int, Problem] = {}
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+            # The message repeats the record, which need not be text.
             rows, problems = self._parse_one_by_one(records)
         for i, row in enumerate(rows):
             if row is not None:
@@ -205,7 +206,7 @@ class ParquetFormat(RowFormat):
         pyarrow, parquet = import_pyarrow()
         try:
             return parquet.ParquetFile(file)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"cannot read {file} as Parquet: {error}") from error
 
 

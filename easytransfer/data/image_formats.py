@@ -25,6 +25,8 @@ from easytransfer.errors import DataError
 IMAGE, LABEL = "image", "label"
 _IDX_NAME = re.compile(r"[-.]idx\d-ubyte(\.gz)?$")
 _IDX_UINT8 = 8
+# Rows, height, width and channels.
+MOST_SIZES = 4
 # What arrays of pictures, of labels and of the names of classes are called, the part of a data set left out.
 _ARRAY_NAMES = {
     IMAGE: ("image", "images", "x", "data"),
@@ -160,9 +162,13 @@ def read_idx(file: str) -> np.ndarray:
         shape = _idx_shape(file, head)
         # One byte more than there should be tells a longer file, and a small gzip file of zeros fills no memory.
         body = _read_at_most(stream, math.prod(shape) + 1)
-    if not 1 <= len(shape) <= 4 or len(body) != math.prod(shape):
-        raise DataError(f"{file} holds {len(body)} bytes where its head says {list(shape)}")
-    return np.frombuffer(body, np.uint8).reshape(shape)
+    try:
+        # Also NumPy looks at the sizes: of nothing there cannot be exabytes either.
+        if 1 <= len(shape) <= MOST_SIZES:
+            return np.frombuffer(body, np.uint8).reshape(shape)
+    except ValueError:
+        pass
+    raise DataError(f"{file} holds {len(body)} bytes where its head says {list(shape)[:MOST_SIZES]}")
 
 
 def _read_at_most(stream: BinaryIO, size: int) -> bytes:

@@ -84,7 +84,7 @@ def load_exported(path: str | Path) -> Exported:
         load_needed_operators(read_saved_model(folder))
         callers = eager_callers(folder)
         signatures = {name: _checked(name, caller, manifest) for name, caller in callers.items()}
-    except (CheckFailed, tf.errors.OpError, OSError, ValueError, AttributeError, TypeError) as error:
+    except (CheckFailed, tf.errors.OpError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ModelError(f"the export at {folder} cannot be loaded", received=str(error)) from error
     version = int(folder.name) if folder.name.isdecimal() else None
     return Exported(folder, version, manifest, folder / "assets", signatures)

@@ -15,6 +15,8 @@ from easytransfer.presets.folder import MANIFEST, read_json
 CONFIG_NAMES = ("config.json", "bert_config.json")
 CONTRIB = "contrib_models.json"
 MODELHUB = "modelhub"
+# What file systems allow for a path and for one name in it.
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
     root = user_path(zoo) if zoo else default_zoo()
     if not text:
         raise ModelError("the model name is empty", fix="give a name of the ModelZoo or a folder")
+    if len(text) > _LONGEST_PATH:
+        raise ModelError(f"no model has a name of {len(text)} characters", received=text[:_LONGEST_NAME])
     preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root)
     if preset is None:
         raise _not_found(text, root)

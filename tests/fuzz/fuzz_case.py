@@ -81,4 +81,4 @@ def check(target: Target, value: Any, scratch: Path) -> None:
                 target.run(value, folder)
         except EasyTransferError as error:
             assert 0 < len(str(error)) < MOST_MESSAGE, f"a message of {len(str(error))} characters"
-        assert folder.left() == []
+        assert folder.left() == [], f"left behind: {folder.left()}"

@@ -10,6 +10,7 @@ import numpy as np
 from fuzz_case import Folder, Target
 from fuzz_inputs import as_json, files, json_bytes, keyed, texts, values
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from easytransfer.config.job import DataConfig
 from easytransfer.data.bad_rows import BadRows
@@ -37,7 +38,10 @@ def text_table(given: tuple[str, bytes, Schema | None, dict[str, Any]], folder: 
     """TSV and CSV, plain and compressed, under any settings."""
     suffix, content, schema, settings = given
     packed = gzip.compress(content) if suffix.endswith(".gz") and not settings["broken"] else content
-    data = DataConfig(delimiter=settings["delimiter"], header=settings["header"], escape=settings["escape"])
+    try:
+        data = DataConfig(**{name: settings[name] for name in ("delimiter", "header", "escape")})
+    except ValidationError:
+        return  # what a job file would be told, see the target `config`
     read(folder.put(f"t{suffix}", packed), schema, data)
 
 

@@ -50,7 +50,10 @@ def test_the_home_of_nobody(tmp_path):
         resolve("~nobody-here/model", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["resnet" + "9" * 5000 + "_cifar", "resnet99999_cifar", "wrn28_" + "1" * 9 + "_cifar"])
+NETWORKS = ["resnet" + "9" * 5000 + "_cifar", "resnet99999_cifar", "wrn28_" + "1" * 9 + "_cifar"]
+
+
+@pytest.mark.parametrize("name", NETWORKS, ids=["digits", "layers", "width"])
 def test_networks_of_more_layers_than_there_can_be(name):
     with pytest.raises(ModelError, match="at most 4 digits"):
         named(name)

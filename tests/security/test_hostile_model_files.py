@@ -209,7 +209,10 @@ def test_the_pointer_of_a_run_names_its_own_checkpoints(tmp_path, target):
     assert checkpoint.resolve(tmp_path / "run") == own
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": "\\ud800"}', "\ufeff", "null", ""])
+NO_JSON = ["[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": "\\ud800"}', "\ufeff", "null", ""]
+
+
+@pytest.mark.parametrize("text", NO_JSON, ids=["deep", "digits", "surrogate", "mark", "null", "empty"])
 def test_json_of_models_that_is_none(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError):
