@@ -139,7 +139,10 @@ class TsvFormat(DelimitedFormat):
         return self._finish([line.split(delimiter) for line in lines], lines, problems)
 
     def _names(self, record: bytes) -> list[str]:
-        return [name.strip() for name in record.decode("utf-8").rstrip("\r\n").split(self.delimiter)]
+        try:
+            return [name.strip() for name in record.decode("utf-8").rstrip("\r\n").split(self.delimiter)]
+        except UnicodeDecodeError as error:
+            raise DataError("the header is not valid UTF-8", received=ascii(record[:80])) from error
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
         with open_text(file) as stream:

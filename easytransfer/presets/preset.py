@@ -43,7 +43,10 @@ def default_zoo() -> Path:
 
 def user_path(text: str | Path) -> Path:
     """Returns the path with `~` replaced, also where there is no such user."""
-    return Path(os.path.expanduser(text))
+    try:
+        return Path(os.path.expanduser(text))
+    except ValueError:  # a NUL in the name of a user
+        return Path(text)
 
 
 def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:

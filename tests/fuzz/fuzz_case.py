@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from easytransfer.errors import EasyTransferError
 SECONDS = 20
 # A message is read by people, whatever the input was.
 MOST_MESSAGE = 20_000
+_FILE_NAME = re.compile(r"([\w-][\w.-]{0,60}/)*[\w-][\w.-]{0,60}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Target:
     heavy: bool = False
 
 
+class NoCase(Exception):
+    """What was drawn is no input of the target."""
+
+
 class Folder:
     """The folder of one case; knows which files were put there, so that others are seen."""
 
@@ -46,6 +52,8 @@ class Folder:
 
     def put(self, name: str, content: bytes | str) -> Path:
         """Writes an input file and returns its path."""
+        if not _FILE_NAME.fullmatch(name):
+            raise NoCase(name)  # a mutated name is no input of the target
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
@@ -79,6 +87,8 @@ def check(target: Target, value: Any, scratch: Path) -> None:
         try:
             with within(SECONDS):
                 target.run(value, folder)
+        except NoCase:
+            pass
         except EasyTransferError as error:
             assert 0 < len(str(error)) < MOST_MESSAGE, f"a message of {len(str(error))} characters"
         assert folder.left() == [], f"left behind: {folder.left()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -110,3 +111,35 @@ def safetensors() -> st.SearchStrategy[bytes]:
     )
     claims = st.one_of(st.none(), st.none(), number)
     return st.builds(safetensors_bytes, header, st.binary(max_size=40), claims)
+
+
+def mutated(value: Any, random: Random) -> Any:
+    """A copy with some characters or bytes changed in one of its texts; longer ones are changed more often."""
+    if isinstance(value, (str, bytes)):
+        for _ in range(random.randint(1, 3)):
+            value = _edit(value, random)
+        return value
+    if isinstance(value, (list, tuple)) and _size(value):
+        place = random.choices(range(len(value)), [_size(item) for item in value])[0]
+        return type(value)([mutated(item, random) if i == place else item for i, item in enumerate(value)])
+    if isinstance(value, dict) and _size(value):
+        place = random.choices(list(value), [_size(item) for item in value.values()])[0]
+        return {**value, place: mutated(value[place], random)}
+    return value
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, (str, bytes)):
+        return len(value) + 1
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_size, items))
+
+
+def _edit(value: Any, random: Random) -> Any:
+    start = random.randrange(len(value) + 1)
+    end = min(len(value), start + random.choice([0, 1, 1, 2, 8, 64]))
+    other = random.randrange(len(value) + 1)
+    new = random.choice(["".join(random.choices(SPECIAL, k=random.randint(0, 4))), random.choice(EDGE_TEXTS)])
+    if isinstance(value, bytes):
+        new = random.choice([new.encode(), random.randbytes(random.choice([1, 2, 4, 8]))])
+    return value[:start] + random.choice([new, value[other : other + 16]]) + value[end:]

@@ -21,15 +21,19 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from fuzz_case import SECONDS, check  # noqa: E402
+from fuzz_inputs import mutated  # noqa: E402
 from fuzz_targets import TARGETS  # noqa: E402
 from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 # Hypothesis remembers the cases of one call, so a long run is made of many.
 CASES_AT_A_TIME = 2000
+# Mutated copies of every case that is drawn.
+MUTANTS = 30
 _NO_LIMITS = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -71,17 +75,22 @@ class Run:
             faulthandler.cancel_dump_traceback_later()
 
     def hypothesis(self, cases: int, first_seed: int) -> None:
-        """Runs cases that Hypothesis draws."""
+        """Runs cases that Hypothesis draws, and mutated copies of each."""
         for number in itertools.count(first_seed):
             if self.cases >= cases:
                 return
-            size = min(CASES_AT_A_TIME, cases - self.cases)
+            self.random = Random(number)
+            size = min(CASES_AT_A_TIME, -(-(cases - self.cases) // (MUTANTS + 1)))
 
             @seed(number)
             @settings(max_examples=size, phases=[Phase.generate], **_NO_LIMITS)
             @given(self.target.inputs)
             def batch(value: object) -> None:
                 self.one(value)
+                # Drawing takes longer than most cases; mutants cost nothing.
+                for _ in range(MUTANTS):
+                    if self.cases < cases:
+                        self.one(mutated(value, self.random))
 
             batch()
 

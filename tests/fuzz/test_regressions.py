@@ -9,6 +9,7 @@ import pytest
 
 from appzoo.cli.reader import JobReader
 from easytransfer.config.files import load_file
+from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.config.original import from_original_json
 from easytransfer.config.stored import load_run_config
 from easytransfer.data.bad_rows import BadRows
@@ -48,6 +49,8 @@ def test_the_home_of_nobody(tmp_path):
     """`~nobody-here` has no home; pathlib raises RuntimeError."""
     with pytest.raises(ModelError, match="no model at"):
         resolve("~nobody-here/model", tmp_path)
+    with pytest.raises(ModelError):
+        resolve("~nobody\0", tmp_path)
 
 
 NETWORKS = ["resnet" + "9" * 5000 + "_cifar", "resnet99999_cifar", "wrn28_" + "1" * 9 + "_cifar"]
@@ -137,6 +140,12 @@ def test_a_first_row_nested_too_deeply(tmp_path):
         rows(tmp_path / "t.jsonl")
 
 
+def test_a_header_that_is_no_text(tmp_path):
+    (tmp_path / "t.tsv").write_bytes(b"a\xff\tb\n")
+    with pytest.raises(DataError, match="the header is not valid UTF-8"):
+        open_table(str(tmp_path / "t.tsv"), schema=None, data=DataConfig(header="names"))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_tfrecord_whose_frame_claims_more_than_there_is(tmp_path, packed):
     """Counting seeked past the end, or asked for exabytes of memory."""
@@ -145,6 +154,21 @@ def test_a_tfrecord_whose_frame_claims_more_than_there_is(tmp_path, packed):
     path.write_bytes(gzip.compress(content) if packed else content)
     with pytest.raises(DataError, match="cut off behind record 0"):
         open_table(str(path), schema=parse_schema("a:int:1")).row_count()
+
+
+def test_a_record_that_is_no_text_in_a_message_of_tensorflow(tmp_path):
+    """TensorFlow repeats the record in its message, and Python fails to decode the message."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(tmp_path / "t.tfrecord")) as writer:
+        writer.write(b"\x80")
+    read, table = rows(tmp_path / "t.tfrecord", "t:str:1,n:int:1")
+    assert read == [] and table.count.rejected == 1
+
+
+def test_an_empty_list_for_an_optional_text_is_not_set():
+    """It became an empty text, which is read as not set: the stored configuration was another one."""
+    assert JobConfig(checkpoint_path=[]).checkpoint_path is None
 
 
 def test_a_tfrecord_of_something_else(tmp_path):
