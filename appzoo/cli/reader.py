@@ -246,9 +246,10 @@ class JobReader:
 
     def _check_programs(self) -> None:
         """Refuses settings that start a program where a file gives them: who reads a file does not mean to run it."""
-        for path in _PROGRAMS:
+        defaults = {setting.path: setting.default for setting in settings_of(JobConfig) if setting.path in _PROGRAMS}
+        for path, default in defaults.items():
             origin = self.draft.origins.get(path, "--set")
-            if not origin.startswith("--set"):
+            if not origin.startswith("--set") and self.draft.get(path) != default:
                 raise ConfigError(
                     f"{path} in {origin} names a program, which only the command line may",
                     received=self.draft.get(path),
