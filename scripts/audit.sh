@@ -1,7 +1,8 @@
 #!/bin/sh
 # Compares every locked package with the advisory database of PyPI: sh scripts/audit.sh [pip-audit arguments]
 # Needs the network, and a Python with venv; pip-audit is installed into an environment that is deleted again.
-# Exit code 1: an advisory applies, or a package could not be looked up (--strict). Fix of the first: sh scripts/lock.sh --upgrade-package NAME, run the tests, commit the lock.
+# Exit code 1: an advisory applies (sh scripts/lock.sh --upgrade-package NAME, run the tests, commit the lock), or a
+# package could not be looked up (--strict), which is no good news either.
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
