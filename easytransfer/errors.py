@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # Characters of a received value that a message repeats.
 MOST_SHOWN = 2000
+_LONG_WORD = re.compile(rf"\S{{{MOST_SHOWN + 10},}}")
 
 
 class EasyTransferError(Exception):
@@ -38,7 +40,8 @@ class EasyTransferError(Exception):
             parts.append(f"accepted: {text}")
         if fix is not None:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        # A name of thousands of characters is not repeated in full either.
+        super().__init__(_LONG_WORD.sub(lambda word: word[0][:MOST_SHOWN] + "...", "; ".join(parts)))
 
 
 class ConfigError(EasyTransferError):
