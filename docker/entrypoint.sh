@@ -18,6 +18,8 @@ serve-check)
     shift
     exec easy_transfer_app export validate "$@"
     ;;
--* | train | evaluate | predict | export | preprocess | apps | zoo | config) exec easy_transfer_app "$@" ;;
+-* | train | evaluate | predict | export | preprocess | serve | apps | zoo | config | check | profile)
+    exec easy_transfer_app "$@"
+    ;;
 *) exec "$@" ;;
 esac

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Characters of a received value that a message repeats.
+MOST_SHOWN = 2000
+_LONG_WORD = re.compile(rf"\S{{{MOST_SHOWN + 10},}}")
 
 
 class EasyTransferError(Exception):
@@ -28,13 +33,15 @@ class EasyTransferError(Exception):
     ) -> None:
         parts = [what]
         if received is not None:
-            parts.append(f"got {received!r}")
+            shown = repr(received)
+            parts.append(f"got {shown if len(shown) <= MOST_SHOWN else shown[:MOST_SHOWN] + '...'}")
         if accepted is not None:
             text = accepted if isinstance(accepted, str) else ", ".join(accepted)
             parts.append(f"accepted: {text}")
         if fix is not None:
             parts.append(fix)
-        super().__init__("; ".join(parts))
+        # A name of thousands of characters is not repeated in full either.
+        super().__init__(_LONG_WORD.sub(lambda word: word[0][:MOST_SHOWN] + "...", "; ".join(parts)))
 
 
 class ConfigError(EasyTransferError):

@@ -12,7 +12,7 @@ from typing import Any
 from easytransfer.errors import ModelError
 from easytransfer.presets import catalogue, default_zoo, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import package_folder, zoo_folders
+from easytransfer.presets.preset import package_folder, user_path, zoo_folders
 from modelzoo.fetch import fetch
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.loading import family_module, family_of
@@ -24,7 +24,7 @@ _COLUMNS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "languag
 
 def list_models(zoo: str | Path | None = None) -> list[dict[str, Any]]:
     """Returns every model known by name and every model folder of the zoo; `folder` is None for absent ones."""
-    root = Path(zoo).expanduser() if zoo else default_zoo()
+    root = user_path(zoo) if zoo else default_zoo()
     folders = zoo_folders(root)
     rows = []
     for name, facts in catalogue.entries().items():

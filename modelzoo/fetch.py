@@ -11,9 +11,11 @@ from typing import Any
 
 from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
-from easytransfer.presets.download import download, unpack
-from easytransfer.presets.preset import CONFIG_NAMES
+from easytransfer.presets.archive import unpack
+from easytransfer.presets.download import download
+from easytransfer.presets.preset import CONFIG_NAMES, user_path
 from easytransfer.run.atomic import sha256 as file_sha256
+from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ def fetch(
         ModelError: Offline, unknown name, failed transfer, wrong checksum, unsafe or incomplete archive.
         ResourceError: The zoo cannot be written.
     """
-    root = Path(zoo).expanduser() if zoo else default_zoo()
+    root = user_path(zoo) if zoo else default_zoo()
     facts = catalogue.find(name)
     if facts is None:
         raise ModelError(f"unknown model {name}", fix=did_you_mean(name, catalogue.entries()))
@@ -58,6 +60,7 @@ def fetch(
     archive, source = _download_first(urls, root / ".downloads", sha256)
     digest = file_sha256(archive)
     kept = {key: facts[key] for key in _KEPT_FACTS}
+    source = without_secrets(source)
     kept["origin"] = {"kind": "download", "url": source, "sha256": digest}
     draft = Path(tempfile.mkdtemp(prefix=".unpack-", dir=root))
     try:

@@ -14,6 +14,7 @@ test) locks="requirements/run.txt requirements/test.txt requirements/peer.txt" ;
 esac
 
 # What an environment was made from is noted in it; the editable install follows the source by itself.
+# shellcheck disable=SC2086  # one file a word
 wanted=$(cat setup.py $locks | cksum)
 if [ "$(cat "$venv/made-for-$kind" 2>/dev/null)" = "$wanted" ]; then
     exit 0

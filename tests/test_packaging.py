@@ -60,7 +60,7 @@ def test_torch_is_the_same_everywhere():
 
 
 def test_every_locked_package_has_hashes():
-    for name in ("run.txt", "test.txt"):
+    for name in ("run.txt", "test.txt", "gpu.txt"):
         text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
         lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         assert all("==" in line and "--hash=sha256:" in line for line in lines), name

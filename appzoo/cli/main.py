@@ -17,6 +17,7 @@ from appzoo.cli.text import VERBS
 from easytransfer.config.schema import MODES
 from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ResourceError, did_you_mean
 from easytransfer.run import log
+from easytransfer.run.secrets import shown_arguments, without_secrets
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY_FIX = (
@@ -64,7 +65,7 @@ def guarded(function: Callable[[list[str]], int], argv: Sequence[str] | None = N
         if known is None:
             return _unexpected(error, arguments)
         if "--debug" in arguments:
-            traceback.print_exc()
+            print(without_secrets(traceback.format_exc()), file=sys.stderr)
         return _fail(known)
 
 
@@ -169,17 +170,21 @@ def expected(error: BaseException) -> EasyTransferError | None:
 
 
 def _fail(error: EasyTransferError) -> int:
-    print("error: " + " ".join(str(error).splitlines()), file=sys.stderr)
+    _print_error(" ".join(str(error).splitlines()))
     return error.exit_code
+
+
+def _print_error(text: str) -> None:
+    print(log.printable("error: " + without_secrets(text)), file=sys.stderr)
 
 
 def _unexpected(error: Exception, arguments: list[str]) -> int:
     """Prints the traceback and keeps it in a report file with what is needed to look into it."""
-    trace = "".join(traceback.format_exception(error))
+    trace = without_secrets("".join(traceback.format_exception(error)))
     tensorflow = getattr(sys.modules.get("tensorflow"), "__version__", "not imported")
     facts = [
         f"time: {time.strftime('%Y-%m-%dT%H:%M:%S%z')}",
-        f"arguments: {arguments}",
+        f"arguments: {shown_arguments(arguments)}",
         f"easytransfer {easytransfer.__version__}, python {sys.version.split()[0]}, tensorflow {tensorflow}",
     ]
     print(trace, file=sys.stderr)
@@ -192,5 +197,5 @@ def _unexpected(error: Exception, arguments: list[str]) -> int:
             continue
         place = f"report written to {report}"
         break
-    print(f"error: unexpected {type(error).__name__}: {error}; {place}", file=sys.stderr)
+    _print_error(f"unexpected {type(error).__name__}: {error}; {place}")
     return EasyTransferError.exit_code

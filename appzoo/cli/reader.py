@@ -23,10 +23,13 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets import resolve as resolve_preset
+from easytransfer.presets.preset import user_path
 
 STORED_MODES = ("evaluate", "predict", "export")
 # What a preprocess job without an application encodes as, given a tokenizer alone; same as the original.
 PREPROCESS_APPLICATION = "text_classify_bert"
+# These are started as they are given.
+_PROGRAMS = ("distribution.hosts_script", "distribution.remote_shell")
 _TABLE_FORM = "--inputTable=train,eval (two tables, one comma)"
 
 
@@ -122,6 +125,7 @@ class JobReader:
             raise table.unknown(given.name)
         self._put_advanced(config_class)
         given = dict(self.draft.origins)
+        self._check_programs()
         self._check_labels()
         self.draft.fill(self.stored, "the stored configuration")
         self._name_tokenizer(config_class)
@@ -198,7 +202,7 @@ class JobReader:
             return
         name = self.draft.get("model_name")
         if name and str(name).startswith("modelhub:") and self.mode != "preprocess":
-            zoo = Path(self.draft.get("runtime.model_zoo_base_path") or default_zoo()).expanduser()
+            zoo = user_path(str(self.draft.get("runtime.model_zoo_base_path") or default_zoo()))
             self.draft.put("checkpoint_path", str(zoo / "modelhub" / str(name).partition(":")[2]), "--modelName")
             self.draft.take("model_name")
         path = self.draft.get("checkpoint_path")
@@ -240,12 +244,24 @@ class JobReader:
             else:
                 self.draft.put(path, value, f"--advancedParameters key {setting.name}")
 
+    def _check_programs(self) -> None:
+        """Refuses settings that start a program where a file gives them: who reads a file does not mean to run it."""
+        defaults = {setting.path: setting.default for setting in settings_of(JobConfig) if setting.path in _PROGRAMS}
+        for path, default in defaults.items():
+            origin = self.draft.origins.get(path, "--set")
+            if not origin.startswith("--set") and self.draft.get(path) != default:
+                raise ConfigError(
+                    f"{path} in {origin} names a program, which only the command line may",
+                    received=self.draft.get(path),
+                    fix=f"give it with --set {path}=...",
+                )
+
     def _check_labels(self) -> None:
         """Refuses a label list at prediction that is not the one of the training, since ids would change meaning."""
         given, path = self.draft.get("data.label_enumerate_values"), self.draft.get("checkpoint_path")
         if not given or not path or self.mode not in STORED_MODES or given == "auto":
             return
-        folders = (Path(path), Path(path).parent)
+        folders = (Path(str(path)), Path(str(path)).parent)
         trained = next((found for folder in folders if (found := LabelMap.load(folder)) is not None), None)
         names = LabelMap.parse(str(given), Counter).names
         if trained is not None and names != trained.names:
@@ -267,7 +283,7 @@ class JobReader:
 def _is_tokenizer(name: str, draft: Draft) -> bool:
     """Returns whether a preprocess `modelName` is a folder or a ModelZoo name rather than an application."""
     try:
-        resolve_preset(name, draft.get("runtime.model_zoo_base_path"))
+        resolve_preset(name, str(draft.get("runtime.model_zoo_base_path") or ""))
     except ModelError:
         # A known model that is not on this machine has the better message of the two.
         if catalogue.find(name) is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from easytransfer.config.fields import Setting, settings_of
+from easytransfer.config.files import read_text
+from easytransfer.config.json_text import parse_json
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.errors import ConfigError, closest
 
@@ -35,17 +36,18 @@ def parse_advanced(text: str) -> dict[str, Any]:
         text = text[1:-1].strip()
     if text.startswith("@"):
         try:
-            text = Path(text[1:].strip()).read_text(encoding="utf-8-sig").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(text[1:].strip()).strip()
+        except (OSError, ValueError) as error:
             raise ConfigError(f"--advancedParameters: cannot read {text}", fix=str(error)) from None
     return _unique(_read_json(text) if text.startswith("{") else _read_pairs(text))
 
 
 def _read_json(text: str) -> list[tuple[str, Any]]:
     try:
-        pairs = json.loads(text, object_pairs_hook=list)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"--advancedParameters: not valid JSON at character {error.pos}: {error.msg}") from None
+        pairs = parse_json(text, object_pairs_hook=list)
+    except ValueError as error:
+        place = f" at character {error.pos}: {error.msg}" if isinstance(error, json.JSONDecodeError) else f": {error}"
+        raise ConfigError(f"--advancedParameters: not valid JSON{place}") from None
     return list(pairs)
 
 

@@ -13,14 +13,31 @@ from typing import Any
 import yaml
 
 from easytransfer.config.fields import Setting, section_texts, settings_of
+from easytransfer.config.json_text import parse_json
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.errors import ConfigError
 
+# A configuration has a few thousand characters; what is much longer is something else.
+MOST_BYTES = 1 << 20
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice instead of silently keeping the last."""
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of silently keeping the last, and aliases.
+
+    A few lines of aliases of aliases stand for billions of values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Builds the next node; raises on an alias."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise ConfigError(
+                f"{event.start_mark.name} line {event.start_mark.line + 1}: aliases are not read",
+                received=f"*{event.anchor}",
+                fix="write the value itself",
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Builds a mapping; raises on a repeated key."""
@@ -34,6 +51,20 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Returns the text of a configuration file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no UTF-8, or longer than any configuration.
+    """
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES} bytes")
+    return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+
+
 def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a YAML or JSON configuration file; `${VAR}` in texts is replaced by the environment variable.
 
@@ -41,7 +72,7 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: If the file is missing, is not a mapping, repeats a key, or names an unset variable.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         near = sorted(str(item) for item in Path(path).parent.glob("*.y*ml")) if Path(path).parent.is_dir() else []
         raise ConfigError(
@@ -50,24 +81,34 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise ConfigError(f"configuration file {path} is not UTF-8 text") from None
+    except ValueError as error:
+        raise ConfigError(f"cannot read configuration file {str(path)!r}: {error}") from None
     if str(path).endswith(".json") and (values := _json(text, str(path))) is not None:
         return dict(_expanded(values, str(path)))
-    loader = _UniqueKeyLoader(text)
-    loader.name = str(path)
-    try:
-        values = loader.get_single_data()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).split("\n")[0]
-        raise ConfigError(f"{path}{place}: not valid YAML or JSON: {problem}") from None
-    finally:
-        loader.dispose()
+    values = _yaml(text, str(path), "not valid YAML or JSON")
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold keys and values", received=type(values).__name__)
     return dict(_expanded(values, str(path)))
+
+
+def _yaml(text: str, place: str, problem: str) -> Any:
+    """Returns the value of a YAML text; a ConfigError that begins with the place and the problem when it has none."""
+    try:
+        loader = _StrictLoader(text)
+        loader.name = place
+        return loader.get_single_data()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        detail = getattr(error, "problem", None) or str(error).split("\n")[0]
+        raise ConfigError(f"{place}{line}: {problem}: {detail}") from None
+    except RecursionError:
+        raise ConfigError(f"{place}: {problem}: it is nested too deeply") from None
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+        # What constructors of YAML raise for a 13th month, `!!int x` or `!!map x`.
+        raise ConfigError(f"{place}: {problem}: {error}") from None
 
 
 def _json(text: str, place: str) -> dict[str, Any] | None:
@@ -80,7 +121,7 @@ def _json(text: str, place: str) -> dict[str, Any] | None:
         return dict(pairs)
 
     try:
-        values = json.loads(text, object_pairs_hook=unique)
+        values = parse_json(text, object_pairs_hook=unique)
     except ValueError:
         return None
     return values if isinstance(values, dict) else None
@@ -94,6 +135,8 @@ def _expanded(value: Any, place: str) -> Any:
         return [_expanded(item, place) for item in value]
     if not isinstance(value, str):
         return value
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigError(f"{place}: half of a surrogate pair, which is no character", received=value)
 
     def variable(match: re.Match[str]) -> str:
         name = match.group(1)
@@ -119,10 +162,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if value in ("null", "~"):
         return path, None
     if value[:1] in ("[", "{", '"', "'"):
-        try:
-            return path, yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {path}: the value is not valid YAML", received=value) from None
+        return path, _yaml(value, f"--set {path}", "the value is not valid YAML")
     return path, value
 
 

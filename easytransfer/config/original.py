@@ -148,6 +148,8 @@ def from_original_json(
     """
     # A stored run configuration repeats every key flat beside `_config_json`; the nested part is the complete one.
     values = original.get("_config_json", original)
+    if not isinstance(values, dict):
+        raise ConfigError("_config_json is a section of keys", received=values)
     for section in ORIGINAL_SECTIONS:
         if not isinstance(values.get(section, {}), dict):
             raise ConfigError(f"{section} is a section of keys", received=values[section])
@@ -193,6 +195,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
     for key, value in values.items():
         if key == "label_enumerate_values" and isinstance(value, dict):
             # Names with their ids, another form the original takes.
+            if not all(isinstance(number, int) for number in value.values()):
+                raise ConfigError(f"{prefix}{key} needs a number for each label", received=value)
             yield prefix + key, ",".join(sorted(value, key=value.__getitem__))
         elif isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -204,4 +208,6 @@ def _set(values: dict[str, Any], path: str, value: Any) -> None:
     *sections, name = path.split(".")
     for section in sections:
         values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{section} in {path} is a value, not a section", received=values)
     values[name] = value

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import types
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from easytransfer.config.json_text import parse_json
 
 MODES = ("train", "evaluate", "predict", "export", "preprocess")
 
@@ -67,7 +68,7 @@ def read_value(value: Any, annotation: Any) -> Any:
             return None
         if takes_list and not takes_text:
             is_json = value.lstrip().startswith("[")
-            return json.loads(value) if is_json else [part.strip() for part in value.split(",")]
+            return parse_json(value) if is_json else [part.strip() for part in value.split(",")]
     elif isinstance(value, bool) and bool not in kinds:
         if int in kinds or float in kinds:
             raise ValueError("true and false are not numbers")
@@ -76,7 +77,8 @@ def read_value(value: Any, annotation: Any) -> Any:
     elif isinstance(value, (list, tuple)) and takes_text and not takes_list:
         if any(isinstance(item, (dict, list)) or "," in str(item) for item in value):
             raise ValueError("a list given for a comma-separated text must hold plain values without commas")
-        return ",".join(str(item) for item in value)
+        # An empty list is an empty text, and that means "not set".
+        return ",".join(str(item) for item in value) or (None if optional else "")
     return value
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-import json
+import os
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.errors import ModelError
 
@@ -43,10 +44,10 @@ def require_checkpoint(checkpoint_path: str | Path) -> Path:
     Raises:
         ModelError: If it does not; lists the checkpoints beside it.
     """
-    path = Path(checkpoint_path)
+    path = Path(str(checkpoint_path))
     # An original checkpoint is a prefix of several files rather than a folder; best and last are names for a folder.
-    chosen = path.name in CHOSEN and (path.parent / "checkpoint.json").is_file()
-    if not (chosen or path.exists() or path.with_name(path.name + ".index").exists()):
+    chosen = path.name in CHOSEN and os.path.isfile(path.parent / "checkpoint.json")
+    if not (chosen or os.path.exists(path) or os.path.exists(f"{path}.index")):
         raise ModelError(f"checkpoint {path} does not exist", accepted=_checkpoints(path.parent) or None)
     return path
 
@@ -65,7 +66,7 @@ def find_run_config(checkpoint_path: str | Path) -> Path:
     """
     path = require_checkpoint(checkpoint_path)
     for folder in (path, path.parent):
-        if (folder / RUN_CONFIG).is_file():
+        if os.path.isfile(folder / RUN_CONFIG):
             return folder / RUN_CONFIG
     for folder in (path, *_versions(path)):
         if (folder / EXPORT_MANIFEST).is_file():
@@ -80,14 +81,14 @@ def has_run_config(path: str | Path) -> bool:
     """Returns whether a path is a run folder, a checkpoint or an export of ours rather than a pre-trained model."""
     try:
         place = find_run_config(path)
-        return place.name == EXPORT_MANIFEST.name or "schema_version" in json.loads(place.read_text(encoding="utf-8"))
-    except (ModelError, OSError, ValueError):
+        return place.name == EXPORT_MANIFEST.name or "schema_version" in parse_json(place.read_text(encoding="utf-8"))
+    except (ModelError, OSError, ValueError, TypeError):
         return False
 
 
 def _checkpoints(folder: Path) -> list[str]:
     """Lists the checkpoints of a folder, the latest last."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     names = {item.name.removesuffix(".index") for item in folder.glob("model.ckpt-*") if ".data-" not in item.name}
     return [str(folder / name) for name in sorted(names, key=lambda name: (len(name), name))]
@@ -110,10 +111,10 @@ def load_run_config(checkpoint_path: str | Path) -> dict[str, Any]:
     """
     place = find_run_config(checkpoint_path)
     try:
-        values = json.loads(place.read_text(encoding="utf-8"))
+        values = parse_json(place.read_text(encoding="utf-8"))
         if place.name == EXPORT_MANIFEST.name:
             values = values["config"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(
             f"the stored configuration {place} is damaged: {error!r}", fix="restore it or train again"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from easytransfer.data.cells import MISSING_VALUE, WRONG_TYPE
 from easytransfer.data.files import is_picture, open_binary
+from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import ConfigError, DataError
@@ -52,7 +54,8 @@ class TfrecordFormat(RowFormat):
                 dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)
             ]
             problems: dict[int, Problem] = {}
-        except tf.errors.InvalidArgumentError:
+        except (tf.errors.InvalidArgumentError, UnicodeDecodeError):
+            # The message repeats the record, which need not be text.
             rows, problems = self._parse_one_by_one(records)
         for i, row in enumerate(rows):
             if row is not None:
@@ -112,24 +115,30 @@ class TfrecordFormat(RowFormat):
 
     def _count(self, file: str) -> int:
         """Walks over the record frames: 8 bytes length, 4 checksum, the record, 4 checksum."""
-        records = 0
+        records, packed = 0, file.lower().endswith(".gz")
         with open_binary(file) as stream:
             while head := stream.read(12):
-                if len(head) < 12:
-                    raise DataError(f"{file} is cut off behind record {records}")
-                length = struct.unpack("<Q", head[:8])[0]
-                if not file.lower().endswith(".gz"):
-                    stream.seek(length + 4, 1)
-                elif len(stream.read(length + 4)) < length + 4:
+                left = struct.unpack("<Q", head[:8])[0] + 4 if len(head) == 12 else 1
+                # What the frame says of its length may be a lie, and then is neither sought nor read in one piece.
+                if not packed and left <= os.path.getsize(file) - stream.tell():
+                    stream.seek(left, 1)
+                    left = 0
+                while packed and left and (block := stream.read(min(left, READ_BLOCK))):
+                    left -= len(block)
+                if left:
                     raise DataError(f"{file} is cut off behind record {records}")
                 records += 1
         return records
 
     def _guess(self, file: str) -> Schema:
         import tensorflow as tf
+        from google.protobuf.message import DecodeError
 
         for _, records in self.records(file, 1):
-            feature = tf.train.Example.FromString(records[0]).features.feature
+            try:
+                feature = tf.train.Example.FromString(records[0]).features.feature
+            except DecodeError as error:
+                raise DataError(f"record 1 of {file} is not a tf.train.Example") from error
             columns = []
             for name in sorted(feature):
                 kind = feature[name].WhichOneof("kind") or "bytes_list"
@@ -183,9 +192,12 @@ class ParquetFormat(RowFormat):
         Schema(tuple(Column(n, "str") for n in source.schema_arrow.names)).require(
             self.schema.names, f"the columns of {file}"
         )
-        for batch in source.iter_batches(size, columns=self.schema.names):
-            yield np.arange(first, first + batch.num_rows), batch.to_pylist()
-            first += batch.num_rows
+        try:
+            for batch in source.iter_batches(size, columns=self.schema.names):
+                yield np.arange(first, first + batch.num_rows), batch.to_pylist()
+                first += batch.num_rows
+        except (import_pyarrow()[0].ArrowException, ValueError) as error:
+            raise DataError(f"{file} is damaged behind row {first - 1}: {error}") from error
 
     def _count(self, file: str) -> int:
         return self._open(file).metadata.num_rows
@@ -194,7 +206,7 @@ class ParquetFormat(RowFormat):
         pyarrow, parquet = import_pyarrow()
         try:
             return parquet.ParquetFile(file)
-        except (pyarrow.ArrowInvalid, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
             raise DataError(f"cannot read {file} as Parquet: {error}") from error
 
 

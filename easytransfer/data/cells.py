@@ -88,8 +88,9 @@ def _one_by_one(items: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[li
     for i, item in enumerate(items):
         try:
             values[i] = convert(item)
-        except ValueError as error:
-            problems[i] = str(error)
+        except (ValueError, OverflowError, RecursionError) as error:
+            # The last two: a JSON integer too large for a float, lists in lists a thousand deep.
+            problems[i] = str(error) if isinstance(error, ValueError) else f"{OUT_OF_RANGE}: {error}"
     return values, problems
 
 
@@ -206,13 +207,21 @@ def _is_uniform(column: Column, values: Sequence[Any]) -> bool:
     """Whether all values have the column's own Python type and none needs a closer look."""
     kinds = set(map(type, values))
     if column.type == "str":
-        return kinds <= {str} and "\0" not in "".join(values)
+        return kinds <= {str} and "\0" not in (joined := "".join(values)) and is_utf8(joined)
     try:
         if column.type == "int" and kinds <= {int}:
             np.array(values, np.int64)
             return True
         return column.type == "float" and kinds <= {float} and _all_finite(values)
     except OverflowError:
+        return False
+
+
+def is_utf8(text: str) -> bool:
+    """Returns whether a text can be written as UTF-8; a JSON escape can be half of a surrogate pair."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
         return False
 
 
@@ -269,6 +278,8 @@ def _check_one(kind: str, value: Any) -> Any:
             raise ValueError(f"{WRONG_TYPE}: expected a string, got {type(value).__name__}")
         if "\0" in value:
             raise ValueError(NUL_CHARACTER)
+        if not is_utf8(value):
+            raise ValueError(f"{INVALID_UTF8}: half of a surrogate pair")
         return value
     if isinstance(value, str):
         return _parse_one(kind, value)

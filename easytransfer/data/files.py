@@ -26,6 +26,7 @@ _SIGNATURES = {
     b"PAR1": "a Parquet file",
     b"SQLite format 3": "an SQLite database",
     b"\x7fELF": "a program",
+    **{b"\x80" + bytes([protocol]): "a pickle, which can run code when it is read" for protocol in range(2, 6)},
 }
 # Share of control characters from which a file that is no valid UTF-8 either is not text with some bad rows.
 _BINARY_SHARE = 0.1
@@ -34,6 +35,9 @@ _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b"))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 # `arrays.npz#train` means the arrays of that file whose names end in `_train`.
 _NPZ_PART = ".npz#"
+# A small file may be all zeros.
+_BOMB_BYTES = 1 << 30
+_BOMB_RATIO = 200
 _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
 
 
@@ -105,6 +109,14 @@ def real_path(name: str) -> str:
     """Returns the file of the file system behind an entry of `expand`, without the part of an `.npz` file."""
     before, mark, _ = name.rpartition(_NPZ_PART)
     return before + mark[:-1] if mark else name
+
+
+def is_bomb(unpacked: int, packed: int) -> bool:
+    """Returns whether a compressed file unpacks to so much more than its own size that its content is no data.
+
+    Weights and pictures hardly shrink, text to a fifth; only repetition, such as zeros, gets 1000 times smaller.
+    """
+    return unpacked > _BOMB_BYTES and unpacked > _BOMB_RATIO * packed
 
 
 def is_picture(data: bytes) -> bool:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from easytransfer.data.files import open_binary, pictures_below, real_path
+from easytransfer.data.files import is_bomb, open_binary, pictures_below, real_path
+from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import DataError
@@ -21,6 +25,8 @@ from easytransfer.errors import DataError
 IMAGE, LABEL = "image", "label"
 _IDX_NAME = re.compile(r"[-.]idx\d-ubyte(\.gz)?$")
 _IDX_UINT8 = 8
+# Rows, height, width and channels.
+MOST_SIZES = 4
 # What arrays of pictures, of labels and of the names of classes are called, the part of a data set left out.
 _ARRAY_NAMES = {
     IMAGE: ("image", "images", "x", "data"),
@@ -28,6 +34,11 @@ _ARRAY_NAMES = {
     "names": ("class_names", "label_names", "target_names"),
 }
 Row = dict[str, Any]
+# What NumPy and the zip module raise for files that are damaged, or made to deceive.
+_DAMAGED = (
+    *(ValueError, TypeError, LookupError, SyntaxError, OverflowError, RuntimeError, MemoryError, OSError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
 
 
 class _ImageFormat(RowFormat):
@@ -120,7 +131,7 @@ class IdxFormat(_ImageFormat):
             yield from ({IMAGE: image} for image in images)
             return
         labels = read_idx(beside)
-        if len(labels) != len(images):
+        if labels.shape != images.shape[:1]:
             raise DataError(f"{file} has {len(images)} pictures and {beside} has {len(labels)} labels")
         yield from ({IMAGE: image, LABEL: int(label)} for image, label in zip(images, labels, strict=True))
 
@@ -146,12 +157,27 @@ def read_idx(file: str) -> np.ndarray:
         DataError: It is no such file, or shorter or longer than its head says.
     """
     with open_binary(file) as stream:
-        data = stream.read()
-    shape = _idx_shape(file, data)
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * data[3])
-    if body.size != int(np.prod(shape, dtype=np.int64)):
-        raise DataError(f"{file} holds {body.size} bytes where its head says {list(shape)}")
-    return body.reshape(shape)
+        head = stream.read(4)
+        head += stream.read(4 * head[3]) if len(head) == 4 else b""
+        shape = _idx_shape(file, head)
+        # One byte more than there should be tells a longer file, and a small gzip file of zeros fills no memory.
+        body = _read_at_most(stream, math.prod(shape) + 1)
+    try:
+        # Also NumPy looks at the sizes: of nothing there cannot be exabytes either.
+        if 1 <= len(shape) <= MOST_SIZES:
+            return np.frombuffer(body, np.uint8).reshape(shape)
+    except ValueError:
+        pass
+    raise DataError(f"{file} holds {len(body)} bytes where its head says {list(shape)[:MOST_SIZES]}")
+
+
+def _read_at_most(stream: BinaryIO, size: int) -> bytes:
+    """Reads in blocks, because memory for a size that is a lie would be taken at once."""
+    blocks = []
+    while size and (block := stream.read(min(size, READ_BLOCK))):
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
 
 
 class NpzFormat(_ImageFormat):
@@ -180,16 +206,24 @@ class NpzFormat(_ImageFormat):
         path = real_path(file)
         part = file[len(path) + 1 :]
         try:
+            if not zipfile.is_zipfile(path):
+                raise ValueError("it is no archive")
             with np.load(path, allow_pickle=False) as stored:
+                if is_bomb(sum(part.file_size for part in stored.zip.infolist()), os.path.getsize(path)):
+                    raise ValueError("it unpacks to hundreds of times its size")
                 chosen = {meaning: _find(stored.files, names, part) for meaning, names in _ARRAY_NAMES.items()}
                 if chosen[IMAGE] is None:
                     fix = "name a part, as in `file.npz#train`" if not part else None
                     raise DataError(f"{file} has no array of pictures", received=", ".join(stored.files), fix=fix)
                 found = {meaning: stored[name] for meaning, name in chosen.items() if name is not None}
-        except (ValueError, zipfile.BadZipFile) as error:
+        except _DAMAGED as error:
             raise DataError(f"{path} is not an .npz file of plain arrays: {error}") from error
-        if LABEL in found and found[LABEL].shape[:1] != found[IMAGE].shape[:1]:
-            raise DataError(f"{file}: {len(found[IMAGE])} pictures and {len(found[LABEL])} labels")
+        rows = found[IMAGE].shape[:1]
+        if found[IMAGE].ndim < 3 or (LABEL in found and found[LABEL].shape not in (rows, (*rows, 1))):
+            shapes = {name: list(array.shape) for name, array in found.items()}
+            raise DataError(f"{file}: pictures are [rows, height, width(, channels)], labels [rows]", received=shapes)
+        if "names" in found:
+            found["names"] = found["names"].reshape(-1)
         return found
 
     def _rows(self, file: str) -> Iterator[Row]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ConfigError, ModelError
 
 
@@ -54,8 +56,12 @@ class LabelMap:
                     fix="check the table, the delimiter and labelName",
                 )
             return cls(sorted(counts))
-        if Path(spec).is_file():
-            lines = Path(spec).read_text(encoding="utf-8-sig").splitlines()
+        # Not `Path.is_file`, which raises for a list longer than a file name.
+        if os.path.isfile(spec):
+            try:
+                lines = Path(spec).read_text(encoding="utf-8-sig").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"labelEnumerateValues: cannot read {spec}: {error}") from None
             return cls([line.strip() for line in lines if line.strip()])
         if "/" in spec and "," not in spec:
             raise ConfigError("the file named by labelEnumerateValues does not exist", received=spec)
@@ -72,8 +78,12 @@ class LabelMap:
         path = Path(folder) / cls.FILE
         if not path.is_file():
             return None
-        ids = json.loads(path.read_text(encoding="utf-8"))
-        if sorted(ids.values()) != list(range(len(ids))):
+        try:
+            ids = parse_json(path.read_text(encoding="utf-8"))
+            numbered = sorted(ids.values()) == list(range(len(ids)))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} is not a JSON object of label numbers: {error}") from None
+        if not numbered:
             raise ModelError(f"{path} does not number its labels 0..n-1", received=ids)
         return cls(sorted(ids, key=ids.__getitem__))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ ColumnType = Literal["int", "float", "str", "base64", "image"]
 COLUMN_TYPES: tuple[str, ...] = get_args(ColumnType)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LENGTH = re.compile(r"0{0,9}[1-9][0-9]{0,8}")
 _FORM = "name:type:length,... with types " + ", ".join(COLUMN_TYPES) + " and a length of 1 or more, or *"
 
 
@@ -99,12 +101,9 @@ def parse_schema(text: str) -> Schema:
     if not text or not text.strip():
         raise ConfigError("inputSchema is empty", accepted=_FORM)
     columns = tuple(_parse_column(part) for part in text.strip().rstrip(",").split(","))
-    names = [column.name for column in columns]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(
-                f"inputSchema declares column {name!r} {names.count(name)} times", fix="rename one of them"
-            )
+    name, count = Counter(column.name for column in columns).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"inputSchema declares column {name!r} {count} times", fix="rename one of them")
     return Schema(columns)
 
 
@@ -129,10 +128,10 @@ def _parse_column(text: str) -> Column:
         raise ConfigError(f"inputSchema column {name!r} has an invalid length", received=length, accepted="1 image")
     if length == "*":
         return Column(name, kind, None)  # type: ignore[arg-type]
-    if not (length.isascii() and length.isdigit() and int(length) > 0):
+    if not _LENGTH.fullmatch(length):
         raise ConfigError(
             f"inputSchema column {name!r} has an invalid length",
             received=length,
-            accepted="an integer of 1 or more, or *",
+            accepted="an integer from 1 to 999999999, or *",
         )
     return Column(name, kind, int(length))  # type: ignore[arg-type]

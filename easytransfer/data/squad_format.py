@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.data.cells import WRONG_TYPE
 from easytransfer.data.files import open_text
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, parse_mappings
@@ -62,8 +63,8 @@ def _questions(file: str) -> Iterator[dict[str, Any]]:
     with open_text(file) as stream:
         text = stream.read().decode("utf-8")
     try:
-        articles = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        articles = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}", accepted=_SHAPE) from error
     articles = articles.get("data") if isinstance(articles, dict) else None
     for a, article in enumerate(_list(articles, file, "data")):

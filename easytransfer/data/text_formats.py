@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.data.cells import (
     COLUMN_COUNT,
     EMPTY_LINE,
@@ -138,7 +139,10 @@ class TsvFormat(DelimitedFormat):
         return self._finish([line.split(delimiter) for line in lines], lines, problems)
 
     def _names(self, record: bytes) -> list[str]:
-        return [name.strip() for name in record.decode("utf-8").rstrip("\r\n").split(self.delimiter)]
+        try:
+            return [name.strip() for name in record.decode("utf-8").rstrip("\r\n").split(self.delimiter)]
+        except UnicodeDecodeError as error:
+            raise DataError("the header is not valid UTF-8", received=ascii(record[:80])) from error
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
         with open_text(file) as stream:
@@ -233,7 +237,7 @@ class JsonlFormat(RowFormat):
     def _guess(self, file: str) -> Schema:
         for _, records in self.records(file, 1):
             try:
-                row = json.loads(records[0])
+                row = parse_json(records[0].decode("utf-8"))
             except ValueError as error:
                 raise DataError(f"{file}:1: {INVALID_JSON}: {error}") from error
             if not isinstance(row, dict) or not row:

@@ -73,6 +73,8 @@ def load_exported(path: str | Path) -> Exported:
     Raises:
         ModelError: Nothing usable is there.
     """
+    import tensorflow as tf
+
     from easytransfer.export.selfcheck.behaviour import eager_callers
     from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
 
@@ -81,10 +83,10 @@ def load_exported(path: str | Path) -> Exported:
         manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
         load_needed_operators(read_saved_model(folder))
         callers = eager_callers(folder)
-    except (CheckFailed, OSError, ValueError) as error:
+        signatures = {name: _checked(name, caller, manifest) for name, caller in callers.items()}
+    except (CheckFailed, tf.errors.OpError, OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise ModelError(f"the export at {folder} cannot be loaded", received=str(error)) from error
     version = int(folder.name) if folder.name.isdecimal() else None
-    signatures = {name: _checked(name, caller, manifest) for name, caller in callers.items()}
     return Exported(folder, version, manifest, folder / "assets", signatures)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_json
 
@@ -59,7 +59,7 @@ class ChannelStatistics:
         """
         path = Path(folder) / cls.FILE
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = parse_json(path.read_text(encoding="utf-8"))
             return cls(tuple(stored["mean"]), tuple(stored["std"]), stored["images"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is not readable: {error}", fix="give the run folder of an image model") from error

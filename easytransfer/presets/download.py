@@ -1,26 +1,55 @@
-"""Downloads that can be resumed and are checked, and archives that cannot write outside their folder."""
+"""Downloads that can be resumed and are checked, from addresses that were meant."""
 
 from __future__ import annotations
 
 import hashlib
 import http.client
+import ipaddress
 import json
 import os
-import shutil
-import tarfile
+import re
+import socket
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from easytransfer.errors import ModelError, ResourceError
 from easytransfer.run.atomic import sha256 as file_sha256
+from easytransfer.run.secrets import without_secrets
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
-# An archive that unpacks to more than this is refused: the largest known model is about 1.4 GB.
-MAX_UNPACKED_BYTES = 20 << 30
+# More than any model; a server that never stops sending would fill the disk.
+MAX_BYTES = 20 << 30
+_MOST_REDIRECTIONS = 5
+_NAME_CHARACTERS = 100
+
+
+def check_address(url: str) -> SplitResult:
+    """Returns the parts of an address that a model may be fetched from.
+
+    Raises:
+        ModelError: It is not http or https, holds a password, or is link-local, where clouds answer with credentials.
+    """
+    try:
+        parts = urlsplit(url)
+        secret, host, _ = parts.password or parts.username, parts.hostname, parts.port
+    except ValueError as error:
+        raise ModelError(f"the address of a model is not readable: {error}") from None
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url:
+        raise ModelError("the address of a model must be http or https", received=without_secrets(url))
+    if secret:
+        raise ModelError(
+            "the address of a model holds a user name or password, which would end up in logs",
+            received=without_secrets(url),
+            fix="download the file with another program and import the folder",
+        )
+    if any(address.is_link_local for address in _addresses(host)):
+        raise ModelError("models are not fetched from link-local addresses", received=without_secrets(url))
+    return parts
 
 
 def download(
@@ -38,15 +67,16 @@ def download(
         ModelError: The server refuses, the connection breaks (call again to continue), or the checksum differs.
         ResourceError: The folder cannot be written.
     """
-    if not url.startswith(("http://", "https://")):
-        raise ModelError("the address of a model must be http or https", received=url)
+    last = unquote(check_address(url).path).rpartition("/")[2]
+    shown = without_secrets(url)
     key = hashlib.sha256(url.encode()).hexdigest()[:16]
     part, note = folder / f"{key}.part", folder / f"{key}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _transfer(url, part, note, progress)
-    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise ModelError(f"download of {url} failed: {error}", fix="run the same command again to continue") from None
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
+        fix = "run the same command again to continue"
+        raise ModelError(f"download of {shown} failed: {without_secrets(str(error))}", fix=fix) from None
     except OSError as error:
         raise ResourceError(f"cannot write to {folder}: {error}", fix="check free space and permissions") from None
     actual = file_sha256(part)
@@ -54,28 +84,57 @@ def download(
         part.unlink()
         note.unlink(missing_ok=True)
         raise ModelError(
-            f"{url} arrived with another checksum",
+            f"{shown} arrived with another checksum",
             received=actual,
             accepted=sha256,
             fix="the file was deleted; fetch it again",
         )
-    done = folder / f"{key}-{Path(urllib.request.url2pathname(url.split('?')[0])).name}"
+    done = folder / f"{key}-{re.sub(r'[^A-Za-z0-9._-]', '_', last)[-_NAME_CHARACTERS:]}"
     os.replace(part, done)
     note.unlink(missing_ok=True)
     return done
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server elsewhere, but not to files, out of encryption, or from the internet into the own network."""
+
+    max_redirections = _MOST_REDIRECTIONS
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """Returns the next request; raises ModelError when it must not be made."""
+        old, new = urlsplit(req.full_url), check_address(newurl)
+        if old.scheme == "https" and new.scheme == "http":
+            raise ModelError(f"{old.hostname} redirects from https to http", received=without_secrets(newurl))
+        if _is_internal(str(new.hostname)) and not _is_internal(str(old.hostname)):
+            raise ModelError(f"{old.hostname} redirects into this network", received=without_secrets(newurl))
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_internal(host: str) -> bool:
+    return any(not address.is_global for address in _addresses(host))
+
+
+def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Returns the addresses of a host; none when it is not known here, as behind a proxy."""
+    try:
+        found = {str(entry[4][0]).partition("%")[0] for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return []
+    addresses = [ipaddress.ip_address(text) for text in sorted(found)]
+    return [getattr(address, "ipv4_mapped", None) or address for address in addresses]
+
+
 def _transfer(url: str, part: Path, note: Path, progress: Callable[[int, int | None], None] | None) -> None:
     request = urllib.request.Request(url)
     start = part.stat().st_size if part.is_file() else 0
-    validator = json.loads(note.read_text()).get("validator") if start and note.is_file() else None
     # Without a validator a changed file could be glued to an old beginning.
+    validator = _noted(note) if start else None
     start = start if validator else 0
-    if start:
+    if validator:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", validator)
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+        response = urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         # 416: nothing is left to send when the partial file is already whole.
         if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{start}":
@@ -90,6 +149,9 @@ def _transfer(url: str, part: Path, note: Path, progress: Callable[[int, int | N
         with open(part, "ab" if start else "wb") as handle:
             while chunk := response.read(_CHUNK):
                 handle.write(chunk)
+                if handle.tell() > MAX_BYTES:
+                    part.unlink()
+                    raise ModelError(f"{without_secrets(url)} sends more than any model", accepted=f"{MAX_BYTES} bytes")
                 if progress:
                     progress(handle.tell(), total)
             handle.flush()
@@ -98,67 +160,16 @@ def _transfer(url: str, part: Path, note: Path, progress: Callable[[int, int | N
             raise ConnectionError(f"{part.stat().st_size} of {total} bytes arrived")
 
 
+def _noted(note: Path) -> str | None:
+    """Returns the validator of a partial file; a note that a crash cut off is none."""
+    try:
+        validator = json.loads(note.read_text())["validator"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    return validator if isinstance(validator, str) else None
+
+
 def _validator(headers: http.client.HTTPMessage) -> str | None:
     tag = headers.get("ETag")
     # If-Range needs a strong validator (RFC 9110, section 13.1.5).
     return tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
-
-
-def unpack(archive: Path, target: Path) -> None:
-    """Unpacks a zip or tar file of plain files and folders into the empty folder `target`.
-
-    Raises:
-        ModelError: The file is no archive, or an entry is a link, a device, or would lie outside `target`.
-    """
-    try:
-        if zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as source:
-                _unpack_zip(source, target)
-        elif tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as source:
-                _unpack_tar(source, target)
-        else:
-            raise ModelError(f"{archive} is not an archive", accepted="zip, tar, tar.gz, tgz")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        raise ModelError(f"{archive} is damaged: {error}") from None
-
-
-def _unpack_zip(source: zipfile.ZipFile, target: Path) -> None:
-    infos = [info for info in source.infolist() if not info.is_dir()]
-    _check_total(sum(info.file_size for info in infos), source.filename)
-    for info in infos:
-        # The upper half of external_attr is the Unix mode; 0o120000 marks a symbolic link.
-        if (info.external_attr >> 16) & 0o170000 == 0o120000:
-            raise ModelError(f"archive {source.filename} holds a link", received=info.filename)
-        with source.open(info) as reader:
-            _copy(reader, _inside(target, info.filename))
-
-
-def _unpack_tar(source: tarfile.TarFile, target: Path) -> None:
-    members = [member for member in source.getmembers() if not member.isdir()]
-    _check_total(sum(member.size for member in members), source.name)
-    for member in members:
-        if not member.isfile():
-            raise ModelError(f"archive {source.name} holds something other than a plain file", received=member.name)
-        reader = source.extractfile(member)
-        if reader is not None:
-            with reader:
-                _copy(reader, _inside(target, member.name))
-
-
-def _check_total(size: int, archive: object) -> None:
-    if size > MAX_UNPACKED_BYTES:
-        raise ModelError(f"{archive} unpacks to {size >> 30} GiB", accepted=f"at most {MAX_UNPACKED_BYTES >> 30} GiB")
-
-
-def _inside(target: Path, name: str) -> Path:
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or (pure.parts and ":" in pure.parts[0]):
-        raise ModelError("an archive entry would be written outside its folder", received=name)
-    return target.joinpath(*pure.parts)
-
-
-def _copy(reader: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as writer:
-        shutil.copyfileobj(reader, writer, _CHUNK)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError, ResourceError
 from easytransfer.run.atomic import sha256, sync
 
@@ -65,12 +66,26 @@ def read_json(path: str | Path) -> dict[str, Any]:
         ModelError: The file is not readable or holds something else.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = parse_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not readable JSON: {error}") from None
     if not isinstance(data, dict):
         raise ModelError(f"{path} must hold a JSON object", received=type(data).__name__)
     return data
+
+
+def own_file(folder: str | Path, name: str) -> Path:
+    """Returns a file of a model folder that is to be copied as it is.
+
+    Raises:
+        ModelError: It is a link out of the model: the copy would hold a file of this machine that nobody meant to give
+            away. Links into the store beside a snapshot of the Hugging Face hub belong to the model.
+    """
+    folder, target = Path(folder).resolve(), Path(folder, name).resolve()
+    home = folder.parent.parent if folder.parent.name == "snapshots" else folder
+    if not target.is_relative_to(home):
+        raise ModelError(f"{folder / name} is a link that leads out of its model", received=str(target))
+    return target
 
 
 def write_json(path: str | Path, data: dict[str, Any]) -> None:

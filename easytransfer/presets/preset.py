@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from easytransfer.presets.folder import MANIFEST, read_json
 CONFIG_NAMES = ("config.json", "bert_config.json")
 CONTRIB = "contrib_models.json"
 MODELHUB = "modelhub"
+# What file systems allow for a path and for one name in it.
+_LONGEST_PATH, _LONGEST_NAME = 4096, 255
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,14 @@ def default_zoo() -> Path:
     return Path.home() / ".eztransfer_modelzoo"
 
 
+def user_path(text: str | Path) -> Path:
+    """Returns the path with `~` replaced, also where there is no such user."""
+    try:
+        return Path(os.path.expanduser(text))
+    except ValueError:  # a NUL in the name of a user
+        return Path(text)
+
+
 def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
     """Finds a model.
 
@@ -52,9 +63,11 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
         ModelError: Nothing of that name is present; the message names the closest ones or how to get it.
     """
     text = str(name_or_path).strip()
-    root = Path(zoo).expanduser() if zoo else default_zoo()
+    root = user_path(zoo) if zoo else default_zoo()
     if not text:
         raise ModelError("the model name is empty", fix="give a name of the ModelZoo or a folder")
+    if len(text) > _LONGEST_PATH:
+        raise ModelError(f"no model has a name of {len(text)} characters", received=text[:_LONGEST_NAME])
     preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root)
     if preset is None:
         raise _not_found(text, root)
@@ -86,7 +99,7 @@ def package_folder(origin: dict[str, Any]) -> Path | None:
 
 
 def _is_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in CONFIG_NAMES)
+    return any(os.path.isfile(folder / name) for name in CONFIG_NAMES)
 
 
 def _of_folder(folder: Path, facts: dict[str, Any] | None = None, checkpoint: str | None = None) -> Preset:
@@ -96,14 +109,14 @@ def _of_folder(folder: Path, facts: dict[str, Any] | None = None, checkpoint: st
 
 
 def _from_path(text: str) -> Preset | None:
-    path = Path(text).expanduser()
-    if path.is_dir() and _is_model(path):
+    path = user_path(text)
+    if os.path.isdir(path) and _is_model(path):
         return _of_folder(path)
     # The original takes the prefix of a checkpoint, such as folder/model.ckpt.
-    if Path(f"{path}.index").is_file():
+    if os.path.isfile(f"{path}.index"):
         return _of_folder(path.parent, checkpoint=path.name)
     looks_like_path = text.startswith((".", "/", "~")) or text.endswith("/")
-    if path.is_dir() and (looks_like_path or not catalogue.find(text)):
+    if os.path.isdir(path) and (looks_like_path or not catalogue.find(text)):
         content = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise ModelError(f"{path} is not a model folder", received=content, accepted=f"a folder with {CONFIG_NAMES[0]}")
     if looks_like_path:
@@ -132,7 +145,7 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
                 return _of_folder(folder, facts)
     contrib = contrib_models(root)
     if text in contrib:
-        return _from_path(str(root / Path(contrib[text]).expanduser()))
+        return _from_path(str(root / user_path(contrib[text])))
     folder = zoo_folders(root).get(text)
     return _of_folder(folder) if folder else None
 

@@ -27,7 +27,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 
         return load_file(str(path))
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}", fix="the file is incomplete or damaged; copy it again"
         ) from None
@@ -43,12 +43,16 @@ def read_safetensors_folder(folder: str | Path) -> dict[str, np.ndarray]:
     if (folder / WEIGHTS).is_file():
         return read_safetensors(folder / WEIGHTS)
     shards = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(shards, dict) or any(Path(name).name != name for name in shards.values()):
+    if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
         raise ModelError(f"{folder / INDEX} needs a weight_map of file names")
     tensors = {}
     for name in sorted(set(shards.values())):
         tensors.update(read_safetensors(folder / name))
     return tensors
+
+
+def _is_file_name(name: object) -> bool:
+    return isinstance(name, str) and Path(name).name == name and name != ".." and "\0" not in name
 
 
 def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:

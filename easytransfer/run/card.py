@@ -18,8 +18,10 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from easytransfer.run.folder import EVALUATION_FILE, REPORT_FILE, RUN_FILE, RunF
 from easytransfer.run.progress import format_seconds
 
 _MARK = "<!-- Written by EasyTransfer; a new training in this folder replaces it. -->"
+_CODE_OR_HTML = re.compile(r"((?<!`)`[^`]+`(?!`))|([&<>])")
 _MOST_CLASSES = 60
 _FEW_ROWS = 200
 _FEW_ROWS_PER_CLASS = 20
@@ -328,7 +331,7 @@ def _limitations(
     for sentence in [*found_limitations(config, evaluation, report), *report.get("limitations", [])]:
         yield f"- {sentence}"
     for key, (before, after) in record.get("changed_settings", {}).items():
-        yield f"- The run was continued with another `{key}` ({_code(after)} after {_code(before)})."
+        yield _plain(f"- The run was continued with another `{key}` ({_code(after)} after {_code(before)}).")
 
 
 def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
@@ -354,7 +357,7 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
         found.append("A check for masked gradients failed: a stronger attack may find less robust accuracy.")
     few = [row["label"] for row in report.get("per_class", []) if row["support"] < _FEW_ROWS_PER_CLASS]
     if few:
-        names = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
+        names = ", ".join(map(_plain, few[:10])) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
         found.append(f"Fewer than {_FEW_ROWS_PER_CLASS} evaluation rows for: {names}; their scores are uncertain.")
     for role, row in report.get("data", {}).items():
         if row.get("rejected"):
@@ -389,7 +392,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]
     yield "| " + " | ".join(header) + " |"
     yield "|" + " --- |" * len(header)
     for row in rows:
-        yield "| " + " | ".join(str(cell).replace("|", r"\|").replace("\n", " ") for cell in row) + " |"
+        yield "| " + " | ".join(_plain(cell).replace("|", r"\|").replace("\n", " ") for cell in row) + " |"
 
 
 def _fenced(language: str, text: str) -> Iterator[str]:
@@ -401,6 +404,11 @@ def _fenced(language: str, text: str) -> Iterator[str]:
 def _code(value: object) -> str:
     text = str(value)
     return f"`{text}`" if text and "`" not in text else text
+
+
+def _plain(value: object) -> str:
+    """Returns Markdown in which names from tables, such as labels, are text and no HTML; code is never HTML."""
+    return _CODE_OR_HTML.sub(lambda found: found[1] or escape(found[2], quote=False), str(value))
 
 
 def _number(value: object) -> str:

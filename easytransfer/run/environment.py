@@ -17,6 +17,7 @@ from typing import Any
 import easytransfer
 from easytransfer.errors import EasyTransferError
 from easytransfer.run.atomic import sha256
+from easytransfer.run.secrets import shown_arguments
 
 PACKAGES = (
     "tensorflow",
@@ -55,7 +56,7 @@ def environment_record(
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": list(devices),
         "seed": seed,
-        "command": sys.argv,
+        "command": shown_arguments(sys.argv),
         "inputs": [file_record(path) for path in tables],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }

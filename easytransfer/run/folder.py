@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ConfigError, ModelError, ResourceError
 from easytransfer.run import log
 from easytransfer.run.atomic import plain, write_json
@@ -170,7 +170,7 @@ class RunFolder:
         if not path.is_file() and default is not ...:
             return default
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            return parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"cannot read {path}: {error}") from error
 

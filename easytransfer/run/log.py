@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO
 
 from easytransfer.run.atomic import plain
+from easytransfer.run.secrets import without_secrets
 
 LOGGER = "easytransfer"
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 # Set by a live progress bar, so that a log line appears above the bar instead of inside it.
 _live_print: Callable[[str], None] | None = None
@@ -95,6 +97,11 @@ def write_line(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def printable(text: str) -> str:
+    """Returns a text whose control characters are spelled out: a cell of a table must not steer the terminal."""
+    return text.translate(_CONTROL)
+
+
 def json_line(event: str, fields: dict[str, Any]) -> str:
     """Returns one log line of the JSON form."""
     line = {"time": round(time.time(), 3), "event": event, **fields}
@@ -121,11 +128,11 @@ class _LineHandler(logging.Handler):
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record).rstrip()
+        text = printable(without_secrets(super().format(record).rstrip()))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"level": record.levelname.lower(), "text": super().format(record).rstrip()}
+        fields = {"level": record.levelname.lower(), "text": without_secrets(super().format(record).rstrip())}
         return json_line("message", {**fields, **getattr(record, "fields", {})})

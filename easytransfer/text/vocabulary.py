@@ -5,16 +5,18 @@ Needs no TensorFlow, so that configuration checks can read a tokenizer quickly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
+# The time for a word grows with the square of its length, so a model's files cannot allow any.
+MOST_WORD_CHARS = 1000
 # Each rule with its name in tokenizer_config.json (also config.json) and in the normalizer of tokenizer.json.
 _RULE_NAMES = {
     "lower_case": ("do_lower_case", "lowercase"),
@@ -97,7 +99,7 @@ def read_vocab_file(path: str | Path) -> list[str]:
     """Reads one token per line; only a line feed ends a line, because some tokens are other separators."""
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ModelError(f"{path} is not UTF-8 text ({error})", fix="fetch the model again") from error
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
@@ -137,8 +139,8 @@ def tokenizer_config(rules: Rules) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
+        content = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not valid JSON ({error})", fix="fetch the model again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a JSON object", fix="fetch the model again")
@@ -148,6 +150,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_tokenizer_json(path: Path) -> dict[str, Any]:
     """Returns {"tokens": [...], "rules": {...}} of a `tokenizers` file that describes a BERT tokenizer."""
     content = _read_json(path)
+    try:
+        return _bert_tokenizer(path, content)
+    except (AttributeError, TypeError, LookupError, ValueError) as error:
+        raise ModelError(f"{path} is not a BERT tokenizer", received=repr(error), fix="fetch the model again") from None
+
+
+def _bert_tokenizer(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     model, normalizer, splitter = (content.get(key) or {} for key in ("model", "normalizer", "pre_tokenizer"))
     kinds = (model.get("type"), normalizer.get("type"), splitter.get("type"))
     expected = ("WordPiece", "BertNormalizer", "BertPreTokenizer")
@@ -183,15 +192,16 @@ def _rules(
             said["tokenizer.json"] = tokenizer["rules"][tokenizer_name]
         if field == "lower_case" and lower_case is not None:
             said = {"argument": lower_case}
+        wanted = int if field == "max_word_chars" else bool
+        for file, value in said.items():
+            if type(value) is not wanted or (wanted is int and not 0 < value <= MOST_WORD_CHARS):
+                accepted = f"1 to {MOST_WORD_CHARS}" if wanted is int else wanted.__name__
+                raise ModelError(f"bad {config_name} in {folder / file}", received=value, accepted=accepted)
+            chosen[field] = value
         if len(set(said.values())) > 1:
             raise ModelError(
                 f"the files in {folder} disagree about {config_name}",
                 received=said,
                 fix="pass lower_case=True or False" if field == "lower_case" else "correct the wrong file",
             )
-        wanted = int if field == "max_word_chars" else bool
-        for file, value in said.items():
-            if type(value) is not wanted:
-                raise ModelError(f"bad {config_name} in {folder / file}", received=value, accepted=wanted.__name__)
-            chosen[field] = value
     return Rules(**chosen)

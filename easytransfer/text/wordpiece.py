@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+from easytransfer.data.cells import is_utf8
 from easytransfer.data.encoded import Ragged
-from easytransfer.errors import ConfigError, ModelError
+from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.text.chunks import ChunkBank
 from easytransfer.text.vocabulary import (
     SPECIAL_TOKENS,
@@ -29,7 +30,7 @@ from easytransfer.text.vocabulary import (
 # Said explicitly, so that `tokenizers` neither guesses nor warns when a process forks after using its threads.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: E402
+from tokenizers import Encoding, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: E402
 
 # Rows tokenized at a time: bounds the Python strings alive at once.
 ROWS_AT_A_TIME = 8192
@@ -117,6 +118,7 @@ class WordPiece:
 
         Raises:
             ConfigError: `max_length` leaves no room for text.
+            DataError: A text holds half of a surrogate pair, or is none.
             ValueError: `pairs` differs in length from `texts`.
         """
         room = text_room(max_length, pairs is not None)
@@ -148,7 +150,7 @@ class WordPiece:
         ids: list[list[int]] = []
         spans: list[np.ndarray] = []
         for at in range(0, len(texts), ROWS_AT_A_TIME):
-            for encoding in self._tokenizer.encode_batch(texts[at : at + ROWS_AT_A_TIME], add_special_tokens=False):
+            for encoding in self._encodings(self._tokenizer.encode_batch, list(texts[at : at + ROWS_AT_A_TIME])):
                 ids.append(encoding.ids)
                 spans.append(np.array(encoding.offsets, np.int32).reshape(-1, 2))
         rows = Ragged.from_lists(ids)
@@ -156,11 +158,11 @@ class WordPiece:
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the pieces of a text, without special tokens."""
-        return self._tokenizer.encode(text, add_special_tokens=False).tokens
+        return self._encodings(self._tokenizer.encode_batch, [text])[0].tokens
 
     def offsets(self, text: str) -> list[tuple[str, int, int]]:
         """Returns every piece of a text with its start and end in characters of that text."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._encodings(self._tokenizer.encode_batch, [text])[0]
         return [(token, start, end) for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -191,8 +193,19 @@ class WordPiece:
         _write(folder / "tokenizer_config.json", json.dumps(tokenizer_config(self.rules), indent=2) + "\n")
 
     def _encode_chunks(self, chunks: list[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(chunks, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        return [encoding.ids for encoding in self._encodings(self._tokenizer.encode_batch_fast, chunks)]
+
+    @staticmethod
+    def _encodings(encode: Callable[..., list[Encoding]], texts: list[str]) -> list[Encoding]:
+        try:
+            return encode(texts, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            # Readers of tables refuse such rows; this is for texts made in Python.
+            wrong = next((text for text in texts if not isinstance(text, str) or not is_utf8(text)), None)
+            if wrong is None:
+                raise
+            fix = "half of a surrogate pair is no character"
+            raise DataError("not a text", received=ascii(wrong)[:80], accepted="strings", fix=fix) from error
 
     def _assemble(
         self, first: Ragged, kept_first: np.ndarray, second: Ragged | None, kept_second: np.ndarray | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.data.encoded import Ragged
 from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_json
@@ -121,7 +121,7 @@ class WordVocabulary:
         """
         path = Path(folder) / VOCAB_FILE
         try:
-            ids = json.loads(path.read_text(encoding="utf-8"))
+            ids = parse_json(path.read_text(encoding="utf-8"))
             words = sorted(ids, key=ids.__getitem__)
             if [ids[word] for word in words] != list(range(len(words))):
                 raise ValueError(f"ids are not 0 to {len(words) - 1}")
@@ -130,7 +130,7 @@ class WordVocabulary:
             raise ModelError(
                 f"no word vocabulary {VOCAB_FILE} in {folder}", fix="give the folder of a run of the same application"
             ) from None
-        except (ValueError, TypeError, AttributeError, IndexError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise ModelError(f"{path} is not a word vocabulary ({error})", fix="restore it or train again") from error
 
     def save(self, folder: Path) -> None:

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError, ResourceError
+from easytransfer.presets.safetensors_file import read_safetensors
 from easytransfer.run.atomic import plain, sha256, sync, write_json
 from easytransfer.train.weights import assign_arrays
 
@@ -144,7 +146,7 @@ def prune(run_dir: Path, keep: int, best: int | None) -> None:
 def fault(path: Path, files: Iterable[str] = (WEIGHTS, TRAINING)) -> str | None:
     """Returns what is wrong with `files` or the state of the checkpoint folder `path`, None when nothing is."""
     try:
-        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        state = parse_json((path / STATE).read_text(encoding="utf-8"))
         content = {key: value for key, value in state.items() if key != "checksum"}
         if state.get("checksum") != _checksum(content):
             return f"{STATE} was changed"
@@ -168,10 +170,13 @@ def load(path: Path, *, weights_only: bool = False) -> Checkpoint:
     if problem:
         others = ", ".join(folder_name(step) for step in steps(path.parent)) or "none"
         raise ModelError(f"the checkpoint {path} is broken: {problem}", fix=f"checkpoints in that folder: {others}")
-    state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    weights = load_file(path / WEIGHTS)
-    training = {} if weights_only else load_file(path / TRAINING)
-    return Checkpoint(path, {name: weights[name] for name in state["order"]}, training, state)
+    state = parse_json((path / STATE).read_text(encoding="utf-8"))
+    weights = read_safetensors(path / WEIGHTS)
+    training = {} if weights_only else read_safetensors(path / TRAINING)
+    try:
+        return Checkpoint(path, {name: weights[name] for name in state["order"]}, training, state)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"the checkpoint {path} is broken: {STATE} does not belong to {WEIGHTS}: {error}") from None
 
 
 def newest(run_dir: Path, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -204,8 +209,9 @@ def resolve(path: str | Path) -> Path:
     pointer = _pointer(run_dir)
     names = {"best": ["best"], "last": ["last"]}.get(wanted, ["best", "last"] if run_dir == path else [])
     for name in names:
+        # Only a checkpoint of this run: the file could name any folder of the machine.
         target = run_dir / str(pointer.get(name))
-        if (target / STATE).is_file():
+        if _FOLDER.fullmatch(str(pointer.get(name))) and (target / STATE).is_file():
             return target
     if found and "last" in names:
         return run_dir / folder_name(found[-1])
@@ -233,7 +239,7 @@ def load_weights(model: keras.Model, path: str | Path) -> Path:
 def _pointer(run_dir: Path) -> dict[str, str | None]:
     """Content of the pointer file; a missing or broken one is no reason to refuse complete checkpoints."""
     try:
-        content = json.loads((run_dir / POINTER).read_text(encoding="utf-8"))
+        content = parse_json((run_dir / POINTER).read_text(encoding="utf-8"))
         return {name: content.get(name) for name in ("last", "best")}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.presets.folder import read_json
 
 Form = Literal["hf", "google", "ez"]
 
@@ -104,13 +104,7 @@ class BertConfig(BaseModel):
     def from_file(cls, path: str | Path) -> BertConfig:
         """Reads one JSON file; the name `bert_config.json` marks Google's form."""
         path = Path(path)
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ModelError(f"{path} is not readable JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise ModelError(f"{path} must hold a JSON object", received=type(data).__name__)
-        return cls.from_dict(data, form="google" if path.name == _GOOGLE_FILE else None, source=str(path))
+        return cls.from_dict(read_json(path), form="google" if path.name == _GOOGLE_FILE else None, source=str(path))
 
     def replace(self, **overrides: Any) -> BertConfig:
         """Returns a copy with some fields changed.
@@ -164,7 +158,7 @@ def _read_activation(data: dict[str, Any], form: Form | None, source: str) -> st
         return "gelu" if "transformers_version" in data else "gelu_tanh"
     if form == "google" and name == "gelu":
         return "gelu" if data.get(_GOOGLE_EXACT) == "erf" else "gelu_tanh"
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ModelError(f"hidden_act in {source} is not supported", received=name, accepted=sorted(_ACTIVATIONS))
     return _ACTIVATIONS[name]
 

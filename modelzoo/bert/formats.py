@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easytransfer.errors import ModelError
-from easytransfer.presets.folder import new_folder, write_json, write_manifest
+from easytransfer.presets.folder import new_folder, own_file, write_json, write_manifest
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
 from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
@@ -44,6 +44,7 @@ _ARCHITECTURES = {
     ("nsp",): "BertForNextSentencePrediction",
     ("mlm", "nsp"): "BertForPreTraining",
 }
+_PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -77,9 +78,9 @@ def detect_form(folder: str | Path, checkpoint: str | None = None) -> Form:
         return "hf"
     if any(folder.glob("*.index")):
         return "google" if (folder / "bert_config.json").is_file() else "ez"
-    if any(folder.glob("pytorch_model*.bin")):
+    if pickles := sorted(path.name for path in folder.glob("*") if _PICKLE.fullmatch(path.name)):
         raise ModelError(
-            f"{folder} holds only pytorch_model.bin, a pickle, which can run code when it is read",
+            f"{folder} holds only {', '.join(pickles)}, a pickle, which can run code when it is read",
             fix="save the model as model.safetensors first, for example with "
             "`save_pretrained(folder, safe_serialization=True)` of transformers",
         )
@@ -246,7 +247,7 @@ def write_folder(
             if form == "hf":
                 for name in _TOKENIZER_FILES:
                     if Path(source, name).is_file():
-                        shutil.copyfile(Path(source, name), folder / name)
+                        shutil.copyfile(own_file(source, name), folder / name)
             _write_tokenizer(folder, form, config, *read_vocabulary(source))
         if facts is not None:
             write_manifest(folder, {**_size_facts(config, values), **facts})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -193,8 +194,9 @@ class CnnConfig(BaseModel):
         """
         path = Path(folder, "config.json")
         data = {key: value for key, value in read_json(path).items() if key != "classes"}
-        if data.get("handle") and not Path(data["handle"]).is_absolute() and Path(folder, data["handle"]).is_dir():
-            data["handle"] = str(Path(folder, data["handle"]).resolve())
+        handle = data.get("handle")
+        if handle and isinstance(handle, str) and os.path.isdir(Path(folder, handle)):
+            data["handle"] = str(Path(folder, handle).resolve())
         return cls.from_dict(data, source=str(path))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -13,6 +13,8 @@ from easytransfer.errors import ModelError, closest
 from modelzoo.cnn import division, mobile_recipes, recipes
 from modelzoo.cnn.config import CnnConfig
 
+# The deepest published network has 1001 layers; a configuration of millions would take all memory.
+MOST_DIGITS = 4
 # Pattern, function of its numbers, well-known members. Numbers reach the function as integers, in order.
 _PATTERNS: list[tuple[str, Callable[..., CnnConfig], list[str]]] = [
     (
@@ -84,14 +86,14 @@ def named(name: str) -> CnnConfig:
         ModelError: The name is unknown, or its numbers make no network.
     """
     text = name.strip()
-    if text.startswith(("http://", "https://")) or Path(text, "saved_model.pb").is_file():
+    if text.startswith(("http://", "https://")) or os.path.isfile(Path(text, "saved_model.pb")):
         return CnnConfig(family="saved_model", stem="imagenet", image_size=224, handle=text)
     key = text.lower().replace("-", "_")
-    if match := re.fullmatch(r"split(\d+)_(\w+)", key):
+    if match := re.fullmatch(r"split(\d{1,4})_(\w+)", key):
         return division.divided(match[2], int(match[1]))
     for pattern, make, _ in _PATTERNS:
         if match := re.fullmatch(pattern, key):
-            return _checked(text, make, [int(number) for number in match.groups()])
+            return _checked(text, make, match.groups())
     if division.has_rule(key):
         # Known from its division only: the whole network.
         return division.divided(key, 1)
@@ -106,10 +108,12 @@ def names() -> list[str]:
     return known + [f"split{factor}_{name}" for name, factors in division.known().items() for factor in factors]
 
 
-def _checked(name: str, make: Callable[..., CnnConfig], numbers: list[Any]) -> CnnConfig:
+def _checked(name: str, make: Callable[..., CnnConfig], numbers: Sequence[str]) -> CnnConfig:
     """Makes a configuration, with the name in front of whatever is wrong with its numbers."""
     try:
-        return make(*numbers)
+        if any(len(number) > MOST_DIGITS for number in numbers):
+            raise ValueError(f"its numbers have at most {MOST_DIGITS} digits")
+        return make(*map(int, numbers))
     except ValidationError as error:
         raise ModelError(f"there is no {name}: {error.errors()[0]['msg']}") from None
     except ValueError as error:

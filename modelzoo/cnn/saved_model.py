@@ -9,6 +9,10 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ModelError
+from easytransfer.export.selfcheck.failure import CheckFailed
+from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
+from easytransfer.presets.download import check_address
+from easytransfer.presets.folder import own_file
 from modelzoo.cnn.config import CnnConfig
 
 FOLDER = "saved_model"
@@ -18,21 +22,30 @@ def resolve_handle(handle: str) -> str:
     """Returns the folder of a SavedModel, downloading it when `handle` is an address.
 
     Raises:
-        ModelError: The address cannot be reached, or the folder holds no SavedModel.
+        ModelError: The address cannot be reached, or the folder holds no SavedModel, one whose operators read or write
+            files or run Python, or links to other folders.
     """
     import tensorflow_hub as hub
 
+    folder = handle
     if handle.startswith(("http://", "https://")):
+        check_address(handle)
         try:
-            return hub.resolve(handle)
+            folder = hub.resolve(handle)
         except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
             raise ModelError(
                 f"the SavedModel {handle} cannot be downloaded: {error}",
                 fix="check the address and the network, or download it elsewhere and give its folder",
             ) from None
-    if not Path(handle, "saved_model.pb").is_file():
+    if not Path(folder, "saved_model.pb").is_file():
         raise ModelError(f"{handle} is not a SavedModel", accepted="a folder with saved_model.pb, or a hub address")
-    return handle
+    for path in Path(folder).rglob("*"):
+        own_file(folder, str(path.relative_to(folder)))
+    try:
+        load_needed_operators(read_saved_model(Path(folder)))
+    except CheckFailed as failure:
+        raise ModelError(f"the SavedModel {handle} is not used: {failure}") from None
+    return folder
 
 
 def features(images: Any, config: CnnConfig) -> Any:

@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Returns `assets.extra/export.json`."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckFailed(f"{MANIFEST} cannot be read: {error}") from error
     if not isinstance(manifest, dict):
         raise CheckFailed(f"{MANIFEST} is not a JSON object")

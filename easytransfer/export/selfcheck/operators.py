@@ -18,9 +18,12 @@ from tensorflow.python.client import pywrap_tf_session
 from .failure import CheckFailed
 from .layout import ABSOLUTE_PATH
 
-# Python functions, other processes and other machines. Serving has none of them.
+# Python functions, other processes and other machines, and files: whoever runs a SavedModel runs its operators, with
+# the rights of the process. Serving has none of them; assets are read by lookup tables, weights by the saver.
 FORBIDDEN = re.compile(
     r"(Eager)?PyFunc(Stateless)?|.*(Horovod|Collective|Nccl|AllReduce|TPU|PyCall).*|_?(Host)?(Send|Recv)"
+    r"|(Read|Write|Delete)File|MatchingFiles|ImmutableConst|.*Reader(V\d)?|.*Dataset(V\d)?|DataService.*|.*Rpc.*"
+    r"|Print(V2)?|Write.*Summary|.*Summary(File|Db)Writer"
 )
 # Newer than the tf.Text that released servers link.
 NOT_IN_SERVER = ("TFText>Utf8Binarize",)
@@ -75,9 +78,12 @@ def load_needed_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
         The operators of the graph that belong to tf.Text.
 
     Raises:
-        CheckFailed: An operator belongs to neither.
+        CheckFailed: An operator belongs to neither, or reaches beyond the model.
     """
-    used, text = graph_operators(proto), _text_operators()
+    used = graph_operators(proto)
+    if forbidden := sorted(filter(FORBIDDEN.fullmatch, used)):
+        raise CheckFailed(f"operators that a server does not run: {', '.join(forbidden)}")
+    text = _text_operators()
     unknown = sorted(used - registered_operators())
     if unknown:
         installed = "" if text else "; tensorflow_text is not installed"
@@ -91,10 +97,9 @@ def check_operators(proto: saved_model_pb2.SavedModel, folder: Path) -> str:
     Raises:
         CheckFailed: Forbidden operators, device names, absolute paths or assets outside the export.
     """
-    forbidden = sorted(op for op in graph_operators(proto) if FORBIDDEN.fullmatch(op) or op in NOT_IN_SERVER)
-    if forbidden:
-        raise CheckFailed(f"operators that a server does not run: {', '.join(forbidden)}")
     extra = load_needed_operators(proto)
+    if newer := sorted(graph_operators(proto).intersection(NOT_IN_SERVER)):
+        raise CheckFailed(f"operators that a server does not run: {', '.join(newer)}")
     devices = sorted({node.device for node in _nodes(proto)} - set(SAVER_DEVICES))
     if devices:
         raise CheckFailed(f"device names in the graph: {', '.join(devices)}")
