@@ -26,7 +26,7 @@ from easytransfer.serving.json_tensors import (
     is_row_format,
     parse_object,
     signature_name,
-)  # fmt: skip
+)
 from easytransfer.serving.messages import metadata_message, status_message
 from easytransfer.serving.repository import Target
 from easytransfer.serving.service import Record, Service

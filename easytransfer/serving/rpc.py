@@ -15,7 +15,7 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
     regression_pb2,
-)  # fmt: skip
+)
 
 from easytransfer.export.selfcheck.behaviour import Arrays
 from easytransfer.serving.access import Gate
