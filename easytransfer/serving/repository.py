@@ -71,7 +71,12 @@ class Repository:
     @property
     def names(self) -> list[str]:
         """Names of all models, served or not."""
-        return sorted(self._models)
+        with self._lock:
+            return sorted(self._models)
+
+    def __contains__(self, name: object) -> bool:
+        """Says whether there is a model of this name."""
+        return name in self._models
 
     @property
     def ready(self) -> bool:

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from easytransfer.serving import metrics, page
 from easytransfer.serving.access import Gate
 from easytransfer.serving.examples import examples_of_json
-from easytransfer.serving.failures import ServingFailure
+from easytransfer.serving.failures import HTTP_STATUS, ServingFailure
 from easytransfer.serving.json_tensors import (
     decode_inputs,
     encode_outputs,
@@ -178,6 +178,8 @@ def _failed(failure: ServingFailure) -> Response:
     answer = _json({"error": str(failure)}, failure.http_status)
     if failure.code == "UNAUTHENTICATED":
         answer.headers["WWW-Authenticate"] = "Bearer"
+    if failure.http_status == HTTP_STATUS["RESOURCE_EXHAUSTED"]:
+        answer.headers["Retry-After"] = "1"
     return answer
 
 

@@ -188,24 +188,37 @@ class ModelService(_Calls, model_service_pb2_grpc.ModelServiceServicer):
         return await self._plain_answer(context, call)
 
 
-def add_services(server: grpc.aio.Server, service: Service, gate: Gate, most_bytes: int) -> Callable[[bool], Any]:
+def add_services(
+    server: grpc.aio.Server, service: Service, gate: Gate, most_bytes: int, ready: Callable[[], bool]
+) -> None:
     """Adds both services, and the standard health service if its package is installed.
 
-    Returns:
-        Function that tells the health service whether requests should be sent here.
+    Args:
+        server: Not started yet.
+        service: Answers.
+        gate: Who may ask.
+        most_bytes: Largest array in a request.
+        ready: Whether requests should be sent here.
     """
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(service, gate, most_bytes), server
     )
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(service, gate, most_bytes), server)
     if importlib.util.find_spec("grpc_health") is None:
-        return lambda ready: None
-    from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+        return
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    servicer = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    states = health_pb2.HealthCheckResponse
-    return lambda ready: servicer.set("", states.SERVING if ready else states.NOT_SERVING)
+    class Health(health_pb2_grpc.HealthServicer):
+        """Of the whole server, which is the empty name."""
+
+        async def Check(self, request: Any, context: _Context) -> Any:
+            """Answers with the state now."""
+            if request.service:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "only the empty service name is known")
+            states = health_pb2.HealthCheckResponse
+            return states(status=states.SERVING if ready() else states.NOT_SERVING)
+
+    health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
 
 
 def _target(spec: Any) -> Target:

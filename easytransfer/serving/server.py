@@ -58,6 +58,7 @@ class Server:
 
     def __init__(self, config: ServingConfig) -> None:
         self._config = config
+        gate, most_bytes = Gate(config.token_file), int(config.max_request_mb * 2**20)
         directory = ModelDirectory(str(config.model_dir))
         self.repository = Repository(directory)
         self._batcher = Batcher(_parameters(config, directory.base), self._observe)
@@ -66,13 +67,12 @@ class Server:
             self.repository, self._batcher, self._metrics,
             request_seconds=config.request_seconds, access_log=config.access_log,
         )  # fmt: skip
-        gate, self._most_bytes = Gate(config.token_file), int(config.max_request_mb * 2**20)
-        rest = RestProtocol(self.service, gate, self._metrics.text, self._most_bytes, lambda: self.ready)
+        rest = RestProtocol(self.service, gate, self._metrics.text, most_bytes, lambda: self.ready)
         self._http = _HttpServer(self._http_config(rest))
-        options = [("grpc.max_receive_message_length", self._most_bytes), ("grpc.max_send_message_length", -1)]
+        options = [("grpc.max_receive_message_length", most_bytes), ("grpc.max_send_message_length", -1)]
         # Without the last one a second server would silently share the port.
         self._rpc = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 0)])
-        self._tell_health = add_services(self._rpc, self.service, gate, self._most_bytes)
+        add_services(self._rpc, self.service, gate, most_bytes, lambda: self.ready)
         self._draining = False
         self._stopped = threading.Event()
         self.addresses: dict[str, str] = {}
@@ -115,7 +115,6 @@ class Server:
     async def stop(self) -> None:
         """Answers what is running, refuses what is new, and ends."""
         self._draining = True
-        self._tell_health(False)
         self._stopped.set()
         await asyncio.sleep(self._config.drain_delay_seconds)
         self._http.should_exit = True
@@ -135,7 +134,6 @@ class Server:
             self.repository.poll()
         except Exception as error:  # a folder that changes while it is read; the next look is soon
             warn(f"looking for versions failed: {type(error).__name__}: {error}")
-        self._tell_health(self.ready)
 
     def _observe(self, servable: Any, rows: int, size: int, seconds: float) -> None:
         self._metrics.batch(servable.name, rows, size, seconds)
@@ -217,7 +215,7 @@ async def _serve(config: ServingConfig, announce: Callable[[dict[str, Any]], Non
 
 
 def _available(repository: Repository, name: str) -> list[int]:
-    states = repository.status(Target(name)) if name in repository.names else {}
+    states = repository.status(Target(name)) if name in repository else {}
     return sorted(version for version, status in states.items() if status.state == "AVAILABLE")
 
 

@@ -162,8 +162,9 @@ class Service:
 
     def _note(self, record: Record, seconds: float) -> None:
         self.answered += 1
-        name = record.target.name if record.target else None
-        model = name if name in self.repository.names else UNKNOWN_MODEL
+        model = UNKNOWN_MODEL
+        if record.target is not None and record.target.name in self.repository:
+            model = record.target.name
         self._metrics.request(model, record.api, record.entry, record.status, seconds)
         if not self._access_log:
             return
