@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -122,9 +123,14 @@ class RunningServer:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
-        self.loop.call_soon_threadsafe(self._end.set)
+        self.stop()
         self._thread.join(SECONDS)
         assert not self._thread.is_alive(), "the server did not stop"
+
+    def stop(self) -> None:
+        """Begins to stop, as on SIGTERM."""
+        with contextlib.suppress(RuntimeError):  # it has stopped already
+            self.loop.call_soon_threadsafe(self._end.set)
 
     async def _run(self) -> None:
         self._end, self.loop = asyncio.Event(), asyncio.get_running_loop()

@@ -186,7 +186,7 @@ def test_requests_that_run_are_answered_when_the_server_stops(tmp_path, half_plu
         for thread in threads:
             thread.start()
         time.sleep(0.4)
-        server.loop.call_soon_threadsafe(server._end.set)
+        server.stop()
         for thread in threads:
             thread.join(SECONDS)
         assert sorted(map(str, found)) == ["[8.0]", "{'predictions': [8.0]}"]
