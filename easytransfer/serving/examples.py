@@ -80,7 +80,7 @@ def _feature(cells: list[Any], name: str) -> tf.train.Feature:
     if kinds <= {int, bool}:
         if not all(cell in _INT64 for cell in cells):
             raise _bad(f"Feature: {name} has a number that is not int64")
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=cells))
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(cell) for cell in cells]))
     raise _bad(f"Unexpected element type in feature: {name}; all values must be strings, decimals, or whole numbers")
 
 

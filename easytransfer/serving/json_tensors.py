@@ -155,13 +155,24 @@ def _array(name: str, value: Any, facts: TensorFacts) -> np.ndarray:
     if set(map(type, cells)) - accepted:
         wrong = next(cell for cell in cells if type(cell) not in accepted)
         raise _bad(f"input {name}: JSON Value of type {_type(wrong)} is not of expected type: {facts.dtype}")
-    array = np.array(cells)
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = array.astype(facts.numpy_type) if array.dtype.kind != "O" else None
-    whole = accepted == {int} and cells
-    if found is None or (whole and not np.array_equal(found, array)) or np.isinf(found).sum() != np.isinf(array).sum():
+    found = _numbers(cells, facts.numpy_type, whole=accepted == {int})
+    if found is None:
         raise _bad(f"input {name}: a value cannot be converted to {facts.dtype} without loss of precision.")
     return found.reshape(shape)
+
+
+def _numbers(cells: list[Any], target: np.dtype, whole: bool) -> np.ndarray | None:
+    """Returns the array of a type, None if a value is out of its range."""
+    if whole:
+        info = np.iinfo(target)
+        return np.array(cells, target) if not cells or info.min <= min(cells) <= max(cells) <= info.max else None
+    try:
+        exact = np.array(cells, np.float64)
+    except OverflowError:
+        return None
+    with np.errstate(over="ignore"):
+        found = exact.astype(target)
+    return found if np.array_equal(np.isinf(found), np.isinf(exact)) else None
 
 
 def _gather(value: Any, cells: list[Any], level: int, name: str) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ def signature(dtype: str, shape=None) -> LoadedSignature:
 
 
 @given(st.data(), st.sampled_from(DTYPES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_numbers_survive_the_way_out_and_back(data, dtype):
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
     value = data.draw(arrays.arrays(np.dtype(dtype), shape))
@@ -48,7 +48,7 @@ _JSON = st.recursive(
 
 
 @given(_JSON, st.sampled_from(["instances", "inputs", "examples"]), st.sampled_from([*DTYPES, "string"]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_json_becomes_an_array_or_a_refusal(value, key, dtype):
     body = parse_object(json.dumps({key: value}).encode())
     try:
