@@ -165,10 +165,14 @@ def overload(base: Path, bodies: list[dict], options: argparse.Namespace) -> Non
     with server(ours(base, SHORT_QUEUE), options.cores) as (url, process):
         expected = alone(url, bodies)
         capacity = Asker(url, bodies).closed(32, min(10.0, options.seconds)).per_second
-        asker = Asker(url, bodies, lambda number, reply: close(reply["predictions"], expected[number]))
-        asker.open(OVERLOAD * capacity, options.seconds / 6)
+
+        def right(number: int, reply: dict) -> bool:
+            return close(reply["predictions"], expected[number])
+
+        # Memory is compared after connections and buffers have been made.
+        Asker(url, bodies, right).open(OVERLOAD * capacity, options.seconds / 6)
         before = resident_mb(process)
-        result = asker.open(OVERLOAD * capacity, options.seconds)
+        result = Asker(url, bodies, right).open(OVERLOAD * capacity, options.seconds)
         after = resident_mb(process)
     print(f"overload: {OVERLOAD} x {capacity:.0f}/s for {options.seconds:g} s: {result.per_second:.1f} answers/s")
     print(f"  p50 {result.quantile(0.5):.0f} ms, p99 {result.quantile(0.99):.0f} ms, codes {dict(result.codes)}")

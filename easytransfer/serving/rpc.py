@@ -218,6 +218,10 @@ def add_services(
             states = health_pb2.HealthCheckResponse
             return states(status=states.SERVING if ready() else states.NOT_SERVING)
 
+        async def Watch(self, request: Any, context: _Context) -> Any:
+            """Refuses."""
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask with Check")
+
     health_pb2_grpc.add_HealthServicer_to_server(Health(), server)
 
 
