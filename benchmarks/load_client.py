@@ -47,6 +47,10 @@ class Asker:
         url: Address of the call.
         bodies: Bodies, taken in turn.
         check: Called with the number of the body and the answer; says whether it is right.
+
+    Attributes:
+        result: What came back so far.
+        stopped: Set by other threads to end a closed loop before its time.
     """
 
     def __init__(self, url: str, bodies: Sequence[dict], check: Callable[[int, dict], bool] = lambda *_: True) -> None:
@@ -59,6 +63,7 @@ class Asker:
             self._requests.append(head.encode() + data)
         self._next = 0
         self.result = Result()
+        self.stopped = False
 
     def closed(self, clients: int, seconds: float) -> Result:
         """Runs `clients` clients, each of which asks again as soon as it has its answer."""
@@ -73,7 +78,7 @@ class Asker:
 
         async def client() -> None:
             connection = None
-            while (due := time.monotonic()) < begin + seconds:
+            while (due := time.monotonic()) < begin + seconds and not self.stopped:
                 connection = await self._ask(connection, due)
             _close(connection)
 

@@ -35,6 +35,8 @@ from sides import MAX_LENGTH, print_table, versions
 OURS = [sys.executable, "-c", "from appzoo.cli.main import main; raise SystemExit(main())", "serve"]
 NAME = "text_classify_bert"
 OVERLOAD, QUEUED_BATCHES = 10, 4
+# Seconds after which a version that does not answer is given up.
+SWAP_LIMIT = 120
 ALONE = "max_batch_size { value: 1 } max_enqueued_batches { value: 6400 } num_batch_threads { value: 2 }"
 SHORT_QUEUE = f"max_batch_size {{ value: 64 }} max_enqueued_batches {{ value: {QUEUED_BATCHES} }}"
 # Makes a version of another one: the same program with other weights; prints what it answers to the texts.
@@ -199,12 +201,14 @@ def swap(base: Path, bodies: list[dict], options: argparse.Namespace) -> None:
     (base.parent / "versions" / "2").rename(folder / "2")
     with server(ours(base), options.cores) as (url, process):
         asker = Asker(url, [{"instances": texts}], of_one_version)
-        seconds = options.swap_seconds * (options.swaps + 1)
-        load = Thread(target=asker.closed, args=(8, seconds))
+        load = Thread(target=asker.closed, args=(8, SWAP_LIMIT * (options.swaps + 1)))
         load.start()
         for number in range(1, options.swaps + 1):
-            time.sleep(options.swap_seconds)
             (base.parent / "versions" / str(number + 2)).rename(folder / str(number + 2))
+            end = time.monotonic() + SWAP_LIMIT
+            while number not in answered and time.monotonic() < end:
+                time.sleep(0.1)
+        asker.stopped = True
         load.join()
         memory = resident_mb(process)
     result = asker.result
@@ -242,7 +246,6 @@ def main() -> None:
     parser.add_argument("--bound-ms", type=float, default=250.0, help="bound of p99 for the ratio of rates")
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--swaps", type=int, default=20)
-    parser.add_argument("--swap-seconds", type=float, default=6.0)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
