@@ -13,7 +13,7 @@ from appzoo.cli.text import features_help
 from appzoo.feature_config import FeatureConfig, parse_layers
 from easytransfer.config.fields import settings_of
 from easytransfer.config.files import dump
-from easytransfer.config.flags import split_flags
+from easytransfer.config.flags import Given, split_flags
 from easytransfer.config.stored import has_run_config
 from easytransfer.errors import ConfigError
 from easytransfer.presets import resolve
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     if "help" in options or not given:
         log.print_result(features_help(FeatureConfig, MODE))
         return 0 if given else ConfigError.exit_code
-    config = read_settings(FeatureConfig, given, OWN_FLAGS, MODE)
+    config = read(given)
     if "configDump" in options:
         return dump_config(dump(config), options["configDump"].value or "")
     log.setup_logging(config.runtime.log_format)
@@ -55,6 +55,11 @@ def run(arguments: list[str]) -> int:
 
         log.print_result(extract_features(config), stdout)
     return 0
+
+
+def read(given: list[Given]) -> FeatureConfig:
+    """Returns the configuration of a command line, see `read_settings`."""
+    return read_settings(FeatureConfig, given, OWN_FLAGS, MODE)
 
 
 def check(config: FeatureConfig) -> None:
