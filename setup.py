@@ -55,7 +55,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["easytransfer*", "modelzoo*", "appzoo*"]),
-    package_data={"modelzoo": ["*/*.json", "*/README.md"], "appzoo": ["*/README.md", "*/configs/*.yaml"]},
+    package_data={
+        "easytransfer": ["serving/page.html"],
+        "modelzoo": ["*/*.json", "*/README.md"],
+        "appzoo": ["*/README.md", "*/configs/*.yaml"],
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import textwrap
@@ -17,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md")), *sorted(ROOT.glob("appzoo/*/README.md"))]
+SERVING = ROOT / "docs" / "serving.md"
 _BLOCK = re.compile(r"^([ ]*)```(?:bash|sh|shell|console)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -57,7 +59,8 @@ def scratch(tmp_path: Path) -> Path:
 
 
 def test_every_block_has_a_known_tag():
-    tags = {given.strip() for readme in READMES for _, given, _ in _BLOCK.findall(readme.read_text(encoding="utf-8"))}
+    pages = [*READMES, SERVING]
+    tags = {given.strip() for readme in pages for _, given, _ in _BLOCK.findall(readme.read_text(encoding="utf-8"))}
     assert tags == {"", "fast", "install"}
 
 
@@ -77,6 +80,22 @@ def test_commands(readme: Path, scratch: Path):
         assert [line.split("\t")[-1] for line in predicted] == (scratch / "new.tsv").read_text().splitlines()
         assert (scratch / "exported" / "text_classify_bert" / "1" / "saved_model.pb").is_file()
         assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
+
+
+@pytest.mark.slow
+def test_serving_commands(scratch: Path):
+    ports = {}
+    for name in ("8501", "8500"):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            ports[name] = str(free.getsockname()[1])
+    train, ask = blocks(SERVING, "")
+    check(train, scratch)
+    flags = f"serve --restPort={ports['8501']} --grpcPort={ports['8500']} --modelDir="
+    ask = ask.replace("serve runs", f"{flags}runs")
+    for name, port in ports.items():
+        ask = ask.replace(f"127.0.0.1:{name}", f"127.0.0.1:{port}")
+    answers = check(ask, scratch)
+    assert '"predictions"' in answers and '"results"' in answers and '{"requests": ' in answers
 
 
 @pytest.mark.network
@@ -103,7 +122,7 @@ def test_ci_runs_the_documented_test_command():
 def test_links_lead_to_files():
     dead = [
         f"{readme.relative_to(ROOT)}: {target}"
-        for readme in [*READMES, ROOT / "benchmarks" / "README.md"]
+        for readme in [*READMES, SERVING, ROOT / "benchmarks" / "README.md"]
         for target in _LINK.findall(readme.read_text(encoding="utf-8"))
         if not (readme.parent / target).exists()
     ]

@@ -8,12 +8,12 @@ from pathlib import Path
 import easytransfer
 from appzoo.cli.checks import check_columns, check_outputs, value_at
 from appzoo.cli.main import dump_config, guarded
+from appzoo.cli.reader import read_settings
 from appzoo.cli.text import features_help
 from appzoo.feature_config import FeatureConfig, parse_layers
-from easytransfer.config.draft import Draft
 from easytransfer.config.fields import settings_of
-from easytransfer.config.files import dump, load_file, parse_override
-from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
+from easytransfer.config.files import dump
+from easytransfer.config.flags import Given, split_flags
 from easytransfer.config.stored import has_run_config
 from easytransfer.errors import ConfigError
 from easytransfer.presets import resolve
@@ -58,34 +58,8 @@ def run(arguments: list[str]) -> int:
 
 
 def read(given: list[Given]) -> FeatureConfig:
-    """Returns the configuration of a command line: defaults, `--config`, `--set`, flags, in this order.
-
-    Raises:
-        ConfigError: A flag is unknown, given twice, or has a wrong value.
-    """
-    draft, table = Draft(), FlagTable(FeatureConfig, OWN_FLAGS)
-    for flag in given:
-        if flag.name == "config":
-            draft.update(load_file(flag.text()), flag.text())
-    for flag in given:
-        if flag.name == "set":
-            path, value = parse_override(flag.text())
-            draft.put(path, value, f"--set {path}")
-    seen: set[str] = set()
-    for flag in given:
-        if flag.name in OWN_FLAGS:
-            continue
-        setting = table.find(flag.name)
-        if setting is None:
-            raise table.unknown(flag.name)
-        if setting.path in seen:
-            raise ConfigError(f"--{flag.name} is given twice")
-        seen.add(setting.path)
-        if setting.applies(MODE):
-            draft.put(setting.path, flag_value(flag, setting), f"--{flag.name}")
-        else:
-            log.warn(f"--{flag.name} has no meaning here and is ignored")
-    return draft.build(FeatureConfig)
+    """Returns the configuration of a command line, see `read_settings`."""
+    return read_settings(FeatureConfig, given, OWN_FLAGS, MODE)
 
 
 def check(config: FeatureConfig) -> None:

@@ -91,6 +91,10 @@ def run(arguments: list[str]) -> int:
         return validate.main(arguments[2:])
     if verb is None or verb in MODES:
         return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
+    if verb == "serve":
+        from appzoo.cli.serving import serve
+
+        return serve(rest)
     from appzoo.cli import parts, profiling, verbs
 
     functions = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}

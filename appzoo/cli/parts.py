@@ -27,7 +27,7 @@ PARTS = {
     "horovod": ("training on several workers", ("horovod",)),
     "plot": ("pictures in run folders", ("matplotlib",)),
     "parquet": ("Parquet tables", ("pyarrow",)),
-    "serving": ("warm-up records and gRPC clients", ("tensorflow-serving-api",)),
+    "serving": ("the server", ("tensorflow-serving-api", "starlette", "uvicorn", "prometheus-client")),
 }
 _LOAD = "import horovod.tensorflow as hvd; print(hvd.gloo_built() or hvd.mpi_built())"
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from appzoo import discovery
 from appzoo.cli.text import OWN_FLAGS, help_text
@@ -17,14 +17,16 @@ from easytransfer.config.files import load_file, parse_override, take_mode
 from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import from_original_json, is_original
-from easytransfer.config.schema import MODES
+from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.presets.preset import user_path
+from easytransfer.run import log
 
+Model = TypeVar("Model", bound=ConfigModel)
 STORED_MODES = ("evaluate", "predict", "export")
 # What a preprocess job without an application encodes as, given a tokenizer alone; same as the original.
 PREPROCESS_APPLICATION = "text_classify_bert"
@@ -61,6 +63,45 @@ def canonical_mode(name: str) -> str:
     if mode not in MODES:
         raise ConfigError("unknown mode", received=name, accepted=MODES, fix=did_you_mean(name, MODES))
     return mode
+
+
+def read_settings(
+    config_class: type[Model], given: Sequence[Given], own_flags: Sequence[str], mode: str | None = None
+) -> Model:
+    """Returns the configuration of a command that is not a job: defaults, `--config`, `--set`, flags, in this order.
+
+    Args:
+        config_class: Its configuration model.
+        given: The flags.
+        own_flags: Flags of the command itself.
+        mode: Mode whose settings have a meaning here; all have one when None.
+
+    Raises:
+        ConfigError: A flag is unknown, given twice, or has a wrong value.
+    """
+    draft, table = Draft(), FlagTable(config_class, own_flags)
+    for flag in given:
+        if flag.name == "config":
+            draft.update(load_file(flag.text()), flag.text())
+    for flag in given:
+        if flag.name == "set":
+            path, value = parse_override(flag.text())
+            draft.put(path, value, f"--set {path}")
+    seen: set[str] = set()
+    for flag in given:
+        if flag.name in own_flags:
+            continue
+        setting = table.find(flag.name)
+        if setting is None:
+            raise table.unknown(flag.name)
+        if setting.path in seen:
+            raise ConfigError(f"--{flag.name} is given twice")
+        seen.add(setting.path)
+        if mode is None or setting.applies(mode):
+            draft.put(setting.path, flag_value(flag, setting), f"--{flag.name}")
+        else:
+            log.warn(f"--{flag.name} has no meaning here and is ignored")
+    return draft.build(config_class)
 
 
 class JobReader:

@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "Metrics of a trained model on a labelled table.",
     "predict": "Write predictions for a table.",
     "export": "Write a SavedModel for serving; `export validate FOLDER` checks one in a fresh process.",
+    "serve": "Answer requests for exported models over REST and gRPC.",
     "preprocess": "Write a table of token ids.",
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
@@ -58,6 +59,10 @@ a name that ends in / is a folder of .npy files, others are TSV with commas in v
 A killed job goes on when it is started again. Worker w of n (--workerCount=n --task_index=w) writes
 <outputTable>.part-<w>-of-<n>; the same command with --merge joins them.
 Further flags: --config FILE, --set KEY=VALUE, --configDump [FILE], --debug, --version."""
+SERVING_MORE = """\
+MODEL_DIR is a folder of models, with or without models.config, one model, or one version of it; new versions are
+found while it runs. Addresses are printed on stdout as one line of JSON once the models can be asked.
+Further flags: --config FILE, --set KEY=VALUE, --debug."""
 # Settings of tables that mean nothing for vectors.
 NOT_OF_FEATURES = ("label_name", "label_enumerate_values", "enable_xla")
 
@@ -84,6 +89,13 @@ def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
         lines += ["", f"  {texts[title].rstrip('.')} ({title})"]
         lines += [line for item in group for line in _entry("  " + item.name, item, mode, width)]
     return "\n".join([*lines, "", MORE])
+
+
+def serving_help(config_class: type[ConfigModel]) -> str:
+    """Returns the help of `serve`."""
+    width = min(shutil.get_terminal_size((110, 24)).columns, 120)
+    lines = [f"easy_transfer_app serve MODEL_DIR: {VERBS['serve']}"]
+    return "\n".join([*lines, *_flag_lines(config_class, settings_of(config_class), "serve", width), "", SERVING_MORE])
 
 
 def features_help(config_class: type[ConfigModel], mode: str) -> str:

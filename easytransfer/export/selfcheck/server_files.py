@@ -17,13 +17,18 @@ FILES = {
 }
 
 
-def parse_file(path: Path) -> Any:
+def parse_file(path: Path, kind: str | None = None) -> Any:
     """Returns the message in a text protobuf; the official message where `tensorflow-serving-api` has one.
+
+    Args:
+        path: The file.
+        kind: Which of `FILES` it is, if its name does not say so.
 
     Raises:
         CheckFailed: The text does not parse.
     """
-    message = _official(path.name) or new_message(FILES[path.name])
+    kind = kind or path.name
+    message = _official(kind) or new_message(FILES[kind])
     try:
         return text_format.Parse(path.read_text(encoding="utf-8"), message)
     except (OSError, ValueError, text_format.ParseError) as error:

@@ -1,0 +1,222 @@
+"""Requests that wait are computed together: a bounded queue for each signature, and one pool of threads for all.
+
+TensorFlow Serving's parameters with two differences. Nobody waits for companions while the processor is idle. And of
+the requests that wait, those of similar length are joined: a graph on text pads every row to the longest one, and on
+processors padding costs as much as text.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+
+from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.export.selfcheck.values import take_rows
+from easytransfer.serving.failures import ServingFailure
+from easytransfer.serving.joining import BatchingParameters, Job, join
+from easytransfer.serving.servable import LoadedSignature, Servable
+
+# Requests looked at when a batch is put together, oldest first.
+CANDIDATES = 256
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The answer to one request, and how it came about."""
+
+    outputs: Arrays
+    queue_seconds: float
+    batch_rows: int
+
+
+class _Lane:
+    """The requests that wait for one signature of one version."""
+
+    def __init__(self, servable: Servable, signature: LoadedSignature) -> None:
+        self.servable, self.signature = servable, signature
+        self.jobs: list[Job] = []
+        self.rows = 0
+
+    def drop_dead(self, now: float) -> None:
+        """Removes what nobody waits for any more."""
+        dead = [job for job in self.jobs if not job.alive(now)]
+        if dead:
+            self.jobs = [job for job in self.jobs if job.alive(now)]
+            self.rows = sum(job.rows for job in self.jobs)
+        for job in dead:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(ServingFailure("DEADLINE_EXCEEDED", "the request waited too long"))
+
+    def take(self, parameters: BatchingParameters) -> list[Job]:
+        """Removes and returns the oldest request with those that go well with it."""
+        head = self.jobs[0]
+        if not self.signature.joins:
+            chosen = [head]
+        else:
+            same = [job for job in self.jobs[:CANDIDATES] if job.key == head.key]
+            chosen = join(head, same, parameters) if len(same) > 1 else same
+        taken = set(map(id, chosen))
+        self.jobs = [job for job in self.jobs if id(job) not in taken]
+        self.rows -= sum(job.rows for job in chosen)
+        return chosen
+
+
+class Batcher:
+    """Computes requests on a pool of threads.
+
+    Args:
+        parameters: How requests are joined.
+        observe: Called after each batch with its servable, rows, rows with filling, and seconds.
+    """
+
+    def __init__(
+        self, parameters: BatchingParameters, observe: Callable[[Servable, int, int, float], None] = lambda *_: None
+    ) -> None:
+        self.parameters, self._observe = parameters, observe
+        self._lanes: dict[tuple[Servable, str], _Lane] = {}
+        self._changed = threading.Condition()
+        self._busy, self._closed = 0, False
+        # More threads than cores would only take time from each other.
+        count = min(parameters.num_batch_threads, len(os.sched_getaffinity(0)))
+        self._threads = [threading.Thread(target=self._work, name=f"compute-{i}", daemon=True) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait, over all signatures."""
+        with self._changed:
+            return sum(lane.rows for lane in self._lanes.values())
+
+    def submit(
+        self, servable: Servable, signature: LoadedSignature, inputs: Arrays, rows: int, deadline: float
+    ) -> Future:
+        """Queues one request; the result is `Computed`. A request whose future is cancelled in time is not computed.
+
+        Args:
+            servable: The version to ask.
+            signature: One of its signatures.
+            inputs: Checked arrays.
+            rows: Their rows.
+            deadline: Value of `time.monotonic` after which nobody waits any more.
+
+        Raises:
+            ServingFailure: The request is too large or the queue is full.
+        """
+        parameters = self.parameters
+        if rows > parameters.max_batch_size:
+            raise ServingFailure(
+                "INVALID_ARGUMENT",
+                f"a request may have {parameters.max_batch_size} rows, not {rows}; send several requests",
+            )
+        key = tuple((name, str(value.dtype), value.shape[1:]) for name, value in sorted(inputs.items()))
+        job = Job(inputs, rows, _length(signature, inputs), key, deadline)
+        limit = parameters.max_batch_size * parameters.max_enqueued_batches
+        with self._changed:
+            lane = self._lanes.get((servable, signature.name))
+            if lane is not None and lane.rows + rows > limit:
+                lane.drop_dead(time.monotonic())
+                if lane.rows + rows > limit:
+                    raise ServingFailure(
+                        "RESOURCE_EXHAUSTED", f"the queue of {servable.name} is full: {lane.rows} rows wait; try later"
+                    )
+            if lane is None:
+                lane = self._lanes[servable, signature.name] = _Lane(servable, signature)
+            lane.jobs.append(job)
+            lane.rows += rows
+            self._changed.notify()
+        return job.future
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Ends the threads once the queues are empty."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def _work(self) -> None:
+        while (found := self._next()) is not None:
+            lane, jobs = found
+            running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+            try:
+                if running:
+                    self._compute(lane, running)
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify()
+
+    def _next(self) -> tuple[_Lane, list[Job]] | None:
+        """Waits for a batch whose time has come; None after `close` when nothing waits any more."""
+        with self._changed:
+            while True:
+                now, pause = time.monotonic(), None
+                for name, lane in list(self._lanes.items()):
+                    lane.drop_dead(now)
+                    if not lane.jobs:
+                        del self._lanes[name]
+                for lane in sorted(self._lanes.values(), key=lambda lane: lane.jobs[0].arrived):
+                    rest = self._rest(lane, now)
+                    if rest <= 0:
+                        self._busy += 1
+                        return lane, lane.take(self.parameters)
+                    pause = rest if pause is None else min(pause, rest)
+                if self._closed and not self._lanes:
+                    return None
+                self._changed.wait(pause)
+
+    def _rest(self, lane: _Lane, now: float) -> float:
+        """Returns how long the oldest request of a lane should still wait for companions."""
+        if not self._busy or self._closed or not lane.signature.joins or lane.rows >= self.parameters.max_batch_size:
+            return 0.0
+        return lane.jobs[0].arrived + self.parameters.batch_timeout_micros / 1e6 - now
+
+    def _compute(self, lane: _Lane, jobs: list[Job]) -> None:
+        begin = time.monotonic()
+        rows = sum(job.rows for job in jobs)
+        inputs = jobs[0].inputs
+        if len(jobs) > 1:
+            inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in inputs}
+        size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
+        if not lane.signature.joins or not rows:
+            size = rows
+        try:
+            outputs = lane.signature.call(inputs if size == rows else take_rows(inputs, size))
+            if len(jobs) > 1 or size != rows:
+                parts = _split(outputs, jobs, size)
+            else:
+                parts = [outputs]
+        except Exception as error:
+            if len(jobs) == 1:
+                jobs[0].future.set_exception(error)
+            else:
+                # One request must not spoil the others.
+                for job in jobs:
+                    self._compute(lane, [job])
+            return
+        self._observe(lane.servable, rows, size, time.monotonic() - begin)
+        for job, part in zip(jobs, parts, strict=True):
+            job.future.set_result(Computed(part, begin - job.arrived, rows))
+
+
+def _split(outputs: Arrays, jobs: list[Job], size: int) -> list[Arrays]:
+    if any(len(value) != size for value in outputs.values()):
+        raise ServingFailure("INTERNAL", "the model gave another number of rows than it was asked for")
+    ends = np.cumsum([job.rows for job in jobs])
+    return [
+        {name: value[end - job.rows : end] for name, value in outputs.items()}
+        for job, end in zip(jobs, ends, strict=True)
+    ]
+
+
+def _length(signature: LoadedSignature, inputs: Arrays) -> int:
+    """Returns the bytes of the longest row of text, 0 where lengths decide nothing."""
+    columns = [inputs[name] for name in signature.texts]
+    return max((sum(map(len, row)) for row in zip(*columns, strict=True)), default=0)

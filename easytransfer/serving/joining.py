@@ -1,0 +1,120 @@
+"""Which of the requests that wait are computed together: parameters, and the choice by length."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from easytransfer.errors import ConfigError
+from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.serving.sources import parse_server_file
+
+# In bytes of text: what a row costs besides its text (special tokens), and what a batch costs besides its rows.
+ROW_COST, BATCH_COST = 9, 64
+# A batch that costs so many times its fixed part gains little from further rows, and each lets the others wait.
+LARGE_BATCH = 20
+
+
+@dataclass(frozen=True)
+class BatchingParameters:
+    """How requests are joined; names and meaning are those of `batching.config`.
+
+    Args:
+        max_batch_size: Most rows computed together, and most rows of one request.
+        batch_timeout_micros: Longest wait for companions while another batch is being computed.
+        max_enqueued_batches: Batches of the largest size that may wait, for each signature.
+        num_batch_threads: Batches computed at once.
+        allowed_batch_sizes: Sizes a batch is filled up to, by repeating rows; empty for any size.
+    """
+
+    max_batch_size: int = 64
+    batch_timeout_micros: int = 2000
+    max_enqueued_batches: int = 100
+    num_batch_threads: int = 4
+    allowed_batch_sizes: tuple[int, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> BatchingParameters:
+        """Reads `batching.config`.
+
+        Raises:
+            ConfigError: It does not parse, or contradicts itself.
+        """
+        message = parse_server_file(path, "batching.config")
+        fields = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches", "num_batch_threads")
+        given = {name: getattr(message, name).value for name in fields if message.HasField(name)}
+        found = cls(**given, allowed_batch_sizes=tuple(message.allowed_batch_sizes))
+        sizes = found.allowed_batch_sizes
+        if min(found.max_batch_size, found.max_enqueued_batches, found.num_batch_threads) < 1:
+            raise ConfigError(f"{path}: sizes and numbers must be at least 1", received=given)
+        if sizes and (list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != found.max_batch_size):
+            raise ConfigError(
+                f"{path}: allowed_batch_sizes must ascend to max_batch_size {found.max_batch_size}", received=sizes
+            )
+        return found
+
+
+@dataclass(eq=False)
+class Job:
+    """One request that waits.
+
+    Attributes:
+        inputs: Its checked arrays.
+        rows: Its rows.
+        length: Bytes of its longest row of text.
+        key: What inputs must have in common to be joined.
+        deadline: Value of `time.monotonic` after which nobody waits any more.
+        arrived: When it came.
+        future: Takes the answer.
+    """
+
+    inputs: Arrays
+    rows: int
+    length: int
+    key: tuple[Any, ...]
+    deadline: float
+    arrived: float = field(default_factory=time.monotonic)
+    future: Future = field(default_factory=Future)
+
+    def alive(self, now: float) -> bool:
+        """Says whether somebody still waits for the answer."""
+        return not self.future.cancelled() and now < self.deadline
+
+
+def join(head: Job, waiting: list[Job], parameters: BatchingParameters) -> list[Job]:
+    """Returns `head` with those of `waiting` that make the best use of a batch.
+
+    Beginning with the oldest request, the next shorter or the next longer one joins, whichever leaves more of the
+    batch's cost to text, as long as that share grows and the batch is not large already.
+    """
+    ordered = sorted(waiting, key=lambda job: job.length)
+    low = high = ordered.index(head)
+    rows, text, longest = head.rows, head.rows * (head.length + ROW_COST), head.length + ROW_COST
+    share = text / (BATCH_COST + rows * longest)
+    while BATCH_COST + rows * longest < LARGE_BATCH * BATCH_COST:
+        best = None
+        for place in (low - 1, high + 1):
+            if not 0 <= place < len(ordered) or rows + ordered[place].rows > parameters.max_batch_size:
+                continue
+            job = ordered[place]
+            cost = job.length + ROW_COST
+            found = (text + job.rows * cost) / (BATCH_COST + (rows + job.rows) * max(longest, cost))
+            if found > share:
+                best, share = (place, found), found
+        if best is None:
+            break
+        place = best[0]
+        low, high = min(low, place), max(high, place)
+        rows, longest = rows + ordered[place].rows, max(longest, ordered[place].length + ROW_COST)
+        text += ordered[place].rows * (ordered[place].length + ROW_COST)
+    return _trimmed(head, ordered[low : high + 1], parameters.allowed_batch_sizes)
+
+
+def _trimmed(head: Job, chosen: list[Job], sizes: tuple[int, ...]) -> list[Job]:
+    """Leaves the longest requests for the next batch where this one would be filled up with copies otherwise."""
+    while sizes and len(chosen) > 1 and sum(job.rows for job in chosen) not in sizes:
+        chosen.pop(-1 if chosen[-1] is not head else 0)
+    return chosen

@@ -1,0 +1,184 @@
+"""One loaded version of a model: what its signatures take and give, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+
+from easytransfer.export.selfcheck.behaviour import Caller, eager_callers
+from easytransfer.export.selfcheck.contract import graph_signatures
+from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
+from easytransfer.export.selfcheck.requests import WARMUP, read_requests
+from easytransfer.serving.failures import ServingFailure
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """Type and shape of an input or output; None stands for a length that is free, or for any shape at all."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+    @property
+    def numpy_type(self) -> np.dtype:
+        """Type of its arrays; strings are bytes in arrays of objects."""
+        return np.dtype(tf.dtypes.as_dtype(self.dtype).as_numpy_dtype)
+
+    @property
+    def has_batch_axis(self) -> bool:
+        """Says whether the first axis is free."""
+        return bool(self.shape) and self.shape[0] is None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Says whether an array of such a shape may be given."""
+        if self.shape is None:
+            return True
+        pairs = zip(shape, self.shape, strict=False)
+        return len(shape) == len(self.shape) and all(want in (None, have) for have, want in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSignature:
+    """One way to call a loaded model.
+
+    Attributes:
+        name: Its name.
+        inputs: What it takes.
+        outputs: What it gives.
+        call: From arrays to arrays, safe to be used by several threads.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorFacts]
+    outputs: Mapping[str, TensorFacts]
+    call: Caller
+
+    @property
+    def joins(self) -> bool:
+        """Says whether rows of several requests can be computed together."""
+        return all(facts.has_batch_axis for facts in (*self.inputs.values(), *self.outputs.values()))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Names of inputs whose length decides how much there is to compute; `_bytes` marks images and the like."""
+        texts = (name for name, facts in self.inputs.items() if facts.dtype == "string" and facts.shape == (None,))
+        return tuple(name for name in texts if not name.endswith("_bytes"))
+
+    def check(self, inputs: Mapping[str, np.ndarray]) -> int:
+        """Returns the number of rows of a request.
+
+        Raises:
+            ServingFailure: An input is missing, unknown, or has another type or shape than it must.
+        """
+        if inputs.keys() != self.inputs.keys():
+            sent, needed = (", ".join(sorted(names)) for names in (inputs, self.inputs))
+            raise ServingFailure(
+                "INVALID_ARGUMENT", f"signature {self.name} takes the inputs {{{needed}}}; the request has {{{sent}}}"
+            )
+        for name, value in inputs.items():
+            facts = self.inputs[name]
+            if value.dtype != facts.numpy_type:
+                raise ServingFailure(
+                    "INVALID_ARGUMENT", f"input {name} must be of type {facts.dtype}, not {value.dtype}"
+                )
+            if not facts.fits(value.shape):
+                raise ServingFailure(
+                    "INVALID_ARGUMENT",
+                    f"input {name} must have the shape {_shown(facts.shape)}, not {_shown(value.shape)}",
+                )
+        if not self.joins:
+            return 1
+        rows = {len(value) for value in inputs.values()}
+        if len(rows) != 1:
+            raise ServingFailure("INVALID_ARGUMENT", f"the inputs have unequally many rows: {sorted(rows)}")
+        return rows.pop()
+
+
+class Servable:
+    """A version of a model, loaded and warmed up.
+
+    Args:
+        name: Name of the model.
+        version: Number of the version.
+        folder: The version folder.
+
+    Attributes:
+        definitions: The signatures as TensorFlow's messages, by name.
+        signatures: The signatures as they can be called, by name.
+    """
+
+    def __init__(self, name: str, version: int, folder: Path) -> None:
+        self.name, self.version = name, version
+        proto = read_saved_model(folder)
+        load_needed_operators(proto)
+        meta = proto.meta_graphs[0]
+        callers = eager_callers(folder)
+        facts = graph_signatures(meta)
+        self.definitions = {key: meta.signature_def[key] for key in facts}
+        self.signatures = {
+            key: LoadedSignature(key, _facts(sides["inputs"]), _facts(sides["outputs"]), callers[key])
+            for key, sides in facts.items()
+            if key in callers
+        }
+        if (folder / WARMUP).is_file():
+            self._warm_up(folder)
+
+    def signature(self, name: str) -> LoadedSignature:
+        """Returns a signature by name; the empty name is the default one.
+
+        Raises:
+            ServingFailure: There is none of this name.
+        """
+        found = self.signatures.get(name or DEFAULT_SIGNATURE)
+        if found is None:
+            raise ServingFailure(
+                "INVALID_ARGUMENT",
+                f'Serving signature name: "{name or DEFAULT_SIGNATURE}" not found in signature def; '
+                f"the model has {', '.join(sorted(self.signatures))}",
+            )
+        return found
+
+    def _warm_up(self, folder: Path) -> None:
+        for request in read_requests(folder):
+            inputs = {item.key: array_of(tensor_pb2.TensorProto.FromString(item.value)) for item in request.inputs}
+            self.signature(request.model_spec.signature_name).call(inputs)
+
+
+def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
+    """Returns the array in a `TensorProto`.
+
+    Args:
+        tensor: The message.
+        most_bytes: Largest array. A message may hold one value for a shape of any size.
+
+    Raises:
+        ServingFailure: The message is damaged or its array too large.
+    """
+    sizes = [dim.size for dim in tensor.tensor_shape.dim]
+    elements = int(np.prod(sizes, dtype=object)) if sizes else 1
+    if min(sizes, default=0) < 0 or (most_bytes is not None and elements > most_bytes):
+        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
+    try:
+        return tf.make_ndarray(tensor)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ServingFailure("INVALID_ARGUMENT", f"a tensor cannot be read: {error}") from error
+
+
+def _facts(side: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorFacts]:
+    shapes = {name: entry["shape"] for name, entry in side.items()}
+    return {
+        name: TensorFacts(entry["dtype"], None if shapes[name] is None else tuple(shapes[name]))
+        for name, entry in side.items()
+    }
+
+
+def _shown(shape: tuple[int | None, ...] | None) -> str:
+    return "[" + ", ".join("?" if length is None else str(length) for length in shape or ()) + "]"
