@@ -61,8 +61,9 @@ def _export_kind(
             evaluator = app.evaluator()
             evaluator.update(rows.columns, outputs_in_order(rows, trained.labelled_call, config.train.batch_size))
             facts["metrics"] = evaluator.result()
-    numbers = "  ".join(format_numbers(facts.get("metrics", {})))
-    say(f"{kind}: {facts['bytes'] / 1e6:,.1f} MB, {facts['latency_ms']['1']} ms for one row  {numbers}".rstrip())
+    latency = [f"{milliseconds} ms for {rows} rows" for rows, milliseconds in facts["latency_ms"].items()]
+    shown = [f"{facts['bytes'] / 1e6:,.1f} MB", *latency, *format_numbers(facts.get("metrics", {}))]
+    say(f"{kind}: {', '.join(shown)}")
     return {"weights": kind, **facts}
 
 

@@ -78,7 +78,7 @@ def test_evaluation_on_two_workers_is_that_of_one(run, repository, tmp_path):
     assert (results[0]["read"], results[0]["accepted"], results[0]["rejected"]) == (38, 37, 1)
 
 
-@pytest.mark.parametrize("split", ["tensor_parallel", "pipeline_stages"])
+@pytest.mark.parametrize("split", ["tensor_parallel", pytest.param("pipeline_stages", marks=pytest.mark.slow)])
 def test_a_model_trained_in_parts_is_evaluated_whole(split, repository, tiny_model, tmp_path):
     examples, run = repository / "examples" / "text_classify", tmp_path / "run"
     settings = {"checkpoint_dir": run, "model.pretrain_model_name_or_path": tiny_model, f"distribution.{split}": 2}

@@ -74,7 +74,7 @@ def test_networks_of_more_layers_than_there_can_be(name):
         {"preprocess_config": {"label_enumerate_values": {"a": [], "b": 1}}},
     ],
 )
-def test_original_configurations_with_values_for_sections(values):
+def test_configurations_of_the_original_with_values_for_sections(values):
     with pytest.raises(ConfigError):
         from_original_json(values, warn=lambda text: None)
 
