@@ -80,6 +80,7 @@ def peer(threads: int) -> None:
         return JSONResponse({"predictions": probabilities.tolist()})
 
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(json.dumps({"rest": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
     app = Starlette(routes=[Route("/v1/models/{name:path}", predict, methods=["POST"])])
     uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False)).run(sockets=[listener])
