@@ -142,8 +142,8 @@ class Server:
         host = self._config.host
         try:
             listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-            # Connections inherit it. asyncio does not set it for sockets made like this, and without it the end of every
-            # answer waits 40 ms for the client's delayed acknowledgement of its beginning.
+            # Connections inherit it. asyncio does not set it for sockets made like this, and without it the end of
+            # every answer waits 40 ms for the client's delayed acknowledgement of its beginning.
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return listener
         except OSError as error:
