@@ -12,11 +12,11 @@ from appzoo.jobs.export_vectors import export_vectors
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import load_rows
 from appzoo.jobs.trained import Trained, open_trained
-from easytransfer.config.job import JobConfig
+from easytransfer.config.job import JobConfig, WeightType
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.saved_model import ExportReport, export_saved_model
-from easytransfer.export.stored_weights import StoredWeight, WeightType, stored_weights
+from easytransfer.export.stored_weights import StoredWeight, stored_weights
 from easytransfer.run.log import say
 from easytransfer.run.progress import format_numbers
 
@@ -35,9 +35,9 @@ def export(config: JobConfig) -> dict[str, Any]:
         source = Path(str(config.checkpoint_path))
         found = [] if config.runtime.dry_run else [_facts(export_vectors(config, base))]
     else:
-        kinds = config.export.weights.split(",")
+        kinds = config.export.weights
         if config.export.flat and len(kinds) > 1:
-            raise ConfigError("exportFlat has room for one kind of weights", received=config.export.weights)
+            raise ConfigError("exportFlat has room for one kind of weights", received=", ".join(kinds))
         trained = open_trained(in_float32(config, str(config.checkpoint_path)))
         if trained.step is None:
             raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")

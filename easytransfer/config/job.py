@@ -13,6 +13,9 @@ from pydantic import field_validator
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import ConfigError
 
+# How an export keeps its weights.
+WeightType = Literal["float32", "float16", "int8"]
+
 
 class DataConfig(ConfigModel):
     """Tables and their columns."""
@@ -310,21 +313,21 @@ class ExportConfig(ConfigModel):
         modes="X",
     )
     max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
-    weights: str = setting(
-        "float32",
+    weights: list[WeightType] = setting(
+        ["float32"],
         "How weights are stored: float32, float16, int8, or several, such as float32,int8, to compare; those in fewer "
         "bytes are exported as <name>-float16 and <name>-int8.",
         flag="exportWeights",
         modes="X",
+        min_length=1,
     )
 
     @field_validator("weights")
     @classmethod
-    def _known_weights(cls, value: str) -> str:
-        kinds = [kind.strip() for kind in value.split(",")]
-        if len(set(kinds)) < len(kinds) or not set(kinds) <= {"float32", "float16", "int8"}:
-            raise ValueError("accepted: float32, float16, int8, each at most once")
-        return ",".join(kinds)
+    def _each_once(cls, value: list[WeightType]) -> list[WeightType]:
+        if len(set(value)) < len(value):
+            raise ValueError("each at most once")
+        return value
 
 
 class ModelConfig(ConfigModel):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from easytransfer.config.job import WeightType
 from easytransfer.errors import ModelError
 
-WeightType = Literal["float32", "float16", "int8"]
 # Biases and normalisation stay as they are: they are few, and their rounding would count most.
 SMALLEST = 4096
 _INT8_LARGEST = 127

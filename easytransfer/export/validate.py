@@ -85,7 +85,3 @@ def main(arguments: list[str] | None = None) -> int:
         for rows, milliseconds in report.get("latency_ms", {}).items():
             print(f"latency of {rows} rows: {milliseconds} ms")
     return 0 if report["ok"] else ModelError.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

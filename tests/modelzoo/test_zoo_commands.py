@@ -2,17 +2,16 @@
 
 import contextlib
 import hashlib
-import http.server
 import io
 import json
 import subprocess
 import sys
 import tarfile
-import threading
 import zipfile
 
 import numpy as np
 import pytest
+from local_server import local_server
 
 from easytransfer.errors import ModelError
 from easytransfer.presets import catalogue, resolve
@@ -148,33 +147,24 @@ def server(content, *, cut=None, ranges=True):
     requests, left = [], [cut or 0]
     tag = f'"{hashlib.md5(content).hexdigest()}"'
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(dict(self.headers))
-            asked = self.headers.get("Range")
-            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and ranges else 0
-            if start and self.headers.get("If-Range") != tag:
-                start = 0
-            body = content[start:]
-            self.send_response(206 if start else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", tag)
-            self.end_headers()
-            if left[0]:
-                left[0] -= 1
-                body = body[: len(body) // 2]
-            self.wfile.write(body)
+    def get(handler):
+        requests.append(dict(handler.headers))
+        asked = handler.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and ranges else 0
+        if start and handler.headers.get("If-Range") != tag:
+            start = 0
+        body = content[start:]
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("ETag", tag)
+        handler.end_headers()
+        if left[0]:
+            left[0] -= 1
+            body = body[: len(body) // 2]
+        handler.wfile.write(body)
 
-        def log_message(self, *args):
-            pass
-
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}/google-bert-tiny-en.zip", requests
-    finally:
-        running.shutdown()
-        running.server_close()
+    with local_server(get) as address:
+        yield f"{address}/google-bert-tiny-en.zip", requests
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """Addresses that lead elsewhere: what `zoo fetch` and networks from a hub may ask for, and what is told about it."""
 
 import contextlib
-import http.server
-import threading
 import urllib.request
 
 import pytest
+from local_server import local_server
 
 from easytransfer.errors import ModelError
 from easytransfer.presets import download as module
@@ -17,22 +16,13 @@ def server(answer):
     """Calls `answer(handler)` for every request; yields the address and the list of paths asked for."""
     asked = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            asked.append(self.path)
-            with contextlib.suppress(ConnectionError):
-                answer(self)
+    def get(handler):
+        asked.append(handler.path)
+        with contextlib.suppress(ConnectionError):
+            answer(handler)
 
-        def log_message(self, *args):
-            pass
-
-    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}", asked
-    finally:
-        running.shutdown()
-        running.server_close()
+    with local_server(get) as address:
+        yield address, asked
 
 
 def redirect(to):

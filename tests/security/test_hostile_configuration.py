@@ -45,6 +45,14 @@ YAML = {
 }
 
 
+def refused_at_once(parse, text):
+    begin = time.monotonic()
+    with pytest.raises(ConfigError) as error:
+        parse(text)
+    assert time.monotonic() - begin < SECONDS
+    assert len(str(error.value)) < 5000
+
+
 @pytest.mark.parametrize(("text", "message"), YAML.values(), ids=YAML.keys())
 def test_yaml(tmp_path, monkeypatch, text, message):
     monkeypatch.chdir(tmp_path)
@@ -114,11 +122,7 @@ def _short(text):
     ids=_short,
 )
 def test_advanced_parameters_take_no_longer_than_they_are_long(text):
-    begin = time.monotonic()
-    with pytest.raises(ConfigError) as error:
-        parse_advanced(text)
-    assert time.monotonic() - begin < SECONDS
-    assert len(str(error.value)) < 5000
+    refused_at_once(parse_advanced, text)
 
 
 @pytest.mark.parametrize(
@@ -127,11 +131,7 @@ def test_advanced_parameters_take_no_longer_than_they_are_long(text):
     ids=_short,
 )
 def test_schemas_take_no_longer_than_they_are_long(text):
-    begin = time.monotonic()
-    with pytest.raises(ConfigError) as error:
-        parse_schema(text)
-    assert time.monotonic() - begin < SECONDS
-    assert len(str(error.value)) < 5000
+    refused_at_once(parse_schema, text)
 
 
 @pytest.mark.parametrize("name", ["hosts_script", "remote_shell"])

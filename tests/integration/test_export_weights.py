@@ -1,0 +1,37 @@
+"""One run exported with its weights whole and in fewer bytes, from the command line."""
+
+import json
+
+import pytest
+
+from appzoo.cli.main import main
+
+CONFIG = "appzoo/text_classify/configs/smoke_cnn.yaml"
+TABLE = "examples/text_classify/topics/dev.tsv"
+
+
+def result(capfd, *words):
+    assert main(list(words)) == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def test_kinds_of_weights_are_exported_and_compared(repository, monkeypatch, capfd, tmp_path):
+    monkeypatch.chdir(repository)
+    run, base = tmp_path / "run", tmp_path / "models"
+    # Vectors of words that are large enough to be stored in fewer bytes.
+    settings = [f"--set=checkpoint_dir={run}", "--set=train.num_epochs=3", "--set=model.embedding_size=256"]
+    trained = result(capfd, "train", f"--config={CONFIG}", *settings)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Results</h2>" in page and "data:image/png;base64," in page
+    words = [f"--checkpointPath={run}", f"--exportDirBase={base}", f"--inputTable={TABLE}"]
+    whole = result(capfd, "export", *words, "--exportWeights=float32,float16,int8")
+    (half, eighth) = whole["others"]
+    assert [kind["weights"] for kind in (whole, half, eighth)] == ["float32", "float16", "int8"]
+    assert whole["metrics"] == pytest.approx(trained["metrics"], abs=1e-6)
+    assert half["metrics"]["loss"] == pytest.approx(whole["metrics"]["loss"], abs=1e-2)
+    assert half["metrics"]["loss"] != whole["metrics"]["loss"] != eighth["metrics"]["loss"]
+    assert whole["bytes"] > half["bytes"] > eighth["bytes"]
+    for kind, name in ((whole, ""), (half, "-float16"), (eighth, "-int8")):
+        assert kind["export"] == str(base / f"text_classify_cnn{name}" / "1")
+    for wrong in ("int4", "int8,int8", ""):
+        assert main(["export", *words, f"--exportWeights={wrong}"]) == 2
