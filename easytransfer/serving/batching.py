@@ -2,7 +2,7 @@
 
 TensorFlow Serving's parameters with two differences. Nobody waits for companions while the processor is idle. And of
 the requests that wait, those of similar length are joined: a graph on text pads every row to the longest one, and on
-processors padding costs as much as text.
+processors padding costs as much as text. For the same reason a request of many rows is computed in parts.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ import numpy as np
 from easytransfer.export.selfcheck.behaviour import Arrays
 from easytransfer.export.selfcheck.values import take_rows
 from easytransfer.serving.failures import ServingFailure
-from easytransfer.serving.joining import BatchingParameters, Job, join
+from easytransfer.serving.joining import IMAGE_BYTES, BatchingParameters, Job, join, parts
 from easytransfer.serving.servable import LoadedSignature, Servable
 
 # Requests looked at when a batch is put together, oldest first.
 CANDIDATES = 256
+
+
+def thread_count(parameters: BatchingParameters) -> int:
+    """Returns how many batches are computed at once: more than there are cores would take time from each other."""
+    return min(parameters.num_batch_threads, len(os.sched_getaffinity(0)))
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,7 @@ class Batcher:
         self._lanes: dict[tuple[Servable, str], _Lane] = {}
         self._changed = threading.Condition()
         self._busy, self._closed = 0, False
-        # More threads than cores would only take time from each other.
-        count = min(parameters.num_batch_threads, len(os.sched_getaffinity(0)))
+        count = thread_count(parameters)
         self._threads = [threading.Thread(target=self._work, name=f"compute-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
             thread.start()
@@ -116,7 +120,17 @@ class Batcher:
                 f"a request may have {parameters.max_batch_size} rows, not {rows}; send several requests",
             )
         key = tuple((name, str(value.dtype), value.shape[1:]) for name, value in sorted(inputs.items()))
-        job = Job(inputs, rows, _length(signature, inputs), key, deadline)
+        lengths = _lengths(signature, inputs, rows)
+        divided = parts(lengths, parameters.allowed_batch_sizes) if signature.joins and rows > 1 else []
+        if len(divided) > 1:
+            jobs = [
+                Job({name: value[part] for name, value in inputs.items()}, len(part), lengths[part[-1]], key, deadline)
+                for part in divided
+            ]
+            future = _combined(jobs, np.argsort(np.concatenate(divided)))
+        else:
+            jobs = [Job(inputs, rows, max(lengths, default=0), key, deadline)]
+            future = jobs[0].future
         limit = parameters.max_batch_size * parameters.max_enqueued_batches
         with self._changed:
             lane = self._lanes.get((servable, signature.name))
@@ -128,10 +142,10 @@ class Batcher:
                     )
             if lane is None:
                 lane = self._lanes[servable, signature.name] = _Lane(servable, signature)
-            lane.jobs.append(job)
+            lane.jobs.extend(jobs)
             lane.rows += rows
-            self._changed.notify()
-        return job.future
+            self._changed.notify(len(jobs))
+        return future
 
     def close(self, seconds: float = 5.0) -> None:
         """Ends the threads once the queues are empty."""
@@ -216,7 +230,42 @@ def _split(outputs: Arrays, jobs: list[Job], size: int) -> list[Arrays]:
     ]
 
 
-def _length(signature: LoadedSignature, inputs: Arrays) -> int:
-    """Returns the bytes of the longest row of text, 0 where lengths decide nothing."""
+def _combined(jobs: list[Job], order: np.ndarray) -> Future:
+    """Returns the future of a request that is computed in parts; to cancel it cancels what was not begun.
+
+    Args:
+        jobs: The parts.
+        order: Where each row of the request is in the parts laid end to end.
+    """
+    whole: Future = Future()
+    left = threading.Semaphore(len(jobs) - 1)
+
+    def ended(_: Future) -> None:
+        if left.acquire(blocking=False) or not whole.set_running_or_notify_cancel():
+            return
+        try:
+            found = [job.future.result() for job in jobs]
+            outputs = {name: np.concatenate([part.outputs[name] for part in found])[order] for name in found[0].outputs}
+            whole.set_result(
+                Computed(outputs, max(part.queue_seconds for part in found), max(part.batch_rows for part in found))
+            )
+        except Exception as error:
+            whole.set_exception(error)
+
+    def cancelled(_: Future) -> None:
+        if whole.cancelled():
+            for job in jobs:
+                job.future.cancel()
+
+    for job in jobs:
+        job.future.add_done_callback(ended)
+    whole.add_done_callback(cancelled)
+    return whole
+
+
+def _lengths(signature: LoadedSignature, inputs: Arrays, rows: int) -> list[int]:
+    """Returns what every row counts for, in bytes of text."""
+    if not signature.texts:
+        return [IMAGE_BYTES if any(name.endswith("_bytes") for name in inputs) else 0] * rows
     columns = [inputs[name] for name in signature.texts]
-    return max((sum(map(len, row)) for row in zip(*columns, strict=True)), default=0)
+    return [sum(map(len, row)) for row in zip(*columns, strict=True)]

@@ -1,12 +1,15 @@
-"""Which of the requests that wait are computed together: parameters, and the choice by length."""
+"""Which rows are computed together: parameters, the parts of a request, and the choice among those that wait."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from easytransfer.errors import ConfigError
 from easytransfer.export.selfcheck.behaviour import Arrays
@@ -14,8 +17,11 @@ from easytransfer.serving.sources import parse_server_file
 
 # In bytes of text: what a row costs besides its text (special tokens), and what a batch costs besides its rows.
 ROW_COST, BATCH_COST = 9, 64
-# A batch that costs so many times its fixed part gains little from further rows, and each lets the others wait.
-LARGE_BATCH = 20
+# An image counts like a text of so many bytes.
+IMAGE_BYTES = BATCH_COST - ROW_COST
+# Rows that cost so many times the fixed part of a batch gain nothing from further rows, on a core of a processor, and
+# each further row lets the others wait.
+LARGE_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,25 @@ class Job:
         return not self.future.cancelled() and now < self.deadline
 
 
+def parts(lengths: Sequence[int], sizes: tuple[int, ...]) -> list[np.ndarray]:
+    """Returns the rows of a request by the batches they are best computed in: of similar length, and not too large.
+
+    Args:
+        lengths: Bytes of each row.
+        sizes: Allowed sizes of a batch; none for any.
+    """
+    order, found, start = np.argsort(lengths, kind="stable"), [], 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and (end + 1 - start) * (lengths[order[end]] + ROW_COST) <= LARGE_BATCH * BATCH_COST:
+            end += 1
+        if end < len(order):
+            end = start + max((size for size in sizes if size <= end - start), default=end - start)
+        found.append(order[start:end])
+        start = end
+    return found
+
+
 def join(head: Job, waiting: list[Job], parameters: BatchingParameters) -> list[Job]:
     """Returns `head` with those of `waiting` that make the best use of a batch.
 
@@ -94,7 +119,7 @@ def join(head: Job, waiting: list[Job], parameters: BatchingParameters) -> list[
     low = high = ordered.index(head)
     rows, text, longest = head.rows, head.rows * (head.length + ROW_COST), head.length + ROW_COST
     share = text / (BATCH_COST + rows * longest)
-    while BATCH_COST + rows * longest < LARGE_BATCH * BATCH_COST:
+    while rows * longest < LARGE_BATCH * BATCH_COST:
         best = None
         for place in (low - 1, high + 1):
             if not 0 <= place < len(ordered) or rows + ordered[place].rows > parameters.max_batch_size:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -202,14 +201,11 @@ class Repository:
                 model.states[version] = VersionStatus(UNLOADING)
                 self._retired[servable] = model.states[version]
                 self._end_if_unused(servable)
-                del servable
             say(f"{model.source.name} version {version} is given up", model=model.source.name, version=version)
-        if versions:
-            # Loaded programs refer to each other in circles.
-            gc.collect()
 
     def _end_if_unused(self, servable: Servable) -> None:
         if servable in self._retired and servable not in self._uses:
+            servable.close()
             self._retired.pop(servable).state = END
 
     def _report(self, text: str) -> None:

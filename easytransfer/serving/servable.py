@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from easytransfer.export.selfcheck.behaviour import Caller, eager_callers
+from easytransfer.export.selfcheck.behaviour import Caller, session_callers
 from easytransfer.export.selfcheck.contract import graph_signatures
 from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
 from easytransfer.export.selfcheck.requests import WARMUP, read_requests
@@ -109,18 +109,23 @@ class Servable:
         name: Name of the model.
         version: Number of the version.
         folder: The version folder.
+        threads: Cores that one call may use.
 
     Attributes:
         definitions: The signatures as TensorFlow's messages, by name.
         signatures: The signatures as they can be called, by name.
     """
 
-    def __init__(self, name: str, version: int, folder: Path) -> None:
+    def __init__(self, name: str, version: int, folder: Path, threads: int = 1) -> None:
         self.name, self.version = name, version
         proto = read_saved_model(folder)
         load_needed_operators(proto)
         meta = proto.meta_graphs[0]
-        callers = eager_callers(folder)
+        # A session answers in the thread that asks, without the detours of an eager call and of a pool of threads.
+        options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1)
+        options.gpu_options.allow_growth = True
+        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
+        callers = session_callers(self._session, folder)
         facts = graph_signatures(meta)
         self.definitions = {key: meta.signature_def[key] for key in facts}
         self.signatures = {
@@ -145,6 +150,10 @@ class Servable:
                 f"the model has {', '.join(sorted(self.signatures))}",
             )
         return found
+
+    def close(self) -> None:
+        """Gives back its memory; nobody may ask it any more."""
+        self._session.close()
 
     def _warm_up(self, folder: Path) -> None:
         for request in read_requests(folder):

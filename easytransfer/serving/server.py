@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
+import os
 import signal
 import socket
 import ssl
@@ -20,12 +22,13 @@ import uvicorn
 from easytransfer.errors import ConfigError, ModelError, ResourceError
 from easytransfer.run.log import LOGGER, say, warn
 from easytransfer.serving.access import Gate
-from easytransfer.serving.batching import Batcher
+from easytransfer.serving.batching import Batcher, thread_count
 from easytransfer.serving.joining import BatchingParameters
 from easytransfer.serving.metrics import Metrics
 from easytransfer.serving.repository import Repository, Target
 from easytransfer.serving.rest import RestProtocol
 from easytransfer.serving.rpc import add_services
+from easytransfer.serving.servable import Servable
 from easytransfer.serving.service import Service
 from easytransfer.serving.settings import ServingConfig
 from easytransfer.serving.sources import ModelDirectory
@@ -60,8 +63,11 @@ class Server:
         self._config = config
         gate, most_bytes = Gate(config.token_file), int(config.max_request_mb * 2**20)
         directory = ModelDirectory(str(config.model_dir))
-        self.repository = Repository(directory)
-        self._batcher = Batcher(_parameters(config, directory.base), self._observe)
+        parameters = _parameters(config, directory.base)
+        # The cores are shared among the batches that are computed at once.
+        threads = max(1, len(os.sched_getaffinity(0)) // thread_count(parameters))
+        self.repository = Repository(directory, functools.partial(Servable, threads=threads))
+        self._batcher = Batcher(parameters, self._observe)
         self._metrics = Metrics(lambda: self._batcher.waiting)
         self.service = Service(
             self.repository, self._batcher, self._metrics,

@@ -43,21 +43,30 @@ def eager_callers(folder: Path) -> dict[str, Caller]:
     return {name: caller(name) for name in loaded.signatures}
 
 
-@contextlib.contextmanager
-def session_callers(folder: Path) -> Any:
-    """Loads the export into a TensorFlow 1 session, as a server does; yields a function for every signature."""
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+def session_callers(session: tf.compat.v1.Session, folder: Path) -> dict[str, Caller]:
+    """Loads the export into a TensorFlow 1 session, as TensorFlow Serving does.
+
+    Args:
+        session: Of an empty graph; as long as it is open, the functions work, also in several threads at once.
+        folder: The export.
+
+    Returns:
+        A function of NumPy arrays for every signature.
+    """
+    with session.graph.as_default():
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
 
-        def caller(signature: Any) -> Caller:
-            outputs = {key: info.name for key, info in signature.outputs.items()}
+    def caller(signature: Any) -> Caller:
+        names = sorted(signature.inputs)
+        outputs = {key: info.name for key, info in signature.outputs.items()}
+        run = session.make_callable(outputs, [signature.inputs[name].name for name in names])
 
-            def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
-                return session.run(outputs, {signature.inputs[key].name: value for key, value in inputs.items()})
+        def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
+            return run(*(inputs[name] for name in names))
 
-            return call
+        return call
 
-        yield {name: caller(s) for name, s in meta.signature_def.items() if not name.startswith("__")}
+    return {name: caller(s) for name, s in meta.signature_def.items() if not name.startswith("__")}
 
 
 def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], hard_texts: bool = True) -> str:

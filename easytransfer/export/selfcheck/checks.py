@@ -101,7 +101,8 @@ class SelfCheck:
         return ", ".join(sorted(check_signatures(read_saved_model(self.folder), read_manifest(self.folder))))
 
     def _session(self) -> str:
-        with session_callers(self.folder) as callers:
+        with tf.compat.v1.Session(graph=tf.Graph()) as session:
+            callers = session_callers(session, self.folder)
             return check_outputs(callers, read_manifest(self.folder), hard_texts=False)
 
     def _server_files(self) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from easytransfer.errors import ConfigError
 from easytransfer.serving.batching import Batcher
 from easytransfer.serving.failures import ServingFailure
-from easytransfer.serving.joining import BatchingParameters, Job, join
+from easytransfer.serving.joining import BATCH_COST, LARGE_BATCH, ROW_COST, BatchingParameters, Job, join, parts
 from easytransfer.serving.servable import LoadedSignature, TensorFacts
 
 ROWS = TensorFacts("float32", (None,))
@@ -44,7 +44,7 @@ class Doubling:
         """Makes every thread compute something until the gate opens."""
         self.gate.clear()
         for _ in batcher._threads:
-            ask(batcher, self, 0.0)
+            ask(batcher, self, b"" if self.signature.texts else 0.0)
             assert self.entered.acquire(timeout=10)
         self.calls.clear()
 
@@ -207,6 +207,43 @@ def test_a_batch_has_its_oldest_request_and_keeps_its_bounds(lengths, rows, head
     chosen = join(first, jobs, BatchingParameters(max_batch_size=32, allowed_batch_sizes=sizes))
     assert first in chosen and len(set(map(id, chosen))) == len(chosen)
     assert sum(job.rows for job in chosen) <= 32 and all(job in jobs for job in chosen)
+
+
+def test_a_request_of_many_rows_is_computed_in_parts_of_similar_length(make):
+    batcher, model = make(), Doubling(dtype="string")
+    texts = [b"x" * length for length in (300, 3, 290, 5, 0, 310, 4, 295)]
+    found = ask(batcher, model, *texts).result(10)
+    assert found.outputs["y"].tolist() == list(map(len, texts))
+    assert len(model.calls) > 1 and all(max(map(len, call)) - min(map(len, call)) < 30 for call in model.calls)
+    assert found.batch_rows == max(map(len, model.calls))
+
+
+def test_a_part_that_fails_fails_its_request_and_no_other(make):
+    batcher, model = make(), Doubling()
+    whole, other = ask(batcher, model, *range(60), -1.0), ask(batcher, model, 2.0)
+    with pytest.raises(ValueError, match="negative"):
+        whole.result(10)
+    assert other.result(10).outputs["y"].tolist() == [4.0] and len(model.calls) > 2
+
+
+def test_parts_of_a_request_that_is_cancelled_are_not_computed(make):
+    batcher, model = make(), Doubling(dtype="string")
+    model.block(batcher)
+    whole = ask(batcher, model, *[b"x" * 500] * 6)
+    assert whole.cancel()
+    model.gate.set()
+    assert ask(batcher, model, b"kept").result(10).outputs["y"].tolist() == [4.0]
+    assert [call.tolist() for call in model.calls] == [[b"kept"]] and batcher.waiting == 0
+
+
+@given(lengths=st.lists(st.integers(0, 3000), max_size=64), sizes=st.sampled_from([(), (1, 2, 4, 8, 16), (64,)]))
+@settings(max_examples=200, deadline=None)
+def test_parts_have_every_row_once_and_keep_their_bound(lengths, sizes):
+    found = parts(lengths, sizes)
+    assert sorted(row for part in found for row in part) == list(range(len(lengths)))
+    for part in found:
+        longest = max(lengths[row] for row in part)
+        assert len(part) == 1 or len(part) * (longest + ROW_COST) <= LARGE_BATCH * BATCH_COST
 
 
 def test_parameters_are_read_from_the_file_that_export_writes(tmp_path):

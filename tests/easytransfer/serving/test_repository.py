@@ -14,6 +14,9 @@ from easytransfer.serving.sources import ModelDirectory, Policy
 class Loaded(SimpleNamespace):
     __hash__ = object.__hash__
 
+    def close(self):
+        self.closed = True
+
 
 def publish(model: Path, *versions: int, text: str = "good") -> None:
     for version in versions:
