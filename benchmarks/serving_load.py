@@ -1,7 +1,7 @@
 """Load on the server: a MiniLM classifier with micro-batching, without it, and behind transformers on PyTorch.
 
     python benchmarks/serving_load.py --data DIR [--seconds 60] [--checkpoint RUN_FOLDER] [--modes closed,open]
-    python benchmarks/serving_load.py --data DIR --modes overload,swap
+    python benchmarks/serving_load.py --data DIR --modes overload,swap,restart
 
 Texts are those of DIR/dev.tsv, one a request. Every server runs in a process of its own on the same cores; the client
 runs on these cores, too, and is the same for all. The peer is Starlette on uvicorn, as ours, around a fast tokenizer
@@ -10,6 +10,7 @@ random, which costs no time. `closed`: clients that ask again as soon as they ar
 rate, times from the moment a request was due; the last lines compare the highest rates whose p99 stays below a bound.
 `overload`: ten times the capacity; codes of refused requests, wrong answers, growth of memory. `swap`: versions with
 other weights are published one after the other while clients ask; an answer of two rows must be of one version.
+`restart`: the server is killed under load and started again; the time until it is ready, and until it has answered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -219,6 +221,22 @@ def swap(base: Path, bodies: list[dict], options: argparse.Namespace) -> None:
     print(f"  memory at the end {memory:.0f} MB")
 
 
+def restart(base: Path, bodies: list[dict], options: argparse.Namespace) -> None:
+    """Kills the server while clients ask, and starts it again."""
+    with server(ours(base), options.cores) as (url, process):
+        expected = alone(url, bodies[:1])
+        load = Thread(target=Asker(url, bodies).closed, args=(8, 2.0))
+        load.start()
+        time.sleep(1)
+        os.kill(process, signal.SIGKILL)
+        load.join()
+    begin = time.monotonic()
+    with server(ours(base), options.cores) as (url, _):
+        ready = time.monotonic() - begin
+        right = close(alone(url, bodies[:1])[0], expected[0])
+    print(f"restart after kill -9: ready in {ready:.1f} s, answers {'as before' if right else 'DIFFER'}")
+
+
 def alone(url: str, bodies: list[dict]) -> list[list]:
     """Returns the answer to each body when nothing else is asked."""
     found: dict[int, list] = {}
@@ -239,11 +257,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="run folder of text_classify_bert; default: train two steps")
-    parser.add_argument("--modes", default="closed,open", help="of closed, open, overload, swap")
+    parser.add_argument("--modes", default="closed,open", help="of closed, open, overload, swap, restart")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--clients", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 32])
     parser.add_argument("--rates", type=lambda text: [float(n) for n in text.split(",")],
-                        default=[25, 50, 75, 100, 125, 150, 200, 250, 300])  # fmt: skip
+                        default=[50, 100, 125, 150, 200, 250, 275, 300, 325])  # fmt: skip
     parser.add_argument("--bound-ms", type=float, default=250.0, help="bound of p99 for the ratio of rates")
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--swaps", type=int, default=20)
@@ -260,7 +278,7 @@ def main() -> None:
         base = Path(shutil.copytree(run / "export", Path(temporary, "export")))
         if {"closed", "open"} & set(options.modes.split(",")):
             compare(base, bodies, options)
-        for mode in (overload, swap):
+        for mode in (overload, swap, restart):
             if mode.__name__ in options.modes.split(","):
                 mode(base, bodies, options)
 
