@@ -34,6 +34,7 @@ from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.scores import softmax
 from easytransfer.run.atomic import write_json
+from easytransfer.run.folder import RunFolder
 from easytransfer.run.log import say
 from easytransfer.train import checkpoint
 from easytransfer.train.task import Batch, Outputs
@@ -110,7 +111,7 @@ class ImageApp(TargetApp):
     def network_config(self, folder: Path | None = None) -> CnnConfig:
         """Returns the shape of the network that the configuration names, or the one stored in `folder`."""
         if folder is not None:
-            return CnnConfig.model_validate_json((Path(folder) / NETWORK_FILE).read_text(encoding="utf-8"))
+            return stored_network(folder)
         model = self.config.model
         chosen = {"image_size": model.image_size, "channels": model.channels}
         return networks.named(model.network).model_copy(update=chosen)
@@ -209,6 +210,15 @@ class ImageApp(TargetApp):
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns encoded images (`image_bytes`), arrays as `encode` makes them, and the tf.Example form."""
         return image_signatures(self)
+
+
+def stored_network(folder: Path) -> CnnConfig:
+    """Returns the shape of the network in a run folder.
+
+    Raises:
+        ModelError: It is not there, or damaged.
+    """
+    return CnnConfig.from_dict(RunFolder(folder).read_json(NETWORK_FILE), source=str(Path(folder) / NETWORK_FILE))
 
 
 def mixed_parts(batch: Batch) -> list[Batch]:

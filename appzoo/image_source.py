@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from appzoo.image_app import NETWORK_FILE
+from appzoo.image_app import NETWORK_FILE, stored_network
 from appzoo.image_settings import ImageSettings
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ModelError
@@ -25,12 +24,11 @@ def source_network(folder: Path, what: str, labels: Sequence[str], images: Image
     Raises:
         ModelError: No such network is there, or its images or classes are others.
     """
-    file = folder / NETWORK_FILE
-    if not file.is_file():
+    if not (folder / NETWORK_FILE).is_file():
         raise ModelError(
             f"{what} {folder} has no {NETWORK_FILE}", accepted="the run folder of an application on single images"
         )
-    config = CnnConfig.from_dict(json.loads(file.read_text(encoding="utf-8")), source=str(file))
+    config = stored_network(folder)
     theirs, ours = ([c.image_size, c.image_size, c.channels] for c in (config, images))
     if theirs != ours:
         raise ModelError(

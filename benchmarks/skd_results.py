@@ -8,7 +8,7 @@ temperature of each method; the test file is read once per finished student, wit
 decides nothing. Students of one seed start from the same weights and see the same batches. Every finished run is
 appended to the log, and runs found there are not repeated, so the script can be stopped and started again; the teacher
 stays in `--folder`.
-DIR holds the four idx files of Fashion-MNIST. The sizes are meant for about 20 minutes on two idle cores.
+DIR holds the four idx files of Fashion-MNIST. The sizes are meant for about an hour on two idle cores.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 from image_sides import LABELS, SHARED, Log, accuracy, claim, fit, load, parameters
 from sides import mean_and_spread, print_table
 
+RUN = ("seed", "method", "temperature")
 METHODS = {"none": "plain training", "kd": "plain distillation", "skd_ln": "spherical distillation"}
 EVALUATION_BATCH = 500
 NO_SETTINGS = ("data", "seeds", "temperatures", "folder", "log")
@@ -188,15 +189,14 @@ def main() -> None:
     tables = load(options.data, options.rows, options.validation)
     of_student = ("validation", "student", "epochs", "alpha")
     teacher = options.folder / "-".join(str(value) for name, value in log.settings.items() if name not in of_student)
-    if not log.runs(method="teacher") or not (teacher / "checkpoint.json").is_file():
-        run = {"method": "teacher", "temperature": 0.0, "seed": 0}
-        log.add(run, train_teacher(teacher, tables, options))
     # Seed by seed, so that a stopped script has complete rows for the seeds it reached.
-    for seed in range(1, options.seeds + 1):
-        for method, temperature in plan(options):
-            run = {"method": method, "temperature": temperature, "seed": seed}
-            if not log.runs(**run):
-                log.add(run, train_student(method, temperature, seed, teacher, tables, options))
+    planned = [(seed, *each) for seed in range(1, options.seeds + 1) for each in plan(options)]
+    missing = [run for run in planned if not log.runs(**dict(zip(RUN, run, strict=True)))]
+    if missing and not (log.runs(method="teacher") and (teacher / "checkpoint.json").is_file()):
+        log.add(dict(zip(RUN, (0, "teacher", 0.0), strict=True)), train_teacher(teacher, tables, options))
+    for seed, method, temperature in missing:
+        found = train_student(method, temperature, seed, teacher, tables, options)
+        log.add(dict(zip(RUN, (seed, method, temperature), strict=True)), found)
     big, small = log.runs(method="teacher")[0], log.runs(method="none")[0]
     print(f"\nteacher: {big['parameters']:,} parameters, {100 * big['test']:.2f} % of the test file; ", end="")
     print(f"students: {small['parameters']:,} parameters\n")

@@ -176,6 +176,8 @@ class CnnConfig(BaseModel):
         Raises:
             ModelError: A key is unknown, or a value is not accepted.
         """
+        if not isinstance(data, dict):
+            raise ModelError(f"{source} does not describe an image network: it is no object of JSON")
         for name in data:
             if name not in cls.model_fields:
                 raise ModelError(f"unknown key {name} in {source}", fix=did_you_mean(name, cls.model_fields))

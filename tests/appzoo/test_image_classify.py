@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from appzoo.discovery import load_application
-from appzoo.image_app import ImageApp, ImageModel
+from appzoo.image_app import ImageApp, ImageModel, stored_network
 from appzoo.image_classify.app import ImageClassify
 from appzoo.image_classify.config import ImageClassifyConfig
 from easytransfer.config.job import RuntimeConfig, TrainConfig
@@ -155,6 +155,14 @@ def draws() -> RowDraws:
 
 def batch() -> dict[str, tf.Tensor]:
     return {name: tf.constant(value) for name, value in ROWS.batch(range(len(ROWS))).items()}
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"family": "unheard"}', '{"no_such_key": 1}'])
+def test_a_damaged_shape_of_the_network_is_named(tmp_path, text):
+    if text is not None:
+        (tmp_path / "network.json").write_text(text)
+    with pytest.raises(ModelError, match="network.json"):
+        stored_network(tmp_path)
 
 
 def test_training_sees_augmented_shares_and_views():
