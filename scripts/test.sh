@@ -2,6 +2,7 @@
 # Makes the environment with what the tests need and runs them: sh scripts/test.sh [pytest arguments]
 set -eu
 cd "$(dirname "$0")/.."
+sh scripts/debian.sh
 sh scripts/setup.sh test
 sh scripts/horovod.sh || echo "no Horovod here: tests of several workers will be skipped" >&2
 python="${EZ_VENV:-.venv}/bin/python"

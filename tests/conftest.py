@@ -59,6 +59,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium; see `page_browser.Browser`."""
+    pytest.importorskip("selenium")
+    from page_browser import Browser
+
+    try:
+        found = Browser()
+    except LookupError as error:
+        pytest.skip(str(error))
+    yield found
+    found.driver.quit()
+
+
 # In a smoke configuration: a setting that takes the run folder of another one, which is trained first.
 _NEEDS = re.compile(r"^# Needs: (\S+) = the run of (\S+)$", re.MULTILINE)
 

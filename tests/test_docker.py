@@ -20,8 +20,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from appzoo.cli.reader import JobReader
+from appzoo.cli.reader import JobReader, read_settings
+from appzoo.cli.serving import OWN_FLAGS
 from appzoo.cli.text import VERBS
+from easytransfer.config.flags import split_flags
+from easytransfer.serving.settings import ServingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -337,6 +340,33 @@ def test_compose_goes_from_training_to_a_question(compose):
     assert services["serving"]["build"]["dockerfile"] == "docker/serve.Dockerfile"
 
 
+def test_compose_has_our_own_server_as_another_way(compose):
+    services = compose["services"]
+    names = {"embedded": "export", "embedded-smoke": "embedded"}
+    assert [name for name in services if services[name].get("profiles") == ["embedded"]] == list(names)
+    assert [list(services[name]["depends_on"]) for name in names] == [[earlier] for earlier in names.values()]
+    assert services["embedded-smoke"]["depends_on"]["embedded"]["condition"] == "service_healthy"
+    assert services["embedded"]["ports"] == services["serving"]["ports"]
+    assert services["embedded-smoke"]["command"][2] == "http://embedded:8501"
+
+
+def test_our_own_server_in_compose_starts_and_says_when_it_is_ready(compose, server):
+    service = compose["services"]["embedded"]
+    words = [word.replace("/models", str(ROOT)) for word in service["command"]]
+    assert words[0] == "serve"
+    config = read_settings(ServingConfig, split_flags([f"--modelDir={words[1]}", *words[2:]]), OWN_FLAGS)
+    assert (config.host, config.rest_port, config.grpc_port) == ("0.0.0.0", 8501, 8500)
+    grace = re.fullmatch(r"(\d+)m", service["stop_grace_period"])
+    assert 60 * int(grace[1]) > config.drain_delay_seconds + config.drain_seconds
+    port, answers, _ = server
+    kind, _, *check = service["healthcheck"]["test"]
+    assert kind == "CMD" and f"127.0.0.1:{config.rest_port}/" in check[-1]
+    command = [sys.executable, *check[:-1], check[-1].replace(f":{config.rest_port}/", f":{port}/")]
+    for status, healthy in ((503, False), (200, True)):
+        answers["/readyz"] = (status, {})
+        assert (subprocess.run(command, capture_output=True).returncode == 0) == healthy
+
+
 def test_compose_confines_every_service(compose):
     for service in compose["services"].values():
         assert service["read_only"] and service["cap_drop"] == ["ALL"] and service["user"] == "10001:10001"
@@ -370,4 +400,4 @@ def test_compose_is_valid_to_docker():
     ):
         pytest.skip("docker compose is not installed")
     file = ROOT / "docker" / "compose.yaml"
-    subprocess.run(["docker", "compose", "-f", file, "--profile", "tensorboard", "config", "--quiet"], check=True)
+    subprocess.run(["docker", "compose", "-f", file, "--profile", "*", "config", "--quiet"], check=True)

@@ -86,9 +86,9 @@ def run(arguments: list[str]) -> int:
         log.print_result(easytransfer.__version__)
         return 0
     if arguments[:2] == ["export", "validate"]:
-        from easytransfer.export import validate
+        from appzoo.cli.validation import validate_export
 
-        return validate.main(arguments[2:])
+        return validate_export(arguments[2:])
     if verb is None or verb in MODES:
         return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
     if verb == "serve":

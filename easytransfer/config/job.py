@@ -269,7 +269,7 @@ class DistributionConfig(ConfigModel):
         None, "Program that prints host:slots lines, asked again and again by an elastic job.", advanced=True, modes="T"
     )
     remote_shell: str = setting(
-        "ssh -tt -o BatchMode=yes", "Command that runs a command line on another host.", advanced=True, modes="T"
+        "ssh -o BatchMode=yes", "Command that runs a command line on another host.", advanced=True, modes="T"
     )
     network_interface: str | None = setting(
         None, "Interface for the exchanges between hosts.", advanced=True, modes="T"

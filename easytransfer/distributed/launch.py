@@ -25,6 +25,8 @@ GRACE_S = 30
 LOOK_S = 5
 # Exit code of ssh when it cannot reach a host.
 _NO_CONNECTION = 255
+# Ends a worker on another host when its connection ends: the launcher holds the other end of this stdin open.
+_ENDS_WITH_STDIN = "exec 3<&0; { cat <&3; kill -HUP $$; } >/dev/null 2>&1 &"
 # Losses on one host, without a new checkpoint between them, after which it gets no more workers.
 PATIENCE = 3
 
@@ -36,8 +38,8 @@ class Hosts:
     Attributes:
         text: `host:slots,...`; `localhost` is this machine.
         script: Program that prints `host:slots` lines; asked again and again, it replaces `text`.
-        remote_shell: Command that takes a host and a command line, for hosts that are not this machine; the worker must
-            end with the connection, as with `ssh -tt`.
+        remote_shell: Command that takes a host and a command line, for hosts that are not this machine, and passes on
+            its stdin, as `ssh` does; without a terminal (`-t`), which would mix what workers print.
         interface: Network interface for the exchanges; `lo` when all workers are here.
     """
 
@@ -258,14 +260,14 @@ class _Generation:
         if slot.hostname == "localhost":
             words, environment = list(command), {**environment, **variables}
         else:
-            there = ["cd", os.getcwd(), "&&", "exec", "env", *(f"{k}={v}" for k, v in variables.items()), *command]
-            line = " ".join(word if word == "&&" else shlex.quote(word) for word in there)
-            words = [*shlex.split(self._hosts.remote_shell), slot.hostname, line]
+            worker = shlex.join(["env", *(f"{name}={value}" for name, value in variables.items()), *command])
+            there = f"{_ENDS_WITH_STDIN} cd {shlex.quote(os.getcwd())} && exec {worker} </dev/null 3<&-"
+            words = [*shlex.split(self._hosts.remote_shell), slot.hostname, there]
         chief = slot.rank == 0
         process = subprocess.Popen(
             words,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if slot.hostname == "localhost" else subprocess.PIPE,
             stdout=None if chief else subprocess.DEVNULL,
             stderr=None if chief else subprocess.PIPE,
         )
@@ -338,6 +340,8 @@ class _Generation:
                 process.kill()
         for process in self._processes:
             process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         self._server.stop()
 
 

@@ -6,7 +6,6 @@ package, its Keras or Python code of the training process cannot pass.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -62,26 +61,3 @@ def validate(folder: Path, *, staged: bool = False) -> dict[str, Any]:
 def failed_check(report: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the check that failed, None if none did."""
     return next((check for check in report["checks"] if not check["ok"]), None)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Prints the report; returns 0, or 4 if a check fails."""
-    parser = argparse.ArgumentParser(prog="easy_transfer_app export validate", description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path, help="folder of one version, such as exports/sentiment/1")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON line")
-    options = parser.parse_args(arguments)
-    try:
-        report = validate(options.folder)
-    except ModelError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if options.json:
-        print(json.dumps(report))
-    else:
-        for check in report["checks"]:
-            print(
-                f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']:<16} {check['seconds']:7.2f} s  {check['detail']}"
-            )
-        for rows, milliseconds in report.get("latency_ms", {}).items():
-            print(f"latency of {rows} rows: {milliseconds} ms")
-    return 0 if report["ok"] else ModelError.exit_code

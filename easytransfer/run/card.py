@@ -77,23 +77,32 @@ def card_text(folder: str | os.PathLike[str], report: Mapping[str, Any] | None =
     Raises:
         ModelError: The folder holds no run.
     """
+    return "\n\n".join(card_sections(folder, report).values()) + "\n"
+
+
+def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Returns the sections of the model card by name, in their order, without those that have nothing to say.
+
+    Raises:
+        ModelError: The folder holds no run.
+    """
     run = RunFolder(folder)
     config = run.config
     record = run.read_json(RUN_FILE, default={})
     evaluation = run.read_json(EVALUATION_FILE, default={})
     report = run.read_json(REPORT_FILE, default={}) if report is None else report
-    sections = [
-        _introduction(config, report, run),
-        _use(config, report, run.path),
-        _results(evaluation, report),
-        _robustness(report),
-        _pictures(report),
-        _data(report, record),
-        _training(config, record),
-        _workers(report),
-        _limitations(config, evaluation, report, record),
-    ]
-    return "\n\n".join("\n".join(section) for section in map(list, sections) if section) + "\n"
+    sections = {
+        "introduction": _introduction(config, report, run),
+        "use": _use(config, report, run.path),
+        "results": _results(evaluation, report),
+        "robustness": _robustness(report),
+        "pictures": _pictures(report),
+        "data": _data(report, record),
+        "training": _training(config, record),
+        "workers": _workers(report),
+        "limitations": _limitations(config, evaluation, report, record),
+    }
+    return {name: text for name, lines in sections.items() if (text := "\n".join(lines))}
 
 
 def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: RunFolder) -> Iterator[str]:

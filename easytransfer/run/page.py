@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import base64
 import html
+import json
 import os
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from easytransfer.run.atomic import write_text
-from easytransfer.run.card import card_text, table
+from easytransfer.run.card import card_sections, table
 from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.run.history import read_history
+from easytransfer.run.secrets import without_secrets
 
 PAGE_FILE = "report.html"
 _MOST_STEPS = 10
@@ -24,15 +29,20 @@ _HEAD = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; }}
+h1, h2, h3 {{ line-height: 1.25; overflow-wrap: anywhere; }}
+h2 {{ margin-top: 2.2rem; padding-top: .8rem; border-top: 1px solid #8886; }}
+nav {{ display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 1rem 0; }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }}
 td, th {{ border-bottom: 1px solid #8886; padding: .2rem .8rem .2rem 0; text-align: left; }}
-pre {{ background: #8882; padding: .6rem; overflow-x: auto; }}
-img {{ max-width: 100%; background: #fff; }}
+pre {{ background: #8882; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
+img {{ display: block; max-width: 100%; margin: 1rem 0; background: #fff; }}
+summary {{ cursor: pointer; }}
 </style>
 """
 
@@ -45,17 +55,39 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     """
     run = RunFolder(folder)
     pictures = run.read_json(REPORT_FILE, default={}).get("pictures", [])
-    text = "\n".join([card_text(folder), *_slowest_steps(run.path)])
+    sections = card_sections(folder)
+    use = sections.pop("use")
+    text = "\n\n".join([*sections.values(), "\n".join(_slowest_steps(run.path)), use])
     # No HTML and no links from the text, and no pictures but the run's own.
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
     tokens = reader.parse(text)
     for image in (part for token in tokens for part in token.children or () if part.type == "image"):
         name = str(image.attrs["src"])
         image.attrs["src"] = _embedded(run.path / name) if name in pictures else ""
+    contents = _contents(tokens)
+    top = next(at for at, token in enumerate(tokens) if token.type == "heading_close") + 1
+    show = partial(reader.renderer.render, options=reader.options, env={})
     title = html.escape(f"{run.config.get('model_name') or 'model'}: {run.path.resolve().name}")
     path = run.path / PAGE_FILE
-    write_text(path, _HEAD.format(title=title) + reader.renderer.render(tokens, reader.options, {}))
+    write_text(
+        path, _HEAD.format(title=title) + show(tokens[:top]) + contents + show(tokens[top:]) + _all_settings(run.config)
+    )
     return path
+
+
+def _contents(tokens: Sequence[Token]) -> str:
+    """Gives the sections names and returns links to them."""
+    links = []
+    for heading, title in pairwise(tokens):
+        if heading.type == "heading_open" and heading.tag == "h2":
+            heading.attrs["id"] = f"section-{len(links) + 1}"
+            links.append(f'<a href="#{heading.attrs["id"]}">{html.escape(title.content)}</a>')
+    return f"<nav>{' '.join(links)}</nav>\n"
+
+
+def _all_settings(config: Mapping[str, Any]) -> str:
+    text = html.escape(without_secrets(json.dumps(config, indent=2, ensure_ascii=False)))
+    return f"<details>\n<summary>All settings</summary>\n<pre><code>{text}</code></pre>\n</details>\n"
 
 
 def _embedded(picture: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from easytransfer.serving.servable import LoadedSignature
 
 # Model name of requests for models that are not there, so that clients cannot make names in logs and metrics.
 UNKNOWN_MODEL = "unknown"
+# Lines of a message of TensorFlow that say where in the graph something failed.
+_PLACE = re.compile(r"Graph execution error:|Detected at node|File \"|<stack traces unavailable>|\[\[|\d+ root error")
 
 
 @dataclass
@@ -212,7 +215,7 @@ def _misfit(signature: LoadedSignature, why: str) -> ServingFailure:
 
 
 def _refused(error: tf.errors.OpError) -> ServingFailure:
-    """Returns what the model's own refusal means to a client."""
+    """Returns what the model's own refusal means to a client, without the places in the graph TensorFlow puts first."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    lines = [line for line in map(str.strip, error.message.splitlines()) if line and not _PLACE.match(line)]
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), (lines or ["the model failed"])[0][:500])

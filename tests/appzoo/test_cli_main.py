@@ -193,7 +193,9 @@ def test_usage_errors(words, part, capsys):
 
 def test_an_export_is_checked_by_name(capsys, tmp_path):
     assert command.main(["export", "validate", str(tmp_path / "missing")]) == 4
-    assert "no such export" in capsys.readouterr().err
+    assert capsys.readouterr().err.startswith("error: no such export; got ")
+    assert command.main(["export", "validate"]) == 2
+    assert "error: easy_transfer_app export validate: the following arguments are required" in capsys.readouterr().err
     assert command.main(["export", "validate", "--help"]) == 0
     assert "usage: easy_transfer_app export validate" in capsys.readouterr().out
 

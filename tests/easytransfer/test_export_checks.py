@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from export_models import LABELS, TEXTS, CoreClassifier, signatures
 
+from appzoo.cli.main import main
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export import validate as validation
 from easytransfer.export.saved_model import publish, write_servable
@@ -279,11 +280,11 @@ def test_batch_sizes_ascend_to_the_largest(tmp_path, largest, copy):
 def test_validate_command(copy, capsys):
     """The one test here that pays for a fresh process."""
     (copy / "assets/labels.txt").write_text("other")
-    assert validation.main([str(copy), "--json"]) == 4
-    report = json.loads(capsys.readouterr().out)
+    assert main(["export", "validate", str(copy), "--json"]) == 4
+    out, err = capsys.readouterr()
+    report = json.loads(out)
     assert report["checks"][0]["name"] == "layout" and not report["checks"][0]["ok"]
-    assert validation.main([str(copy / "missing")]) == 4
-    assert "no such export" in capsys.readouterr().err
+    assert err.startswith("error: the export fails its check `layout`; got ")
 
 
 def test_validate_explains_a_dead_process(copy, monkeypatch):

@@ -1,68 +1,238 @@
-"""The page in a headless Chromium: text in, bars and latency out; texts are never read as markup.
+"""The page in Chromium: texts, pairs and images in, bars and latency out; nothing leaves the server.
 
-The screenshot is kept in the folder `EZ_ARTIFACTS` names.
+Pictures of it are kept, see `page_browser`.
 """
 
-import os
-import shutil
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from running_server import SECONDS, RunningServer
+from running_server import RunningServer
+from toy_models import save_toy
 
 pytest.importorskip("selenium")
-from selenium import webdriver
+from page_browser import NARROW, WIDE, Browser
 from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select
 
 MARKUP = "<img src=x onerror=document.title='broken'>"
+TOKEN = "a token of sixteen bytes or more"
+
+
+def save_classifier(folder: Path, names: tuple[str, ...], function: Callable[..., tuple[tf.Tensor, tf.Tensor]]) -> None:
+    """Saves a model as the exports are: strings in, `classify` on Examples beside the default signature."""
+    texts = tf.TensorSpec([None], tf.string)
+    features = {name: tf.io.FixedLenFeature([], tf.string) for name in names}
+
+    def answer(**given: tf.Tensor) -> dict[str, tf.Tensor]:
+        classes, scores = function(*(given[name] for name in names))
+        return {"label": classes[:, 0], "probabilities": scores}
+
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return dict(
+            zip(("classes", "scores"), function(*map(tf.io.parse_example(inputs, features).get, names)), strict=True)
+        )
+
+    signatures = {
+        "serving_default": tf.function(answer).get_concrete_function(**{name: texts for name in names}),
+        "classify": tf.function(classify).get_concrete_function(inputs=texts),
+    }
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+
+
+def two_classes(first: tf.Tensor, second: str, score: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.stack([first, tf.fill(tf.shape(first), second)], 1), tf.stack([score, 1 - score], 1)
+
+
+def echo(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The text itself is the name of a class."""
+    return two_classes(text, "other", tf.fill(tf.shape(text), 0.25))
+
+
+def same(text_a: tf.Tensor, text_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    score = tf.where(text_a == text_b, 0.9, 0.2)
+    return two_classes(tf.fill(tf.shape(text_a), "same"), "different", score)
+
+
+def brightness(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The share of white, of an image that is really decoded."""
+
+    def share(data: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(tf.cast(tf.io.decode_png(data, 1), tf.float32)) / 255
+
+    score = tf.map_fn(share, image_bytes, fn_output_signature=tf.float32)
+    return two_classes(tf.fill(tf.shape(image_bytes), "bright"), "dark", score)
+
+
+def many(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """A hundred classes, the later the likelier."""
+    classes, scores = tf.constant([[f"class {i}" for i in range(100)]]), tf.range(100.0)[None] / 4950
+    return tf.repeat(classes, tf.size(text), 0), tf.repeat(scores, tf.size(text), 0)
+
+
+class Page:
+    """The page of a server in a window."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.browser, self.address = browser, address
+
+    def open(self, model: str, **look: object) -> None:
+        self.browser.open(self.address, **look)
+        self.browser.wait(lambda page: page.find_elements(By.CSS_SELECTOR, "#model option"))
+        self.choose(model)
+
+    def choose(self, model: str) -> None:
+        Select(self.find("#model")).select_by_value(model)
+        self.browser.wait(lambda page: self.find("#version").text or self.find("#answer").text)
+
+    def find(self, selector: str) -> WebElement:
+        return self.browser.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """Returns the text of an element as soon as it has some."""
+        return self.browser.wait(lambda page: self.find(selector).text)
+
+    def rows(self) -> list[list[str]]:
+        """Returns label and percentage of every bar of the answer."""
+        self.text("#latency")
+        return [row.text.split("\n") for row in self.browser.driver.find_elements(By.CSS_SELECTOR, "#answer .row")]
+
+    def check(self) -> None:
+        """Nothing outside was asked for, nothing complained, all is readable and inside the window."""
+        asked = self.browser.addresses()
+        assert asked and all(address.startswith(self.address) for address in asked), asked
+        assert self.browser.complaints() == []
+        assert self.browser.faint() == [] and not self.browser.overflows()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("page")
+    save_classifier(base / "texts" / "3", ("text",), echo)
+    save_classifier(base / "pairs" / "1", ("text_a", "text_b"), same)
+    save_classifier(base / "images" / "1", ("image_bytes",), brightness)
+    save_classifier(base / "hundred" / "1", ("text",), many)
+    save_toy(base / "numbers" / "1", 1.0, only="serving_default")
+    return base
+
+
+@pytest.fixture(scope="module")
+def server(models) -> Iterator[RunningServer]:
+    with RunningServer(models) as running:
+        yield running
 
 
 @pytest.fixture
-def browser():
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not driver:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield found
-    found.quit()
+def page(browser, server) -> Page:
+    return Page(browser, server.server.addresses["rest"] + "/")
 
 
-def save_texts(folder: Path) -> None:
-    """Saves a model whose label repeats its text, which a page must not read as markup."""
-
-    def answer(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"label": text}
-
-    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        text = tf.io.parse_example(inputs, {"text": tf.io.FixedLenFeature([], tf.string)})["text"]
-        scores = tf.tile([[0.25, 0.75]], [tf.shape(text)[0], 1])
-        return {"classes": tf.stack([text, tf.fill(tf.shape(text), "other")], 1), "scores": scores}
-
-    module, texts = tf.Module(), tf.TensorSpec([None], tf.string)
-    signatures = {"serving_default": tf.function(answer).get_concrete_function(text=texts)}
-    signatures["classify"] = tf.function(classify).get_concrete_function(inputs=texts)
-    tf.saved_model.save(module, str(folder), signatures=signatures)
+def test_a_text_is_classified_and_never_read_as_markup(page):
+    page.open("texts")
+    assert page.text("#version") == "Version 3" and page.find("label[for=input-text]").text == "Text"
+    page.find("#input-text").send_keys(MARKUP)
+    page.find("#send").click()
+    assert page.rows() == [["other", "75.0 %"], [MARKUP, "25.0 %"]]
+    bars = page.browser.driver.find_elements(By.TAG_NAME, "progress")
+    assert [float(bar.get_attribute("value")) for bar in bars] == [0.75, 0.25]
+    assert bars[0].size["width"] > 200 and bars[0].get_attribute("aria-label") == "other"
+    assert float(page.text("#latency").split(" ms")[0]) > 0 and page.browser.driver.title == "Try a model"
+    page.check()
+    page.browser.keep("page-text")
 
 
-def test_a_text_is_classified(tmp_path, browser):
-    save_texts(tmp_path / "texts" / "1")
-    with RunningServer(tmp_path / "texts") as server:
-        browser.get(server.server.addresses["rest"] + "/")
-        wait = WebDriverWait(browser, SECONDS)
-        box = wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "textarea"))
-        box.send_keys(MARKUP)
-        browser.find_element(By.ID, "send").click()
-        rows = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#answer .row"))
-        assert [row.text.split("\n") for row in rows] == [["other", "0.7500"], [MARKUP, "0.2500"]]
-        bars = browser.find_elements(By.TAG_NAME, "progress")
-        assert [float(bar.get_attribute("value")) for bar in bars] == [0.75, 0.25]
-        assert "ms" in browser.find_element(By.ID, "latency").text and browser.title == "Try a model"
-        folder = Path(os.environ.get("EZ_ARTIFACTS", tmp_path))
-        assert browser.save_screenshot(str(folder / "page.png"))
-        assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+def test_a_pair_is_classified_with_the_keyboard_alone(page):
+    page.open("pairs")
+    page.browser.run("document.getElementById('model').focus()")
+    labels = [label.text for label in page.browser.driver.find_elements(By.CSS_SELECTOR, "#fields label")]
+    assert labels == ["Text a", "Text b"]
+    keys = page.browser.driver.switch_to
+    for text in ("Is it open?", "Is it open?"):
+        keys.active_element.send_keys(Keys.TAB)
+        keys.active_element.send_keys(text)
+    keys.active_element.send_keys(Keys.CONTROL, Keys.ENTER)
+    assert page.rows() == [["same", "90.0 %"], ["different", "10.0 %"]]
+    keys.active_element.send_keys(Keys.TAB)
+    assert keys.active_element.get_attribute("id") == "send"
+    assert page.browser.run("return getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    page.check()
+    page.browser.keep("page-pair")
+
+
+def test_an_image_is_uploaded_seen_and_classified(page, tmp_path):
+    half = tf.concat([tf.fill([16, 8, 1], 255), tf.fill([16, 8, 1], 0)], 1)
+    tf.io.write_file(str(tmp_path / "half.png"), tf.io.encode_png(tf.cast(half, tf.uint8)))
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    page.open("images")
+    page.find("#send").click()  # the browser asks for a file itself
+    assert page.browser.run("return document.querySelector('#input-image_bytes:invalid') !== null")
+    page.find("#input-image_bytes").send_keys(str(tmp_path / "half.png"))
+    page.find("#send").click()
+    assert page.rows() == [["bright", "50.0 %"], ["dark", "50.0 %"]]
+    assert (
+        page.browser.wait(lambda _: page.browser.run("return document.querySelector('#fields img').naturalWidth")) == 16
+    )
+    page.check()
+    page.browser.keep("page-image")
+    page.find("#input-image_bytes").send_keys(str(tmp_path / "broken.png"))
+    page.find("#send").click()
+    message = page.text("#answer .error")
+    assert "PNG" in message and page.text("#answer") == message and not page.find("#latency").text
+    assert page.browser.faint() == []
+    assert all("status of 400" in line for line in page.browser.complaints())
+    page.browser.keep("page-error")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_narrow_screen(page, scheme):
+    page.open("texts", size=NARROW, scheme=scheme)
+    page.find("#input-text").send_keys("a word of a length that no line of a telephone holds: " + "x" * 80)
+    page.find("#send").click()
+    assert len(page.rows()) == 2
+    page.check()
+    assert page.find("#send").size["height"] >= 36 and page.find("#answer progress").size["width"] > 150
+    page.browser.keep(f"page-narrow-{scheme}")
+
+
+def test_the_likeliest_of_many_classes(page):
+    page.open("hundred", size=WIDE, scheme="dark")
+    page.find("#input-text").send_keys("x")
+    page.find("#send").click()
+    rows = page.rows()
+    assert (
+        len(rows) == 20 and rows[0] == ["class 99", "2.0 %"] and page.text("#answer .quiet") == "and 80 classes below"
+    )
+    page.check()
+    page.browser.keep("page-many-dark")
+
+
+def test_models_that_take_no_text_and_a_server_that_is_gone(browser, models):
+    with RunningServer(models) as server:
+        page = Page(browser, server.server.addresses["rest"] + "/")
+        page.open("numbers")
+        assert "arrays of numbers" in page.text("#answer .error") and not page.find("#send").is_enabled()
+        page.choose("texts")
+        assert not page.find("#result").is_displayed()
+        page.find("#input-text").send_keys("anybody there?")
+    page.find("#send").click()
+    assert page.text("#answer .error") == "The server does not answer."
+    browser.wait(lambda _: page.find("#send").is_enabled())
+
+
+def test_a_token_is_asked_for_and_sent(browser, models, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    with RunningServer(models / "texts", TOKEN, token_file=str(file)) as server:
+        page = Page(browser, server.server.addresses["rest"] + "/")
+        browser.open(page.address)
+        for token in ("wrong", TOKEN):
+            browser.wait(lambda _: page.find("#token").is_displayed())
+            assert "token" in page.text("#answer .error").lower()
+            page.find("#token").clear()
+            page.find("#token").send_keys(token + Keys.ENTER)
+        assert page.text("#version") == "Version 3" and not page.find("#token").is_displayed()
+        assert TOKEN not in json.dumps(browser.addresses())

@@ -316,6 +316,12 @@ def test_paths_that_are_none_of_ours(running, path):
     assert reply.status_code in (400, 404) and list(reply.json()) == ["error"]
 
 
+def test_what_a_model_refuses_is_explained_without_places_in_its_graph(running):
+    body = {"signature_name": "picture", "instances": [{"b64": ""}]}
+    status, message = running.client.refused("toy:predict", body)
+    assert status == 400 and "an image is empty" in message and "Graph execution" not in message
+
+
 def test_the_page_brings_nothing_along_and_may_run_nothing_else(running):
     reply = running.client.http.get("/")
     policy = reply.headers["content-security-policy"]
