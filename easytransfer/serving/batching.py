@@ -19,7 +19,7 @@ import numpy as np
 from easytransfer.export.selfcheck.behaviour import Arrays
 from easytransfer.export.selfcheck.values import take_rows
 from easytransfer.serving.failures import ServingFailure
-from easytransfer.serving.joining import IMAGE_BYTES, BatchingParameters, Job, join, parts
+from easytransfer.serving.joining import ARRAY_BYTES, BatchingParameters, Job, join, parts
 from easytransfer.serving.servable import LoadedSignature, Servable
 
 # Requests looked at when a batch is put together, oldest first.
@@ -266,6 +266,7 @@ def _combined(jobs: list[Job], order: np.ndarray) -> Future:
 def _lengths(signature: LoadedSignature, inputs: Arrays, rows: int) -> list[int]:
     """Returns what every row counts for, in bytes of text."""
     if not signature.texts:
-        return [IMAGE_BYTES if any(name.endswith("_bytes") for name in inputs) else 0] * rows
+        large = any(name.endswith("_bytes") or value.ndim > 1 for name, value in inputs.items())
+        return [ARRAY_BYTES if large else 0] * rows
     columns = [inputs[name] for name in signature.texts]
     return [sum(map(len, row)) for row in zip(*columns, strict=True)]

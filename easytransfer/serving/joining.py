@@ -17,8 +17,8 @@ from easytransfer.serving.sources import parse_server_file
 
 # In bytes of text: what a row costs besides its text (special tokens), and what a batch costs besides its rows.
 ROW_COST, BATCH_COST = 9, 64
-# An image counts like a text of so many bytes.
-IMAGE_BYTES = BATCH_COST - ROW_COST
+# An image, or a row of an array, counts like a text of so many bytes.
+ARRAY_BYTES = BATCH_COST - ROW_COST
 # Rows that cost so many times the fixed part of a batch gain nothing from further rows, on a core of a processor, and
 # each further row lets the others wait.
 LARGE_BATCH = 8
