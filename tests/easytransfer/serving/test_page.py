@@ -58,6 +58,17 @@ def same(text_a: tf.Tensor, text_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return two_classes(tf.fill(tf.shape(text_a), "same"), "different", score)
 
 
+def save_tagger(folder: Path) -> None:
+    """Saves a model as sequence labeling is exported: a tag for each word in a string, and more."""
+
+    def tag(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        tags = tf.strings.regex_replace(tf.strings.regex_replace(text, r"[A-Z]\w+", "B-PER"), r"\b[a-z]\w*", "O")
+        return {"tags": tags, "probabilities": tf.fill([tf.size(text), 2], 1 / 3)}
+
+    traced = tf.function(tag).get_concrete_function(text=tf.TensorSpec([None], tf.string))
+    tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": traced})
+
+
 def brightness(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """The share of white, of an image that is really decoded."""
 
@@ -86,7 +97,7 @@ class Page:
         self.choose(model)
 
     def choose(self, model: str) -> None:
-        Select(self.find("#model")).select_by_value(model)
+        Select(self.find("#model")).select_by_visible_text(model)
         self.browser.wait(lambda page: self.find("#version").text or self.find("#answer").text)
 
     def find(self, selector: str) -> WebElement:
@@ -116,6 +127,7 @@ def models(tmp_path_factory) -> Path:
     save_classifier(base / "pairs" / "1", ("text_a", "text_b"), same)
     save_classifier(base / "images" / "1", ("image_bytes",), brightness)
     save_classifier(base / "hundred" / "1", ("text",), many)
+    save_tagger(base / "tags" / "1")
     save_toy(base / "numbers" / "1", 1.0, only="serving_default")
     return base
 
@@ -182,7 +194,7 @@ def test_an_image_is_uploaded_seen_and_classified(page, tmp_path):
     page.find("#send").click()
     message = page.text("#answer .error")
     assert "PNG" in message and page.text("#answer") == message and not page.find("#latency").text
-    assert page.browser.faint() == []
+    assert page.browser.faint() == [] and not page.find("#fields img").is_displayed()
     assert all("status of 400" in line for line in page.browser.complaints())
     page.browser.keep("page-error")
 
@@ -208,6 +220,17 @@ def test_the_likeliest_of_many_classes(page):
     )
     page.check()
     page.browser.keep("page-many-dark")
+
+
+def test_tags_stand_below_their_words(page):
+    page.open("tags", scheme="dark")
+    page.find("#input-text").send_keys("we  met Anna\nthere")
+    page.find("#send").click()
+    assert page.text("#answer").split("\n") == (
+        ["Probabilities", "[ 0.333333, 0.333333 ]", "Tags", "we", "O", "met", "O", "Anna", "B-PER", "there", "O"]
+    )
+    page.check()
+    page.browser.keep("page-tags-dark")
 
 
 def test_models_that_take_no_text_and_a_server_that_is_gone(browser, models):
