@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 tests=tests/easytransfer/serving
 if [ $# -eq 1 ]; then
-    python $tests/toy_models.py "$1"
+    python tests/toy_models.py "$1"
     echo "docker run -p 8500:8500 -p 8501:8501 -v $1:/models tensorflow/serving:2.20.0 \\"
     echo "    --model_config_file=/models/models.config --allow_version_labels_for_unavailable_models=true"
     exit

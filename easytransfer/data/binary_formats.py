@@ -139,6 +139,8 @@ class TfrecordFormat(RowFormat):
                 feature = tf.train.Example.FromString(records[0]).features.feature
             except DecodeError as error:
                 raise DataError(f"record 1 of {file} is not a tf.train.Example") from error
+            if not feature:
+                raise DataError(f"record 1 of {file} has no features", fix="give --inputSchema")
             columns = []
             for name in sorted(feature):
                 kind = feature[name].WhichOneof("kind") or "bytes_list"

@@ -67,7 +67,10 @@ class RestProtocol:
             Route(metrics.PATH, self._guarded(self._metrics)),
             Route("/v1/{rest:path}", self._guarded(self._model), methods=["GET", "POST"]),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: _unrouted, Exception: _unexpected})
+        found = Starlette(routes=routes, exception_handlers={HTTPException: _unrouted, Exception: _unexpected})
+        # A redirection would be to whatever the client calls this host.
+        found.router.redirect_slashes = False
+        return found
 
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-import tempfile
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,12 +32,14 @@ class Target:
         inputs: What it is fed.
         run: Takes an input and the case's folder; writes the files it needs with `Folder.put`.
         heavy: Whether it needs TensorFlow, so that fewer cases fit into the default run.
+        prepare: Called before each case, outside of its time; takes long at most once.
     """
 
     name: str
     inputs: st.SearchStrategy[Any]
     run: Callable[[Any, Folder], None]
     heavy: bool = False
+    prepare: Callable[[], object] = bool
 
 
 class NoCase(Exception):
@@ -48,30 +51,32 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.expected: set[Path] = set()
+        self.expected: set[str] = set()
 
     def put(self, name: str, content: bytes | str) -> Path:
         """Writes an input file and returns its path."""
         if not _FILE_NAME.fullmatch(name):
             raise NoCase(name)  # a mutated name is no input of the target
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if "/" in name:
+            path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
-        self.expected.add(path)
+        self.expected.add(str(path))
         return path
 
     def allow(self, folder: Path) -> None:
         """Says that files may be written below `folder`."""
         folder.mkdir()
-        self.expected.add(folder)
+        self.expected.add(str(folder))
 
     def left(self) -> list[str]:
         """Files that nobody expected."""
-        return [
-            str(path.relative_to(self.path))
-            for path in self.path.rglob("*")
-            if path.is_file() and not self.expected & {path, *path.parents}
-        ]
+        found = []
+        for place, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if os.path.join(place, name) not in self.expected]
+            paths = (os.path.join(place, name) for name in names)
+            found += [os.path.relpath(path, self.path) for path in paths if path not in self.expected]
+        return found
 
 
 def check(target: Target, value: Any, scratch: Path) -> None:
@@ -81,14 +86,18 @@ def check(target: Target, value: Any, scratch: Path) -> None:
         AssertionError: A message of no use, or files left behind.
         Exception: Whatever the target raised beside EasyTransferError, TimeoutError when it hangs.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as name, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        folder = Folder(Path(name))
-        try:
-            with within(SECONDS):
-                target.run(value, folder)
-        except NoCase:
-            pass
-        except EasyTransferError as error:
-            assert 0 < len(str(error)) < MOST_MESSAGE, f"a message of {len(str(error))} characters"
-        assert folder.left() == [], f"left behind: {folder.left()}"
+    target.prepare()
+    folder = Folder(scratch / "case")
+    folder.path.mkdir()
+    try:
+        with within(SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            target.run(value, folder)
+    except NoCase:
+        pass
+    except EasyTransferError as error:
+        assert 0 < len(str(error)) < MOST_MESSAGE, f"a message of {len(str(error))} characters"
+    finally:
+        left = folder.left()
+        shutil.rmtree(folder.path)
+    assert left == [], f"left behind: {left}"

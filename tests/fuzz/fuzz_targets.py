@@ -1,7 +1,4 @@
-"""Everything that reads what somebody else wrote, one function each; `TARGETS` is the table of them.
-
-REST bodies belong here too, where there is a server.
-"""
+"""Everything that reads what somebody else wrote, one function each; `TARGETS` is the table of them."""
 
 from __future__ import annotations
 
@@ -10,8 +7,10 @@ from typing import Any
 
 import yaml
 from fuzz_case import Folder, Target
+from fuzz_grpc import GRPC_TARGETS
 from fuzz_inputs import as_json, files, json_bytes, keyed, texts, values
 from fuzz_models import MODEL_TARGETS
+from fuzz_serving import SERVING_TARGETS
 from fuzz_tables import TABLE_TARGETS
 from hypothesis import strategies as st
 
@@ -241,5 +240,7 @@ TARGETS = {
         Target("network_name", NETWORK_NAMES, network_name),
         *TABLE_TARGETS,
         *MODEL_TARGETS,
+        *SERVING_TARGETS,
+        *GRPC_TARGETS,
     )
 }
