@@ -156,17 +156,18 @@ def check_outputs(mode: str, config: Any) -> None:
         path, workers = Path(config.data.output_table), config.distribution.workers()
         if workers > 1 and not config.data.merge:
             path = part_path(path, config.distribution.task_index, workers)
-        _check_writable(path)
+        _check_writable(path, path.parent)
         if path.exists() and not config.runtime.overwrite:
             raise ConfigError(f"the output table {path} exists", fix="add --overwrite, or give another --outputTable")
     if mode == "export" and config.export.export_dir_base:
-        _check_writable(Path(config.export.export_dir_base))
+        base = Path(config.export.export_dir_base)
+        _check_writable(base, base)
 
 
-def _check_writable(path: Path) -> None:
-    """Checks the nearest existing folder above an output."""
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise ResourceError(f"cannot write {path}: {parent} is not a writable folder", fix="choose another place")
+def _check_writable(output: Path, folder: Path) -> None:
+    """Checks the folder an output is made in, or the nearest existing one above it."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ResourceError(f"cannot write {output}: {folder} is not a writable folder", fix="choose another place")

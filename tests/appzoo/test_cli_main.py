@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 
+from appzoo.cli import checks
 from appzoo.cli import main as command
 from appzoo.cli.text import VERBS
 from easytransfer.config.fields import settings_of
@@ -189,6 +193,21 @@ def test_usage_errors(words, part, capsys):
     assert command.main(words) == 2
     out, err = capsys.readouterr()
     assert part in err and out == ""
+
+
+def test_an_export_needs_only_its_own_folder_to_be_writable(tmp_path, monkeypatch):
+    """A volume mounted at the root, such as /models in the image."""
+    base = tmp_path / "models"
+    base.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == base)
+
+    def check(folder: Path) -> None:
+        checks.check_outputs("export", SimpleNamespace(export=SimpleNamespace(export_dir_base=str(folder))))
+
+    check(base)
+    check(base / "new")
+    with pytest.raises(ResourceError, match=f"{tmp_path} is not a writable folder"):
+        check(tmp_path / "other")
 
 
 def test_an_export_is_checked_by_name(capsys, tmp_path):
