@@ -11,7 +11,7 @@ import numpy as np
 from running_server import RunningServer
 
 from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.values import decode_array
+from easytransfer.export.selfcheck.values import decode_array, take_rows
 from easytransfer.serving.json_tensors import encode_outputs
 
 TOLERANCE = 1e-5
@@ -25,16 +25,22 @@ def check_served(exported: Path) -> None:
     with RunningServer(exported.parents[1]) as server:
         assert server.server.ready and server.client.states(name) == {int(exported.name): "AVAILABLE"}
         for signature, samples in manifest["samples"].items():
-            inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
-            rows = str(len(next(iter(inputs.values()))))
-            expected = {key: decode_array(value) for key, value in samples["outputs"][rows].items()}
-            compare(server.client.arrays(name, inputs, signature=signature), expected)
-            body = {"signature_name": signature, "inputs": {key: as_json(value) for key, value in inputs.items()}}
-            outputs = server.client.post(f"{name}:predict", body)["outputs"]
-            outputs = outputs if len(expected) > 1 else {next(iter(expected)): outputs}
-            compare({key: from_json(outputs[key], value) for key, value in expected.items()}, expected)
-            if signature == "classify":
-                check_classify(server, name, inputs, expected)
+            every = {key: decode_array(value) for key, value in samples["inputs"].items()}
+            for rows, outputs in samples["outputs"].items():
+                if int(rows) <= manifest["max_batch_size"]:  # the server refuses more in one request
+                    expected = {key: decode_array(value) for key, value in outputs.items()}
+                    check_answer(server, name, signature, take_rows(every, int(rows)), expected)
+
+
+def check_answer(server: RunningServer, name: str, signature: str, inputs: Arrays, expected: Arrays) -> None:
+    """One request over each protocol."""
+    compare(server.client.arrays(name, inputs, signature=signature), expected)
+    body = {"signature_name": signature, "inputs": {key: as_json(value) for key, value in inputs.items()}}
+    outputs = server.client.post(f"{name}:predict", body)["outputs"]
+    outputs = outputs if len(expected) > 1 else {next(iter(expected)): outputs}
+    compare({key: from_json(outputs[key], value) for key, value in expected.items()}, expected)
+    if signature == "classify":
+        check_classify(server, name, inputs, expected)
 
 
 def check_classify(server: RunningServer, name: str, inputs: Arrays, expected: Arrays) -> None:
