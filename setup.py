@@ -33,6 +33,7 @@ EXTRAS = {
         "pytest>=8,<9.2",  # pytest-xdist 3.8 groups tests by a field that 9.2 removed
         "pytest-xdist>=3.6",
         "hypothesis>=6",
+        "atheris>=3; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version >= '3.11'",
         "matplotlib>=3.8",
         "pyarrow>=14",
         "torch==2.13.0",

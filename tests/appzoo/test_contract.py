@@ -200,6 +200,14 @@ def test_export_answers_like_the_model(smoke, tmp_path):
                 assert a == b
 
 
+def test_served_answers_equal_those_in_memory(smoke):
+    for package in ("tensorflow_serving", "starlette", "httpx"):
+        pytest.importorskip(package, reason="needs easytransfer[serving,test]")
+    from served_answers import check_served
+
+    check_served(Path(smoke.result["export"]))
+
+
 # Short deterministic runs ------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from fuzz_case import Folder, NoCase, Target
 from fuzz_inputs import files, keyed, texts
-from fuzz_serving import COLUMNS, MOST_BYTES, NAMES, NEEDED, TOKEN, server
+from fuzz_serving import COLUMNS, MOST_BYTES, NEEDED, SIGNATURES, TOKEN, server
 from hypothesis import strategies as st
 
 RPC_CODES = {"INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "UNIMPLEMENTED", "DEADLINE_EXCEEDED"}
@@ -43,11 +43,14 @@ class Context:
         raise Aborted
 
 
-def call(given: tuple[int, Any, bool, float | None], folder: Folder) -> None:
+def call(given: tuple[int, Any, int | None, bool, float | None], folder: Folder) -> None:
     """A call: an answer that can be sent, or a code that blames the client."""
-    number, wanted, known, seconds = given
+    number, wanted, model, known, seconds = given
     method, token = list(REQUESTS)[number], f"Bearer {TOKEN}" if known else "Bearer no"
     request = request_of(method, wanted)
+    for place in [request, *getattr(request, "tasks", [])] if model is not None else []:
+        if hasattr(place, "model_spec"):
+            fill(place.model_spec, MODELS[model])
     service = next(service for service in server().calls if hasattr(service, method))
     try:
         answer = server().loop.run_until_complete(getattr(service, method)(request, Context(token, seconds)))
@@ -99,7 +102,16 @@ def fields(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]
 INT = st.one_of(st.integers(-1, 9), st.sampled_from([2**31 - 1, -(2**31), 300]))
 LONG = st.one_of(st.integers(-2, 5), st.sampled_from([2**31, 2**40, 2**62, 2**63 - 1, -(2**63)]))
 FLOAT = st.floats(width=32)
-TENSOR = fields(
+TWO, FIVE = {"size": 2}, {"size": 5}
+GOOD_TENSORS = [
+    {"dtype": 1, "tensor_shape": {"dim": [TWO]}, "float_val": [0.5]},
+    {"dtype": 1, "tensor_shape": {"dim": [TWO, FIVE]}, "tensor_content": bytes(40)},
+    {"dtype": 1, "tensor_shape": {"dim": [TWO, TWO, TWO]}, "float_val": [1.0, 2.0]},
+    {"dtype": 7, "tensor_shape": {"dim": [TWO]}, "string_val": [b"a", b"\xff"]},
+    {"dtype": 10, "tensor_shape": {"dim": [TWO]}, "bool_val": [True]},
+    {"dtype": 4, "tensor_shape": {"dim": [TWO]}, "int_val": [255, 0]},
+]
+ANY_TENSOR = fields(
     dtype=st.one_of(st.sampled_from([1, 1, 3, 4, 7, 7, 9, 10, 14, 19, 20, 21, 23]), st.integers(-1, 130)),
     tensor_shape=st.one_of(
         fields(dim=st.lists(fields(size=st.integers(0, 3)), min_size=1, max_size=2)),
@@ -117,9 +129,18 @@ TENSOR = fields(
     variant_val=lists(fields(type_name=texts(), metadata=st.binary(max_size=9)), 1),
     resource_handle_val=lists(fields(device=texts(), name=texts()), 1),
 )
+TENSOR = st.one_of(st.sampled_from(GOOD_TENSORS), st.sampled_from(GOOD_TENSORS), ANY_TENSOR)
+SIGNED = st.sampled_from([name for name in SIGNATURES if name]).flatmap(
+    lambda name: st.fixed_dictionaries(
+        {
+            "model_spec": st.just({"name": "toy", "signature_name": name}),
+            "inputs": st.fixed_dictionaries(dict.fromkeys(SIGNATURES[name], TENSOR)),
+        }
+    )
+)
 SPEC = fields(
     name=st.sampled_from(["toy"] * 9 + ["", "no", "../toy"]),
-    signature_name=st.one_of(st.sampled_from(NAMES), texts()),
+    signature_name=st.one_of(st.sampled_from(list(SIGNATURES)), texts()),
     version=fields(value=st.one_of(st.sampled_from([2, 3]), LONG)),
     version_label=st.one_of(st.sampled_from(["stable", "canary"]), texts()),
 )
@@ -139,7 +160,9 @@ TASK = fields(
 )
 CONFIG = fields(model_config_list=fields(config=lists(fields(name=texts(), base_path=texts()), 1)))
 DRAWN = {
-    "Predict": fields(model_spec=SPEC, inputs=keyed(COLUMNS, TENSOR), output_filter=lists(texts(["y", "tag"]), 2)),
+    "Predict": st.one_of(
+        SIGNED, fields(model_spec=SPEC, inputs=keyed(COLUMNS, TENSOR), output_filter=lists(texts(["y", "tag"]), 2))
+    ),
     "Classify": fields(model_spec=SPEC, input=INPUT),
     "Regress": fields(model_spec=SPEC, input=INPUT),
     "MultiInference": fields(tasks=lists(TASK), input=INPUT),
@@ -147,12 +170,10 @@ DRAWN = {
     "GetModelStatus": fields(model_spec=SPEC),
     "HandleReloadConfigRequest": fields(config=CONFIG),
 }
-TOY, SCALARS = {"name": "toy"}, {"dim": [{"size": 2}]}
+TOY = {"name": "toy"}
 PAIR = {"example_list": {"examples": [{"features": {"feature": {"x": {"float_list": {"value": [0.5]}}}}}] * 2}}
 GOOD_CALLS = {
-    "Predict": {
-        "model_spec": TOY, "inputs": {"x": {"dtype": 1, "tensor_shape": SCALARS, "float_val": [1.0, 2.0]}},
-    },
+    "Predict": {"model_spec": TOY, "inputs": {"x": GOOD_TENSORS[0]}},
     "Classify": {"model_spec": {**TOY, "signature_name": "classify", "version": {"value": 2}}, "input": PAIR},
     "Regress": {"model_spec": {**TOY, "signature_name": "regress", "version_label": "canary"}, "input": PAIR},
     "MultiInference": {
@@ -165,9 +186,12 @@ GOOD_CALLS = {
     "GetModelMetadata": {"model_spec": TOY, "metadata_field": ["signature_def"]},
     "GetModelStatus": {"model_spec": TOY},
     "HandleReloadConfigRequest": {},
-}  # fmt: skip
+}
 NUMBERS = st.sampled_from([0] * 4 + [1, 2, 3] * 2 + [4, 5, 6])
 SECONDS_LEFT = st.sampled_from([None, None, None, 5.0, 1e12, 0.0, -1.0])
+# Which model is asked, whatever the text became: None leaves what stands in the request.
+MODELS = [TOY, {**TOY, "version": {"value": 2}}, {**TOY, "version_label": "canary"}]
+MODEL = st.sampled_from([0, 0, 0, 1, 2, None])
 KNOWN = st.sampled_from([True] * 9 + [False])
 
 
@@ -179,6 +203,6 @@ def requests(method: str) -> st.SearchStrategy[Any]:
 
 
 CALLS = NUMBERS.flatmap(
-    lambda number: st.tuples(st.just(number), requests(list(REQUESTS)[number]), KNOWN, SECONDS_LEFT)
+    lambda number: st.tuples(st.just(number), requests(list(REQUESTS)[number]), MODEL, KNOWN, SECONDS_LEFT)
 )
 GRPC_TARGETS = NEEDED * (Target("grpc", CALLS, call, heavy=True, prepare=server),)

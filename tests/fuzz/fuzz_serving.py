@@ -56,10 +56,12 @@ def server() -> SimpleNamespace:
 # REST -------------------------------------------------------------------------------------------------------
 
 
-def rest(given: tuple[int, str, bool, list[tuple[str, str]], list[bytes]], folder: Folder) -> None:
+def rest(given: tuple[int, int | str, bool, list[tuple[str, str]], list[Any]], folder: Folder) -> None:
     """A request: JSON with a status that fits, or the page."""
-    number, path, known, headers, parts = given
+    number, path, known, headers, bodies = given
     method, headers = HTTP[number], [("authorization", f"Bearer {TOKEN}" if known else "Bearer no"), *headers]
+    path = path if isinstance(path, str) else KNOWN_PATHS[path]
+    parts = [body if isinstance(body, bytes) else as_json(body).encode() for body in bodies]
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
         "path": path, "raw_path": path.encode(errors="surrogatepass"), "root_path": "", "query_string": b"",
@@ -87,17 +89,40 @@ def rest(given: tuple[int, str, bool, list[tuple[str, str]], list[bytes]], folde
 
 
 HTTP = ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS"]
-NAMES = ["", "serving_default", "table", "picture", "texts", "divide", "flags", "classify", "regress", "no"]
+SIGNATURES = {
+    "": ["x"],
+    "serving_default": ["x"],
+    "table": ["tag", "signal", "sensor"],
+    "picture": ["image_bytes"],
+    "texts": ["text"],
+    "divide": ["a", "b"],
+    "flags": ["flag", "count"],
+    "classify": ["inputs"],
+    "regress": ["inputs"],
+}
+COLUMNS = [*dict.fromkeys(name for names in SIGNATURES.values() for name in names), "name"]
 B64 = st.one_of(st.sampled_from(["", "AAAA", "AA", "é"]), texts()).map(lambda text: {"b64": text})
 NUMBERS = st.one_of(st.integers(-1, 300), st.floats(), st.booleans())
 CELL = st.one_of(NUMBERS, NUMBERS, texts(surrogates=True), B64, values())
 NESTED = st.recursive(CELL, lambda inner: st.lists(inner, max_size=5), max_leaves=20)
-COLUMNS = ["x", "tag", "signal", "sensor", "image_bytes", "text", "a", "b", "flag", "count", "inputs", "name"]
+FITTING = [0.5, "a", {"b64": "AAAA"}, True, 7, [1, 2, 3, 4, 5], [[1, 2], [3, 4]]]
+VALUE = st.one_of(st.sampled_from(FITTING), st.sampled_from(FITTING), NESTED)
 ROW = keyed(COLUMNS, NESTED)
-BODY = st.fixed_dictionaries(
+EXAMPLES = st.lists(keyed(["x", "name"], VALUE), min_size=1, max_size=3)
+SIGNED = st.sampled_from(list(SIGNATURES)).flatmap(
+    lambda name: st.fixed_dictionaries(
+        {"signature_name": st.just(name)},
+        optional={
+            "instances": st.lists(st.fixed_dictionaries(dict.fromkeys(SIGNATURES[name], VALUE)), max_size=3),
+            "inputs": st.fixed_dictionaries(dict.fromkeys(SIGNATURES[name], st.lists(VALUE, max_size=3))),
+            "examples": EXAMPLES,
+        },
+    )
+)
+ANY_BODY = st.fixed_dictionaries(
     {},
     optional={
-        "signature_name": st.one_of(st.sampled_from(NAMES), values()),
+        "signature_name": st.one_of(st.sampled_from(list(SIGNATURES)), values()),
         "instances": st.one_of(NESTED, st.lists(ROW, max_size=3)),
         "inputs": st.one_of(NESTED, ROW),
         "examples": st.one_of(st.lists(ROW, max_size=3), values()),
@@ -114,19 +139,22 @@ GOOD = [
     {"signature_name": "regress", "context": {"x": 0.5}, "examples": [{"name": {"b64": "AA=="}}]},
     {"signature_name": "texts", "instances": ["\u00e9", "\ud83d\ude00"]},
 ]
-BODIES = st.one_of(files(*(as_json(body).encode() for body in GOOD)), BODY.map(lambda body: as_json(body).encode()))
-MODEL = st.sampled_from(["/v1/models/toy", "/v1/models/toy/versions/2", "/v1/models/toy/labels/stable"])
-ENDS = st.sampled_from([":predict", ":classify", ":regress"])
+BODIES = st.one_of(files(*(as_json(body).encode() for body in GOOD)), st.sampled_from(GOOD), SIGNED, ANY_BODY)
+KNOWN_PATHS = [
+    f"/v1/models/toy{version}:{call}"
+    for call in ("predict", "predict", "classify", "regress")
+    for version in ("", "/versions/2", "/labels/stable")
+]
 PATHS = texts(["/v1/models/", "toy", "/versions/", "2", "/labels/", "stable", ":predict", "/metadata", "/", "metrics"])
 HEADERS = st.lists(
     st.tuples(st.sampled_from(["content-length", "content-type", "accept", "host"]), texts(["1", "9", "-", "json"]))
 )
 REST = st.tuples(
-    st.sampled_from([0] * 8 + list(range(len(HTTP)))),
-    st.one_of(st.builds(str.__add__, MODEL, ENDS), st.builds(str.__add__, MODEL, ENDS), PATHS),
+    st.sampled_from([0] * 15 + list(range(len(HTTP)))),
+    st.one_of(*[st.sampled_from(range(len(KNOWN_PATHS)))] * 4, PATHS),
     st.sampled_from([True] * 9 + [False]),
-    HEADERS,
-    st.lists(BODIES, min_size=1, max_size=2),
+    st.one_of(st.just([]), st.just([]), HEADERS),
+    st.one_of(BODIES.map(lambda body: [body]), st.lists(BODIES, max_size=2)),
 )
 
 
