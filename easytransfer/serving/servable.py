@@ -169,7 +169,7 @@ def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
     if len(sizes) > _MOST_AXES:
         raise ServingFailure("INVALID_ARGUMENT", f"a tensor of {len(sizes)} axes is refused")
     try:
-        size = math.prod(sizes) * tf.dtypes.as_dtype(tensor.dtype).size
+        size = math.prod(sizes) * np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype).itemsize
         if min(sizes, default=0) < 0 or (most_bytes is not None and size > most_bytes):
             raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
         return tf.make_ndarray(tensor)

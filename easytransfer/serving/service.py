@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from easytransfer.serving.servable import LoadedSignature
 
 # Model name of requests for models that are not there, so that clients cannot make names in logs and metrics.
 UNKNOWN_MODEL = "unknown"
+# Lines of TensorFlow's messages that say where in the graph it was, not what was wrong.
+_NO_REASON = re.compile(r'Graph execution error|Detected at node|<stack traces|File "|\[\[')
 
 
 @dataclass
@@ -105,6 +108,9 @@ class Service:
                 raise ServingFailure("DEADLINE_EXCEEDED", f"no answer within {limit:.3g} s") from None
             except tf.errors.OpError as error:
                 raise _refused(error) from error
+            except UnicodeDecodeError as error:
+                # TensorFlow repeats what it refuses in its message, and Python cannot decode the message.
+                raise ServingFailure("INVALID_ARGUMENT", "the model refuses an input that is not UTF-8") from error
             record.queue_seconds, record.batch_rows = computed.queue_seconds, computed.batch_rows
             return Answer(servable.name, servable.version, signature, computed.outputs)
 
@@ -214,5 +220,5 @@ def _misfit(signature: LoadedSignature, why: str) -> ServingFailure:
 def _refused(error: tf.errors.OpError) -> ServingFailure:
     """Returns what the model's own refusal means to a client."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    lines = [line for line in map(str.strip, error.message.splitlines()) if line and not _NO_REASON.match(line)]
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), (lines or ["the model failed"])[0][:500])
