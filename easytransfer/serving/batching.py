@@ -156,35 +156,54 @@ class Batcher:
             thread.join(seconds)
 
     def _work(self) -> None:
-        while (found := self._next()) is not None:
-            lane, jobs = found
-            running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-            try:
-                if running:
-                    self._compute(lane, running)
-            finally:
-                with self._changed:
-                    self._busy -= 1
-                    self._changed.notify()
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Computes one batch; a function of its own, so that a thread that waits holds no version in its variables."""
+        found = self._next()
+        if found is None:
+            return False
+        lane, jobs = found
+        running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
+        try:
+            if running:
+                self._compute(lane, running)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                self._changed.notify()
+        return True
 
     def _next(self) -> tuple[_Lane, list[Job]] | None:
         """Waits for a batch whose time has come; None after `close` when nothing waits any more."""
         with self._changed:
             while True:
-                now, pause = time.monotonic(), None
-                for name, lane in list(self._lanes.items()):
-                    lane.drop_dead(now)
-                    if not lane.jobs:
-                        del self._lanes[name]
-                for lane in sorted(self._lanes.values(), key=lambda lane: lane.jobs[0].arrived):
-                    rest = self._rest(lane, now)
-                    if rest <= 0:
-                        self._busy += 1
-                        return lane, lane.take(self.parameters)
-                    pause = rest if pause is None else min(pause, rest)
+                now = time.monotonic()
+                self._drop_idle(now)
+                lane, pause = self._choose(now)
+                if lane is not None:
+                    self._busy += 1
+                    return lane, lane.take(self.parameters)
                 if self._closed and not self._lanes:
                     return None
                 self._changed.wait(pause)
+
+    def _drop_idle(self, now: float) -> None:
+        for name, lane in list(self._lanes.items()):
+            lane.drop_dead(now)
+            if not lane.jobs:
+                del self._lanes[name]
+
+    def _choose(self, now: float) -> tuple[_Lane | None, float | None]:
+        """Returns the lane whose turn it is, or else how long there is nothing to do."""
+        pause = None
+        for lane in sorted(self._lanes.values(), key=lambda lane: lane.jobs[0].arrived):
+            rest = self._rest(lane, now)
+            if rest <= 0:
+                return lane, None
+            pause = rest if pause is None else min(pause, rest)
+        return None, pause
 
     def _rest(self, lane: _Lane, now: float) -> float:
         """Returns how long the oldest request of a lane should still wait for companions."""

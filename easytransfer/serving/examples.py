@@ -67,6 +67,8 @@ def _serialized(features: tf.train.Features) -> bytes:
 def _features(value: Any, place: str) -> dict[str, tf.train.Feature]:
     if not isinstance(value, dict):
         raise _bad(f"{place} must be a JSON object")
+    for name in value:
+        to_bytes(name, place)  # refuses what a message cannot hold
     return {name: _feature(cells if isinstance(cells, list) else [cells], name) for name, cells in value.items()}
 
 

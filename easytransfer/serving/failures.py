@@ -16,6 +16,8 @@ HTTP_STATUS = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
 }
+# Names in a request may be as long as a request, and gRPC sends messages in a header of 8 KiB.
+_MOST_CHARACTERS = 1000
 
 
 class ServingFailure(Exception):
@@ -28,6 +30,6 @@ class ServingFailure(Exception):
     """
 
     def __init__(self, code: str, message: str, http_status: int | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _MOST_CHARACTERS else message[:_MOST_CHARACTERS] + "...")
         self.code = code
         self.http_status = http_status or HTTP_STATUS[code]

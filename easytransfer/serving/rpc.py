@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import (
     classification_pb2,
     inference_pb2,
@@ -186,6 +187,25 @@ class ModelService(_Calls, model_service_pb2_grpc.ModelServiceServicer):
             )
 
         return await self._plain_answer(context, call)
+
+
+class MessageCheck(grpc.aio.ServerInterceptor):
+    """Refuses bytes that are no message; gRPC itself takes them for a failure of the server and logs a traceback."""
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Returns the handler of a call, with the check in front."""
+        handler = await continuation(details)
+        if handler is None or handler.unary_unary is None:
+            return handler
+
+        async def checked(data: bytes, context: _Context) -> Any:
+            try:
+                request = handler.request_deserializer(data)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request is not a message of this method")
+            return await handler.unary_unary(request, context)
+
+        return grpc.unary_unary_rpc_method_handler(checked, None, handler.response_serializer)
 
 
 def add_services(

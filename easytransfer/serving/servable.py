@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from easytransfer.export.selfcheck.requests import WARMUP, read_requests
 from easytransfer.serving.failures import ServingFailure
 
 DEFAULT_SIGNATURE = "serving_default"
+# More than TensorFlow computes with; multiplying the lengths of a million axes would take minutes.
+_MOST_AXES = 64
 
 
 @dataclass(frozen=True)
@@ -172,10 +175,12 @@ def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
         ServingFailure: The message is damaged or its array too large.
     """
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    elements = int(np.prod(sizes, dtype=object)) if sizes else 1
-    if min(sizes, default=0) < 0 or (most_bytes is not None and elements > most_bytes):
-        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
+    if len(sizes) > _MOST_AXES:
+        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of {len(sizes)} axes is refused")
     try:
+        size = math.prod(sizes) * np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype).itemsize
+        if min(sizes, default=0) < 0 or (most_bytes is not None and size > most_bytes):
+            raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
         return tf.make_ndarray(tensor)
     except (TypeError, ValueError, OverflowError) as error:
         raise ServingFailure("INVALID_ARGUMENT", f"a tensor cannot be read: {error}") from error

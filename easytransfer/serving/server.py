@@ -27,7 +27,7 @@ from easytransfer.serving.joining import BatchingParameters
 from easytransfer.serving.metrics import Metrics
 from easytransfer.serving.repository import Repository, Target
 from easytransfer.serving.rest import RestProtocol
-from easytransfer.serving.rpc import add_services
+from easytransfer.serving.rpc import MessageCheck, add_services
 from easytransfer.serving.servable import Servable
 from easytransfer.serving.service import Service
 from easytransfer.serving.settings import ServingConfig
@@ -77,7 +77,7 @@ class Server:
         self._http = _HttpServer(self._http_config(rest))
         options = [("grpc.max_receive_message_length", most_bytes), ("grpc.max_send_message_length", -1)]
         # Without the last one a second server would silently share the port.
-        self._rpc = grpc.aio.server(options=[*options, ("grpc.so_reuseport", 0)])
+        self._rpc = grpc.aio.server(interceptors=[MessageCheck()], options=[*options, ("grpc.so_reuseport", 0)])
         add_services(self._rpc, self.service, gate, most_bytes, lambda: self.ready)
         self._draining = False
         self._stopped = threading.Event()

@@ -108,6 +108,9 @@ class Service:
                 raise ServingFailure("DEADLINE_EXCEEDED", f"no answer within {limit:.3g} s") from None
             except tf.errors.OpError as error:
                 raise _refused(error) from error
+            except UnicodeDecodeError as error:
+                # TensorFlow repeats what it refuses in its message, and Python cannot decode the message.
+                raise ServingFailure("INVALID_ARGUMENT", "the model refuses an input that is not UTF-8") from error
             record.queue_seconds, record.batch_rows = computed.queue_seconds, computed.batch_rows
             return Answer(servable.name, servable.version, signature, computed.outputs)
 

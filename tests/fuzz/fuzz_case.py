@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def check(target: Target, value: Any, scratch: Path) -> None:
     target.prepare()
     folder = Folder(scratch / "case")
     folder.path.mkdir()
+    begin = time.monotonic()
     try:
         with within(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -100,4 +102,6 @@ def check(target: Target, value: Any, scratch: Path) -> None:
     finally:
         left = folder.left()
         shutil.rmtree(folder.path)
+    if time.monotonic() - begin > SECONDS:
+        raise TimeoutError("not done in time, and the target caught the alarm")  # it is an OSError
     assert left == [], f"left behind: {left}"

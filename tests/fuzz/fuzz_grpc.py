@@ -130,14 +130,6 @@ ANY_TENSOR = fields(
     resource_handle_val=lists(fields(device=texts(), name=texts()), 1),
 )
 TENSOR = st.one_of(st.sampled_from(GOOD_TENSORS), st.sampled_from(GOOD_TENSORS), ANY_TENSOR)
-SIGNED = st.sampled_from([name for name in SIGNATURES if name]).flatmap(
-    lambda name: st.fixed_dictionaries(
-        {
-            "model_spec": st.just({"name": "toy", "signature_name": name}),
-            "inputs": st.fixed_dictionaries(dict.fromkeys(SIGNATURES[name], TENSOR)),
-        }
-    )
-)
 SPEC = fields(
     name=st.sampled_from(["toy"] * 9 + ["", "no", "../toy"]),
     signature_name=st.one_of(st.sampled_from(list(SIGNATURES)), texts()),
@@ -160,9 +152,7 @@ TASK = fields(
 )
 CONFIG = fields(model_config_list=fields(config=lists(fields(name=texts(), base_path=texts()), 1)))
 DRAWN = {
-    "Predict": st.one_of(
-        SIGNED, fields(model_spec=SPEC, inputs=keyed(COLUMNS, TENSOR), output_filter=lists(texts(["y", "tag"]), 2))
-    ),
+    "Predict": fields(model_spec=SPEC, inputs=keyed(COLUMNS, TENSOR), output_filter=lists(texts(["y", "tag"]), 2)),
     "Classify": fields(model_spec=SPEC, input=INPUT),
     "Regress": fields(model_spec=SPEC, input=INPUT),
     "MultiInference": fields(tasks=lists(TASK), input=INPUT),
@@ -187,22 +177,37 @@ GOOD_CALLS = {
     "GetModelStatus": {"model_spec": TOY},
     "HandleReloadConfigRequest": {},
 }
-NUMBERS = st.sampled_from([0] * 4 + [1, 2, 3] * 2 + [4, 5, 6])
-SECONDS_LEFT = st.sampled_from([None, None, None, 5.0, 1e12, 0.0, -1.0])
-# Which model is asked, whatever the text became: None leaves what stands in the request.
-MODELS = [TOY, {**TOY, "version": {"value": 2}}, {**TOY, "version_label": "canary"}]
-MODEL = st.sampled_from([0, 0, 0, 1, 2, None])
-KNOWN = st.sampled_from([True] * 9 + [False])
+NUMBERS = st.sampled_from([0] * 10 + [1, 2, 3] * 4 + [4, 5, 6])
+SECONDS_LEFT = st.sampled_from([None] * 20 + [5.0, 1e12, 0.0, -1.0])
+# Which model and signature are asked, whatever the texts became; None leaves what stands in the request.
+VERSIONS = ({}, {"version": {"value": 2}}, {"version_label": "canary"})
+MODELS = [{**TOY, "signature_name": name, **version} for name in SIGNATURES for version in VERSIONS]
+KNOWN = st.sampled_from([True] * 30 + [False])
 
 
-def requests(method: str) -> st.SearchStrategy[Any]:
-    """Fields of a request, or its wire form."""
+def models(method: str) -> st.SearchStrategy[int | None]:
+    """Places in `MODELS` that fit a method, sometimes others."""
+    fit = [i for i, spec in enumerate(MODELS) if spec["signature_name"] == method.lower()]
+    return st.sampled_from([*fit * 10, *range(len(MODELS)), *[None] * (90 if method == "MultiInference" else 5)])
+
+
+def requests(method: str, model: int | None) -> st.SearchStrategy[Any]:
+    """Fields of a request that fit the method and the signature, any fields, or the wire form of a request."""
     good = GOOD_CALLS[method]
+    fit: st.SearchStrategy[Any] = st.just(good)
+    if method == "Predict" and model is not None:
+        names = SIGNATURES[MODELS[model]["signature_name"]]
+        fit = st.fixed_dictionaries({"inputs": st.fixed_dictionaries(dict.fromkeys(names, TENSOR))})
     wires = st.deferred(lambda: files(request_of(method, good).SerializeToString()))
-    return st.one_of(DRAWN[method], st.just(good), wires)
+    return st.integers(0, 3).flatmap(lambda kind: DRAWN[method] if kind == 3 else wires if kind == 2 else fit)
 
 
-CALLS = NUMBERS.flatmap(
-    lambda number: st.tuples(st.just(number), requests(list(REQUESTS)[number]), MODEL, KNOWN, SECONDS_LEFT)
-)
-GRPC_TARGETS = NEEDED * (Target("grpc", CALLS, call, heavy=True, prepare=server),)
+@st.composite
+def calls(draw: Any) -> tuple[int, Any, int | None, bool, float | None]:
+    """What `call` takes."""
+    number = draw(NUMBERS)
+    model = draw(models(list(REQUESTS)[number]))
+    return number, draw(requests(list(REQUESTS)[number], model)), model, draw(KNOWN), draw(SECONDS_LEFT)
+
+
+GRPC_TARGETS = NEEDED * (Target("grpc", calls(), call, heavy=True, prepare=server),)

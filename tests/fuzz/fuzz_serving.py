@@ -139,7 +139,9 @@ GOOD = [
     {"signature_name": "regress", "context": {"x": 0.5}, "examples": [{"name": {"b64": "AA=="}}]},
     {"signature_name": "texts", "instances": ["\u00e9", "\ud83d\ude00"]},
 ]
-BODIES = st.one_of(files(*(as_json(body).encode() for body in GOOD)), st.sampled_from(GOOD), SIGNED, ANY_BODY)
+GOOD_BYTES = [as_json(body).encode() for body in GOOD]
+KINDS = (files(*GOOD_BYTES), st.sampled_from(GOOD), SIGNED, SIGNED, ANY_BODY)
+BODIES = st.sampled_from(range(len(KINDS))).flatmap(lambda kind: KINDS[kind])
 KNOWN_PATHS = [
     f"/v1/models/toy{version}:{call}"
     for call in ("predict", "predict", "classify", "regress")
@@ -149,12 +151,13 @@ PATHS = texts(["/v1/models/", "toy", "/versions/", "2", "/labels/", "stable", ":
 HEADERS = st.lists(
     st.tuples(st.sampled_from(["content-length", "content-type", "accept", "host"]), texts(["1", "9", "-", "json"]))
 )
+# `one_of` gives each of all alternatives the same weight, and most requests would end at the door.
 REST = st.tuples(
-    st.sampled_from([0] * 15 + list(range(len(HTTP)))),
-    st.one_of(*[st.sampled_from(range(len(KNOWN_PATHS)))] * 4, PATHS),
-    st.sampled_from([True] * 9 + [False]),
-    st.one_of(st.just([]), st.just([]), HEADERS),
-    st.one_of(BODIES.map(lambda body: [body]), st.lists(BODIES, max_size=2)),
+    st.sampled_from([0] * 30 + list(range(len(HTTP)))),
+    st.sampled_from([*range(len(KNOWN_PATHS)), None]).flatmap(lambda place: PATHS if place is None else st.just(place)),
+    st.sampled_from([True] * 30 + [False]),
+    st.sampled_from([False] * 5 + [True]).flatmap(lambda some: HEADERS if some else st.just([])),
+    st.sampled_from([1] * 9 + [0, 2]).flatmap(lambda count: st.lists(BODIES, min_size=count, max_size=count)),
 )
 
 

@@ -36,8 +36,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 # Hypothesis remembers the cases of one call, so a long run is made of many.
 CASES_AT_A_TIME = 2000
-# Mutated copies of every case that is drawn.
-MUTANTS = 30
+# Mutants of every case that is drawn, and the share of them that are mutants of the mutant before.
+MUTANTS, DEEPER = 60, 0.5
 OURS = ["easytransfer", "modelzoo", "appzoo"]
 _NO_LIMITS = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 
@@ -110,8 +110,10 @@ class Run:
             def batch(value: object) -> None:
                 self.one(value)
                 # Drawing takes longer than most cases; mutants cost nothing.
+                mutant = value
                 for _ in range(min(MUTANTS, cases - self.cases)):
-                    self.one(mutated(value, self.random))
+                    mutant = mutated(mutant if self.random.random() < DEEPER else value, self.random)
+                    self.one(mutant)
 
             batch()
 

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+from time_limit import within
 
 from appzoo.cli.reader import JobReader
 from easytransfer.config.files import load_file
@@ -181,6 +182,16 @@ def test_a_tfrecord_of_something_else(tmp_path):
         rows(tmp_path / "t.tfrecord")
 
 
+def test_a_tfrecord_whose_first_record_has_no_features(tmp_path):
+    """TensorFlow refuses to parse a record into no columns."""
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(tmp_path / "t.tfrecord")) as writer:
+        writer.write(b"")
+    with pytest.raises(DataError, match="record 1 of .* has no features"):
+        rows(tmp_path / "t.tfrecord")
+
+
 def idx(*shape, body=b""):
     return bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + body
 
@@ -237,3 +248,58 @@ def test_parquet_damaged_behind_its_footer(tmp_path):
     (tmp_path / "t.parquet").write_bytes(content)
     with pytest.raises(DataError, match="t.parquet"):
         rows(tmp_path / "t.parquet")
+
+
+# Requests ---------------------------------------------------------------------------------------------------
+
+
+def refusal_of(call, *arguments):
+    from easytransfer.serving.failures import ServingFailure
+
+    with pytest.raises(ServingFailure) as failure:
+        call(*arguments)
+    assert failure.value.code == "INVALID_ARGUMENT" and len(str(failure.value)) < 1100
+    return str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "sizes"), [(1, [2**62] * 100_000), (1, [1] * 100_000), (2, [2**17]), (7, [2**17]), (999, [1]), (1, [-1])]
+)
+def test_tensors_whose_shapes_cost_more_than_their_request(dtype, sizes):
+    """A million lengths took minutes to multiply, and eight bytes for each element were counted as one."""
+    from tensorflow.core.framework import tensor_pb2
+
+    from easytransfer.serving.servable import array_of
+
+    tensor = tensor_pb2.TensorProto(dtype=dtype, double_val=[1.0])
+    for size in sizes:
+        tensor.tensor_shape.dim.add(size=size)
+    with within(5):
+        refusal_of(array_of, tensor, 2**20 - 1)
+
+
+def test_a_refusal_does_not_repeat_a_name_as_long_as_the_request():
+    """gRPC cannot send such a message."""
+    from easytransfer.serving.failures import ServingFailure
+
+    assert len(str(ServingFailure("NOT_FOUND", "n" * 10**6))) < 1100
+
+
+def test_names_of_features_with_half_a_surrogate_pair():
+    """They cannot stand in a tf.train.Example: the answer was INTERNAL."""
+    pytest.importorskip("tensorflow_serving", reason="needs easytransfer[serving]")
+    from easytransfer.serving.examples import examples_of_json
+
+    assert "half of a surrogate pair" in refusal_of(examples_of_json, {"examples": [{"\ud800": 1}]})
+
+
+@pytest.mark.parametrize("path", ["", "/healthz/", "/page/models/"])
+def test_the_server_redirects_nobody(path):
+    """A path with a slash too many was answered with an address made of the client's own Host header."""
+    testclient = pytest.importorskip("starlette.testclient", reason="needs easytransfer[serving]")
+    from easytransfer.serving.access import Gate
+    from easytransfer.serving.rest import RestProtocol
+
+    application = RestProtocol(None, Gate(None), bytes, 1, lambda: True).application()
+    reply = testclient.TestClient(application, base_url="http://elsewhere").get(path, follow_redirects=False)
+    assert reply.status_code == (200 if path == "" else 404)

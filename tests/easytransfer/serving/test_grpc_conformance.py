@@ -151,6 +151,26 @@ def test_a_tensor_that_claims_a_huge_shape_is_refused(running):
     assert code == "INVALID_ARGUMENT" and "1000000000000" in message
 
 
+def test_the_reason_of_the_model_is_told(running):
+    """It was the first line of TensorFlow's message: `Graph execution error:`."""
+    code, message = code_of(running.client.predict, "toy", {"image_bytes": [b""]}, signature="picture")
+    assert code == "INVALID_ARGUMENT" and "an image is empty" in message
+
+
+def test_an_input_that_tensorflow_repeats_and_python_cannot_read(running):
+    """It was INTERNAL: the message of TensorFlow held bytes that are not UTF-8."""
+    code, message = code_of(running.client.predict, "toy", {"inputs": [b"\x80"]}, signature="classify")
+    assert code == "INVALID_ARGUMENT" and "not UTF-8" in message
+
+
+def test_bytes_that_are_no_message_are_the_clients_fault(running, capfd):
+    """gRPC answered UNKNOWN, and wrote a traceback for each of them."""
+    call = running.client.channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+    code, message = code_of(call, b"\xff\xff")
+    assert code == "INVALID_ARGUMENT" and "not a message" in message
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_an_expired_deadline_is_told(running):
     request = predict_pb2.PredictRequest()
     fill_spec(request.model_spec, "toy")
