@@ -126,7 +126,7 @@ def test_a_training_over_ssh_equals_one_here(remote_shell, tiny_model, repositor
     from appzoo.cli.main import main
 
     monkeypatch.chdir(repository)
-    words = ["train", "--config=appzoo/text_classify/configs/smoke.yaml", "--workerCount=2", "--numEpochs=1"]
+    words = ["train", "--config=appzoo/text_classify/configs/smoke.yaml", "--workerCount=2", "--numEpochs=0.3"]
     words += [f"--set=model.pretrain_model_name_or_path={tiny_model}", "--set=distribution.network_interface=lo"]
     there = [f"--set=distribution.hosts={','.join(HOSTS)}", f"--set=distribution.remote_shell={remote_shell}"]
     results = []
