@@ -21,11 +21,16 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE, IMAGE = "localhost/debian-bookworm", "localhost/easytransfer"
+TRAIN = ROOT / "docker" / "train.Dockerfile"
 # What the build may need to reach its package sources: settings and lists; and certificates, which are added to those
 # of the image where a package brings some.
-HOST_FILES = {path: path for path in ("/etc/pip.conf", *(f"/etc/apt/{name}" for name in (
-    "sources.list", "sources.list.d", "apt.conf.d")))}  # fmt: skip
-HOST_FILES["/etc/ssl/certs/ca-certificates.crt"] = "/usr/local/share/ca-certificates/machine.crt"
+HOST_FILES = {
+    "/etc/pip.conf": "/etc/pip.conf",
+    "/etc/apt/sources.list": "/etc/apt/sources.list",
+    "/etc/apt/sources.list.d": "/etc/apt/sources.list.d",
+    "/etc/apt/apt.conf.d": "/etc/apt/apt.conf.d",
+    "/etc/ssl/certs/ca-certificates.crt": "/usr/local/share/ca-certificates/machine.crt",
+}
 NEEDED_GB = 20
 # Starts the server, waits until its health check is content, asks it what the export was checked with, ends it.
 SERVE = """
@@ -35,12 +40,21 @@ until {health} 2>/dev/null; do kill -0 $server && sleep 1 || exit 1; done
 kill -TERM $server; wait $server && exit $code
 """
 
+# What a pod of an MPIJob does, on two addresses of this machine: the server of a worker, then the launcher.
+SSH = """
+/usr/sbin/sshd -De -p {port} -f /home/app/.sshd_config -oListenAddress=127.0.0.1 -oListenAddress=127.0.0.2 & server=$!
+printf '127.0.0.1 slots=1\\n127.0.0.2 slots=1\\n' >/tmp/hostfile
+until ssh -p {port} 127.0.0.2 true; do kill -0 $server && sleep 1 || exit 1; done
+{launch} --hostfile=/tmp/hostfile --ssh-port={port} {train}; code=$?
+kill $server; exit $code
+"""
+
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 
 
 def why_not() -> str | None:
     """Says why no image can be built here, None when one can."""
-    missing = [name for name in ("buildah", "debootstrap") if shutil.which(name) is None]
+    missing = [name for name in ("buildah", "debootstrap", "ssh-keygen") if shutil.which(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed: sh scripts/debian.sh image"
     if os.geteuid() != 0:
@@ -76,34 +90,36 @@ def image(buildah: Callable[..., str], tmp_path_factory: pytest.TempPathFactory)
     buildah("add", container, tree, "/")
     buildah("commit", "--rm", container, BASE)
     shutil.rmtree(tree)
-    volumes = [f"--volume={path}:{there}:ro" for path, there in HOST_FILES.items() if os.path.exists(path)]
-    file = ROOT / "docker" / "train.Dockerfile"
-    # One layer a stage: with vfs every layer is a copy of all below it. Only Docker's format keeps the health check.
-    options = [
-        "--layers=false",
-        "--format=docker",
-        "--isolation=chroot",
-        "--pull=never",
-        f"--build-arg=BASE={BASE}",
-        *volumes,
-    ]
-    buildah("build", *options, f"--ignorefile={file}.dockerignore", "-f", file, "-t", IMAGE, ROOT)
+    build(buildah, TRAIN, IMAGE, f"--build-arg=BASE={BASE}")
     return IMAGE
+
+
+def build(buildah: Callable[..., str], file: Path, name: str, *options: str) -> None:
+    volumes = [f"--volume={path}:{there}:ro" for path, there in HOST_FILES.items() if os.path.exists(path)]
+    ignored = f"--ignorefile={TRAIN}.dockerignore"
+    # One layer a stage: with vfs every layer is a copy of all below it. Only Docker's format keeps the health check.
+    how = ["--layers=false", "--format=docker", "--isolation=chroot", "--pull=never", *options, *volumes]
+    buildah("build", *how, ignored, "-f", file, "-t", name, ROOT)
 
 
 @pytest.fixture(scope="module")
 def inside(buildah, image, tmp_path_factory) -> Callable[..., str]:
     """Function that runs the entry point in a container with the folders of compose.yaml."""
+    return runner(buildah, image, tmp_path_factory)
+
+
+def runner(buildah, image: str, folders: pytest.TempPathFactory, *volumes: str) -> Callable[..., str]:
     container = buildah("from", "--pull=never", image)
-    volumes = [f"--volume={ROOT / 'examples'}:/data/examples:ro"]
+    given = []
     for name in ("data", "models"):
-        folder = tmp_path_factory.mktemp(name)
+        folder = folders.mktemp(name)
         os.chown(folder, 10001, 10001)
-        volumes.insert(0, f"--volume={folder}:/{name}")
+        given.append(f"--volume={folder}:/{name}")
+    given += [f"--volume={ROOT / 'examples'}:/data/examples:ro", *volumes]
 
     def run(*words: str) -> str:
         entry = ["sh", "/usr/local/bin/entrypoint.sh", *words]
-        return buildah("run", "--isolation=chroot", *volumes, container, "--", *entry)
+        return buildah("run", "--isolation=chroot", *given, container, "--", *entry)
 
     return run
 
@@ -148,3 +164,23 @@ def test_the_way_of_compose_from_training_to_a_question(inside):
     line = inside("sh", "-c", SERVE.format(**{name: shlex.join(words[name]) for name in words})).splitlines()
     answered = [json.loads(text) for text in line if text.startswith('{"model"')]
     assert answered == [{"model": "text_classify_bert", "version": 1, "ok": True, "differing_outputs": []}]
+
+
+def test_workers_of_the_image_with_ssh_reach_each_other(buildah, image, tmp_path, tmp_path_factory):
+    """The stage for several hosts, with keys that belong to root as those of a mounted secret, and horovodrun."""
+    stage = TRAIN.read_text(encoding="utf-8").split("FROM common AS ssh\n")[1].split("\nFROM ")[0]
+    (tmp_path / "Dockerfile").write_text(f"FROM {image}\nUSER 0:0\n{stage}\n")
+    build(buildah, tmp_path / "Dockerfile", f"{image}-ssh")
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    subprocess.run(["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", keys / "id_rsa"], check=True)
+    shutil.copy(keys / "id_rsa.pub", keys / "authorized_keys")
+    for path in keys.iterdir():
+        os.chown(path, 0, 10001)
+        path.chmod(0o440)
+    run = runner(buildah, f"{image}-ssh", tmp_path_factory, f"--volume={keys}:/home/app/.ssh:ro")
+    train = "easy_transfer_app train --config=examples/text_classify/config.yaml --set=checkpoint_dir=/data/run"
+    launch = "horovodrun --gloo --num-proc=2"
+    out = run("sh", "-c", SSH.format(port=free_port(), launch=launch, train=f"{train} --numEpochs=0.2"))
+    results = dict(re.findall(r"^\[(\d)\]<stdout>:(\{.*\})$", out, re.MULTILINE))
+    assert json.loads(results["0"])["step"] > 0 and json.loads(results["1"]) == {"mode": "train", "rank": 1}
