@@ -24,7 +24,7 @@ from easytransfer.serving.servable import LoadedSignature
 # Model name of requests for models that are not there, so that clients cannot make names in logs and metrics.
 UNKNOWN_MODEL = "unknown"
 # Lines of TensorFlow's messages that say where in the graph it was, not what was wrong.
-_NO_REASON = re.compile(r'Graph execution error|Detected at node|<stack traces|File "|\[\[')
+_NO_REASON = re.compile(r"Graph execution error|Detected at node|<stack traces|\s")
 
 
 @dataclass
@@ -220,5 +220,5 @@ def _misfit(signature: LoadedSignature, why: str) -> ServingFailure:
 def _refused(error: tf.errors.OpError) -> ServingFailure:
     """Returns what the model's own refusal means to a client."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
-    lines = [line for line in map(str.strip, error.message.splitlines()) if line and not _NO_REASON.match(line)]
+    lines = [line.strip() for line in error.message.splitlines() if line and not _NO_REASON.match(line)]
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), (lines or ["the model failed"])[0][:500])
