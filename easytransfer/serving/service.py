@@ -23,8 +23,8 @@ from easytransfer.serving.servable import LoadedSignature
 
 # Model name of requests for models that are not there, so that clients cannot make names in logs and metrics.
 UNKNOWN_MODEL = "unknown"
-# Lines of a message of TensorFlow that say where in the graph something failed.
-_PLACE = re.compile(r"Graph execution error:|Detected at node|File \"|<stack traces unavailable>|\[\[|\d+ root error")
+# Lines of a message of TensorFlow that say where in the graph something failed; of several reasons, all are indented.
+_PLACE = re.compile(r"\s(?!\s*\(\d+\))|Graph execution error|Detected at node|<stack traces|\[\[|\d+ root error")
 
 
 @dataclass
@@ -220,5 +220,5 @@ def _misfit(signature: LoadedSignature, why: str) -> ServingFailure:
 def _refused(error: tf.errors.OpError) -> ServingFailure:
     """Returns what the model's own refusal means to a client, without the places in the graph TensorFlow puts first."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
-    lines = [line for line in map(str.strip, error.message.splitlines()) if line and not _PLACE.match(line)]
+    lines = [line.strip() for line in error.message.splitlines() if line and not _PLACE.match(line)]
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), (lines or ["the model failed"])[0][:500])
