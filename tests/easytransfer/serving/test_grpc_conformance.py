@@ -169,10 +169,3 @@ def test_bytes_that_are_no_message_are_the_clients_fault(running, capfd):
     code, message = code_of(call, b"\xff\xff")
     assert code == "INVALID_ARGUMENT" and "not a message" in message
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_an_expired_deadline_is_told(running):
-    request = predict_pb2.PredictRequest()
-    fill_spec(request.model_spec, "toy")
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([1.0]))
-    assert code_of(running.client.prediction.Predict, request, timeout=1e-6)[0] == "DEADLINE_EXCEEDED"
