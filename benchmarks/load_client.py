@@ -34,6 +34,16 @@ class Result:
         """Right answers per second."""
         return len(self.seconds) / self.duration
 
+    def add(self, other: Result) -> None:
+        """Adds what came back in another run of the same load."""
+        self.codes += other.codes
+        self.seconds += other.seconds
+        self.duration += other.duration
+
+    def keeps(self, bound_ms: float) -> bool:
+        """Says whether p99 stays below a bound and no more than one request in a hundred failed."""
+        return self.quantile(0.99) <= bound_ms and len(self.seconds) >= 0.99 * sum(self.codes.values())
+
     def quantile(self, share: float) -> float:
         """Returns the time in milliseconds that this share of the answers stayed below."""
         ordered = sorted(self.seconds)
