@@ -165,7 +165,7 @@ def compare(base: Path, bodies: list[dict], options: argparse.Namespace) -> None
                 ratios.append(f"{clients} clients: {OURS_SIDE} answers {ratio:.2f} times as many as {other}")
         for rate in options.rates if "open" in options.modes else []:
             found = in_turn(urls, bodies, options, lambda asker, seconds: asker.open(rate, seconds))  # noqa: B023
-            rows += [row(side, f"{rate:g}/s", result) for side, result in found.items()]
+            rows += [row(side, f"{rate}/s", result) for side, result in found.items()]
             kept = [side for side, result in found.items() if result.keeps(options.bound_ms)]
             best |= dict.fromkeys(kept, rate)
             # A side that failed a rate is not asked at a higher one.
@@ -174,7 +174,7 @@ def compare(base: Path, bodies: list[dict], options: argparse.Namespace) -> None
     print("\n".join(ratios))
     for other in list(commands)[1:]:
         if best.get(other) and best.get(OURS_SIDE):
-            rates = f"{best[OURS_SIDE]:g}/s and {best[other]:g}/s, ratio {best[OURS_SIDE] / best[other]:.2f}"
+            rates = f"{best[OURS_SIDE]}/s and {best[other]}/s, ratio {best[OURS_SIDE] / best[other]:.2f}"
             print(f"p99 <= {options.bound_ms:g} ms, {OURS_SIDE} and {other}: {rates}")
 
 
@@ -273,9 +273,9 @@ def main() -> None:
     parser.add_argument("--modes", default="closed,open", help="of closed, open, overload, swap, restart")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="in which the sides take turns")
-    parser.add_argument("--clients", type=lambda text: [int(n) for n in text.split(",")], default=[1, 8, 32])
-    parser.add_argument("--rates", type=lambda text: [float(n) for n in text.split(",")],
-                        default=[50, 100, 125, 150, 200, 225, 250, 275, 300])  # fmt: skip
+    numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
+    parser.add_argument("--clients", type=numbers, default=[1, 8, 32])
+    parser.add_argument("--rates", type=numbers, default=[50, 100, 125, 150, 200, 225, 250, 275, 300])
     parser.add_argument("--bound-ms", type=float, default=250.0, help="bound of p99 for the ratio of rates")
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--swaps", type=int, default=20)
