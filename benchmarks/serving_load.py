@@ -1,7 +1,6 @@
 """Load on the server: a MiniLM classifier with micro-batching, without it, and behind transformers on PyTorch.
 
-    python benchmarks/serving_load.py --data DIR [--seconds 60] [--checkpoint RUN_FOLDER] [--modes closed,open]
-    python benchmarks/serving_load.py --data DIR --modes overload,swap,restart
+    python benchmarks/serving_load.py --data DIR [--checkpoint RUN_FOLDER] [--modes closed,open,overload,swap,restart]
 
 Texts are those of DIR/dev.tsv, one a request. Every server runs in a process of its own on the same cores; the client
 runs on these cores, too. All servers of a comparison stand ready and take turns, in rounds. The peer is Starlette on
@@ -273,9 +272,8 @@ def main() -> None:
     parser.add_argument("--modes", default="closed,open", help="of closed, open, overload, swap, restart")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="in which the sides take turns")
-    numbers = lambda text: [int(number) for number in text.split(",")]  # noqa: E731
-    parser.add_argument("--clients", type=numbers, default=[1, 8, 32])
-    parser.add_argument("--rates", type=numbers, default=[50, 100, 125, 150, 200, 225, 250, 275, 300])
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--rates", type=int, nargs="+", default=[50, 100, 125, 150, 200, 225, 250, 275, 300])
     parser.add_argument("--bound-ms", type=float, default=250.0, help="bound of p99 for the ratio of rates")
     parser.add_argument("--texts", type=int, default=500)
     parser.add_argument("--swaps", type=int, default=20)
