@@ -1,6 +1,6 @@
 """One large network beside several small ones of no more operations, trained together and apart: Fashion-MNIST.
 
-    python benchmarks/cotraining_results.py [--data DIR] [--seeds 5] [--splits 2 4] [--log FILE]
+    python benchmarks/cotraining_results.py [--data DIR] [--seeds 5] [--splits 2] [--log FILE]
 
 The large network is divided by the paper's rules; all sides have the same few training images, epochs and seeds.
 Trained apart means the same views and the same step without the agreement of the predictions. Nothing is chosen by
@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=SHARED / "data" / "fashion_mnist")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--splits", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--splits", type=int, nargs="+", default=[2])
     parser.add_argument("--rows", type=int, default=2000, help="training images")
     parser.add_argument("--network", default="wrn10_9_b2_digits", help="the large one")
     parser.add_argument("--weight", type=float, default=0.5, help="of the agreement")

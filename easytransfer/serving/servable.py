@@ -182,6 +182,9 @@ def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
         if min(sizes, default=0) < 0 or (most_bytes is not None and size > most_bytes):
             raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
         return tf.make_ndarray(tensor)
+    except KeyError:
+        # Handles of resources and variants, which are of no type of NumPy.
+        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the type {tensor.dtype} is refused") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise ServingFailure("INVALID_ARGUMENT", f"a tensor cannot be read: {error}") from error
 

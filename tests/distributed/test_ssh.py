@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -118,3 +119,20 @@ def wait_for(condition) -> None:
 
 def runs(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.slow
+def test_a_training_over_ssh_equals_one_here(remote_shell, tiny_model, repository, tmp_path, monkeypatch, capfd):
+    from appzoo.cli.main import main
+
+    monkeypatch.chdir(repository)
+    words = ["train", "--config=appzoo/text_classify/configs/smoke.yaml", "--workerCount=2", "--numEpochs=0.3"]
+    words += [f"--set=model.pretrain_model_name_or_path={tiny_model}", "--set=distribution.network_interface=lo"]
+    there = [f"--set=distribution.hosts={','.join(HOSTS)}", f"--set=distribution.remote_shell={remote_shell}"]
+    results = []
+    for name, options in (("ssh", there), ("here", [])):
+        assert main([*words, *options, f"--set=checkpoint_dir={tmp_path / name}"]) == 0
+        results.append(json.loads(capfd.readouterr().out))
+        evaluation = json.loads((tmp_path / name / "evaluation.json").read_text())
+        results[-1] = {key: evaluation["best"][key] for key in ("step", "loss", "accuracy")}
+    assert results[0] == pytest.approx(results[1], rel=1e-5)

@@ -263,10 +263,20 @@ def refusal_of(call, *arguments):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "sizes"), [(1, [2**62] * 100_000), (1, [1] * 100_000), (2, [2**17]), (7, [2**17]), (999, [1]), (1, [-1])]
+    ("dtype", "sizes"),
+    [
+        (1, [2**62] * 100_000),
+        (1, [1] * 100_000),
+        (2, [2**17]),
+        (7, [2**17]),
+        (999, [1]),
+        (1, [-1]),
+        (20, [1]),
+        (21, []),
+    ],
 )
-def test_tensors_whose_shapes_cost_more_than_their_request(dtype, sizes):
-    """A million lengths took minutes to multiply, and eight bytes for each element were counted as one."""
+def test_tensors_that_are_refused(dtype, sizes):
+    """A million lengths took minutes to multiply, eight bytes for each element counted as one, handles have no type."""
     from tensorflow.core.framework import tensor_pb2
 
     from easytransfer.serving.servable import array_of
