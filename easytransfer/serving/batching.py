@@ -121,7 +121,7 @@ class Batcher:
             )
         key = tuple((name, str(value.dtype), value.shape[1:]) for name, value in sorted(inputs.items()))
         lengths = _lengths(signature, inputs, rows)
-        divided = parts(lengths, parameters.allowed_batch_sizes) if signature.joins and rows > 1 else []
+        divided = parts(lengths, parameters.allowed_batch_sizes) if signature.divides and rows > 1 else []
         if len(divided) > 1:
             jobs = [
                 Job({name: value[part] for name, value in inputs.items()}, len(part), lengths[part[-1]], key, deadline)

@@ -70,6 +70,11 @@ class LoadedSignature:
         return all(facts.has_batch_axis for facts in (*self.inputs.values(), *self.outputs.values()))
 
     @property
+    def divides(self) -> bool:
+        """Says whether rows of one request can be computed apart: no output is padded to its longest row."""
+        return self.joins and all(None not in (facts.shape or ())[1:] for facts in self.outputs.values())
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Names of inputs whose length decides how much there is to compute; `_bytes` marks images and the like."""
         texts = (name for name, facts in self.inputs.items() if facts.dtype == "string" and facts.shape == (None,))

@@ -22,7 +22,7 @@ def test_kinds_of_weights_are_exported_and_compared(repository, monkeypatch, cap
     settings = [f"--set=checkpoint_dir={run}", "--set=train.num_epochs=3", "--set=model.embedding_size=256"]
     trained = result(capfd, "train", f"--config={CONFIG}", *settings)
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert "<h2>Results</h2>" in page and "data:image/png;base64," in page
+    assert ">Results</h2>" in page and "data:image/png;base64," in page
     words = [f"--checkpointPath={run}", f"--exportDirBase={base}", f"--inputTable={TABLE}"]
     whole = result(capfd, "export", *words, "--exportWeights=float32,float16,int8")
     (half, eighth) = whole["others"]

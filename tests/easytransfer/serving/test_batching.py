@@ -218,6 +218,12 @@ def test_a_request_of_many_rows_is_computed_in_parts_of_similar_length(make):
     assert found.batch_rows == max(map(len, model.calls))
 
 
+def test_a_request_whose_output_is_as_wide_as_its_longest_row_is_not_divided(make):
+    batcher, model = make(), Doubling(dtype="string", output=(None, None))
+    ask(batcher, model, *[b"x" * 500] * 6).result(10)
+    assert model.signature.joins and [len(call) for call in model.calls] == [6]
+
+
 def test_a_part_that_fails_fails_its_request_and_no_other(make):
     batcher, model = make(), Doubling()
     whole, other = ask(batcher, model, *range(60), -1.0), ask(batcher, model, 2.0)
