@@ -1,6 +1,5 @@
 """Memory over the life of a server: versions that are given up are gone."""
 
-import gc
 import os
 import shutil
 import weakref
@@ -43,7 +42,6 @@ def test_memory_stays_over_twenty_versions(tmp_path):
             seen.append(weakref.ref(repository._models["wide"].loaded[version]))
             shutil.copytree(first, first.parent / str(version + 1))
             repository.poll()
-            gc.collect()
             held.append(resident())
             print(f"{version} versions given up: {held[-1] / 2**20:.0f} MiB")
         alive = [number for number, servable in enumerate(seen, 1) if servable() is not None]

@@ -80,7 +80,7 @@ def test_models_config_gives_policy_and_labels_and_is_read_again(tmp_path):
         assert servable.version == 2
     config(tmp_path, 'model_version_policy { specific { versions: 1 } } version_labels { key: "stable" value: 1 }')
     found.poll()
-    assert states(found) == {1: "AVAILABLE", 2: "END", 3: "END"}
+    assert states(found) == {1: "AVAILABLE", 2: "END", 3: "END"} and servable.closed
     with found.lease(Target("a", label="stable")) as servable:
         assert servable.version == 1
     # The policy is that of the file also where one model is served alone.
