@@ -86,7 +86,8 @@ def peer(threads: int) -> None:
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     print(json.dumps({"rest": f"http://127.0.0.1:{listener.getsockname()[1]}"}), flush=True)
     app = Starlette(routes=[Route("/v1/models/{name:path}", predict, methods=["POST"])])
-    uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=120)).run(sockets=[listener])
+    settings = uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=120)
+    uvicorn.Server(settings).run(sockets=[listener])
 
 
 @contextlib.contextmanager
