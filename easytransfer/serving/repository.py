@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class Repository:
         self._uses: dict[Servable, int] = {}
         self._retired: dict[Servable, VersionStatus] = {}
         self._lock = threading.Lock()
-        self._reported = ""
+        self._reported, self._ended = "", False
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +106,10 @@ class Repository:
                 self._retire(model, set(model.loaded))
                 with self._lock:
                     del self._models[name]
+        if self._ended:
+            # The graph of a model is held by a circle of references; Python itself looks for those when much is made.
+            self._ended = False
+            gc.collect()
 
     @contextlib.contextmanager
     def lease(self, target: Target) -> Iterator[Servable]:
@@ -206,6 +211,7 @@ class Repository:
     def _end_if_unused(self, servable: Servable) -> None:
         if servable in self._retired and servable not in self._uses:
             servable.close()
+            self._ended = True
             self._retired.pop(servable).state = END
 
     def _report(self, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import math
 import os
@@ -200,6 +201,8 @@ def serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None]) -> 
 
 
 async def _serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    # What was imported stays: collections pass over it, and do not keep requests waiting.
+    gc.freeze()
     server, stop = Server(config), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -1,5 +1,6 @@
 """Memory over the life of a server: versions that are given up are gone."""
 
+import gc
 import os
 import shutil
 import weakref
@@ -15,10 +16,10 @@ SWAPS, SETTLED = 20, 4
 WEIGHTS = 32 * 2**20
 
 
-def save_wide(folder: Path) -> Path:
-    """Saves a version whose weights are large: it adds their mean, which is zero."""
+def save_wide(folder: Path, size: int = WEIGHTS) -> Path:
+    """Saves a version whose weights have so many bytes: it adds their mean, which is zero."""
     wide = tf.Module()
-    wide.weights = tf.Variable(tf.zeros([WEIGHTS // 4]))
+    wide.weights = tf.Variable(tf.zeros([size // 4]))
     function = tf.function(lambda x: {"y": x + tf.reduce_mean(wide.weights)}, autograph=False)
     signature = function.get_concrete_function(tf.TensorSpec(FLOATS.shape, FLOATS.dtype, name="x"))
     tf.saved_model.save(wide, str(folder), signatures=signature)
@@ -28,6 +29,20 @@ def save_wide(folder: Path) -> Path:
 def resident() -> int:
     """Bytes of memory this process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_graph_of_a_version_is_given_back_without_waiting_for_python(tmp_path):
+    first = save_wide(tmp_path / "wide" / "1", size=4)
+    with RunningServer(tmp_path, poll_seconds=0) as server:
+        repository = server.server.repository
+        graph = weakref.ref(repository._models["wide"].loaded[1]._session.graph)
+        shutil.copytree(first, first.parent / "2")
+        gc.disable()
+        try:
+            repository.poll()
+            assert graph() is None
+        finally:
+            gc.enable()
 
 
 @pytest.mark.slow
