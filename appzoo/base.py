@@ -168,6 +168,16 @@ class App(Task, abc.ABC):
 
     # Serving -----------------------------------------------------------------------------------------------
 
+    @property
+    def served_model(self) -> keras.Model:
+        """The network that the signatures call on arrays: a part of the model where not all of it is served."""
+        return self.model
+
+    @property
+    def compiled_model(self) -> keras.Model:
+        """The part of `served_model` that is compiled in the variant `xla` of an export; see `compiled`."""
+        return self.served_model
+
     @abc.abstractmethod
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns serving signatures of the trained model.

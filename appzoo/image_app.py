@@ -207,6 +207,11 @@ class ImageApp(TargetApp):
         write_contact_sheet(folder / MISTAKES_FILE, encoded.columns["image"][chosen], captions)
         return [MISTAKES_FILE]
 
+    @property
+    def compiled_model(self) -> keras.Model:
+        """The network without what comes before it: XLA cannot resize images as one pruned in resolution needs."""
+        return self.served_model.network
+
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns encoded images (`image_bytes`), arrays as `encode` makes them, and the tf.Example form."""
         return image_signatures(self)

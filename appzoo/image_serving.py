@@ -17,23 +17,21 @@ from easytransfer.image.graph import decode_batch
 
 if TYPE_CHECKING:
     from appzoo.image_app import ImageApp
-    from easytransfer import keras
 
 
-def image_signatures(app: ImageApp, network: keras.Model | None = None) -> dict[str, Signature]:
+def image_signatures(app: ImageApp) -> dict[str, Signature]:
     """Returns `serving_default` on encoded images, `predict_ids` on arrays, and `classify` or `regress`.
 
     Args:
         app: Application with a built model.
-        network: Part of the model that is served; all of it when None.
     """
-    model, served = app.config.model, app.model if network is None else network
+    model = app.config.model
 
     def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
         # Convolutions refuse a batch without rows: it gets one, whose answer is left out again.
         rows = tf.shape(images)[0]
         some = tf.pad(images, [[0, tf.maximum(1 - rows, 0)], [0, 0], [0, 0], [0, 0]])
-        return {name: value[:rows] for name, value in served({"image": some}, training=False).items()}
+        return {name: value[:rows] for name, value in app.served_model({"image": some}, training=False).items()}
 
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode)

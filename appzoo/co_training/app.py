@@ -17,13 +17,11 @@ from appzoo.co_training.ensemble import Ensemble
 from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weight_of_epoch
 from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
-from appzoo.image_serving import image_signatures
 from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
 from easytransfer.train.engine import Engine
@@ -175,10 +173,16 @@ class CoTraining(ImageApp):
         """Returns the metrics of the ensemble and of each member."""
         return EnsembleEvaluator(self.target.labels.names)
 
-    def signatures(self, folder: Path) -> dict[str, Signature]:
-        """Returns the signatures of the ensemble, or of the one member that is to be exported."""
+    @property
+    def served_model(self) -> keras.Model:
+        """The ensemble, or the one member that is to be exported."""
         chosen = self.config.model.export_member
-        return image_signatures(self, self.model.members[chosen - 1] if chosen else self.model)
+        return self.model.members[chosen - 1] if chosen else self.model
+
+    @property
+    def compiled_model(self) -> keras.Model:
+        """All of it: no member resizes its images."""
+        return self.served_model
 
 
 VARIANTS = {"": CoTraining}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from appzoo.jobs.convert import convert
 from appzoo.jobs.export_vectors import export_vectors
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import load_rows
-from appzoo.jobs.trained import Trained, open_trained
-from easytransfer.config.job import JobConfig, WeightType
+from appzoo.jobs.trained import Trained, model_call, open_trained
+from easytransfer.config.job import JobConfig, Variant, WeightType
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export.compiled import Rounding, compiled
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.export.stored_weights import StoredWeight, stored_weights
 from easytransfer.run.log import say
@@ -26,7 +28,7 @@ def export(config: JobConfig) -> dict[str, Any]:
 
     Returns:
         Path and version of the export, its bytes and the latency of its raw-input signature, with `input_table` its
-        metrics there, the same under `others` for further kinds of weights; or what a conversion wrote.
+        metrics there, the same under `others` for further variants; or what a conversion wrote.
     """
     kind, base = config.export.export_type, Path(str(config.export.export_dir_base))
     if kind.startswith("convert_"):
@@ -35,36 +37,44 @@ def export(config: JobConfig) -> dict[str, Any]:
         source = Path(str(config.checkpoint_path))
         found = [] if config.runtime.dry_run else [_facts(export_vectors(config, base))]
     else:
-        kinds = config.export.weights
-        if config.export.flat and len(kinds) > 1:
-            raise ConfigError("exportFlat has room for one kind of weights", received=", ".join(kinds))
+        variants = config.export.variants
+        if config.export.flat and len(variants) > 1:
+            raise ConfigError("exportFlat has room for one variant", received=", ".join(variants))
         trained = open_trained(in_float32(config, str(config.checkpoint_path)))
         if trained.step is None:
             raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
         source, spec = trained.source, config.data.input_table
         rows = load_rows(trained.app, spec, True).encoded if spec and not config.runtime.dry_run else None
-        found = [] if config.runtime.dry_run else [_export_kind(trained, config, base, kind, rows) for kind in kinds]
+        found = (
+            [] if config.runtime.dry_run else [_export_variant(trained, config, base, name, rows) for name in variants]
+        )
     if not found:
         return {"mode": "export", "dry_run": True, "checkpoint": str(source)}
     first, *others = found
     return {"mode": "export", **first, **({"others": others} if others else {})}
 
 
-def _export_kind(
-    trained: Trained, config: JobConfig, base: Path, kind: WeightType, rows: EncodedTable | None
+def _export_variant(
+    trained: Trained, config: JobConfig, base: Path, variant: Variant, rows: EncodedTable | None
 ) -> dict[str, Any]:
-    app = trained.app
-    with stored_weights(app.model.variables, kind) as stored:
-        options = {"flat": config.export.flat, "weights": kind, "stored": stored}
+    app, call, rounding = trained.app, trained.labelled_call, None
+    with ExitStack() as stack:
+        kind: WeightType = "float32" if variant == "xla" else variant
+        stored = stack.enter_context(stored_weights(app.model.variables, kind))
+        if variant == "xla":
+            rounding = Rounding.up_to(config.export.max_batch_size, config.data.sequence_length)
+            stack.enter_context(compiled(app.compiled_model, rounding))
+            call = model_call(app, labelled=True)
+        options = {"flat": config.export.flat, "variant": variant, "stored": stored, "rounding": rounding}
         facts = _facts(export_app(app, trained.folder, base, trained.source, **options))
         if rows is not None:
             evaluator = app.evaluator()
-            evaluator.update(rows.columns, outputs_in_order(rows, trained.labelled_call, config.train.batch_size))
+            evaluator.update(rows.columns, outputs_in_order(rows, call, config.train.batch_size))
             facts["metrics"] = evaluator.result()
     latency = [f"{milliseconds} ms for {rows} rows" for rows, milliseconds in facts["latency_ms"].items()]
     shown = [f"{facts['bytes'] / 1e6:,.1f} MB", *latency, *format_numbers(facts.get("metrics", {}))]
-    say(f"{kind}: {', '.join(shown)}")
-    return {"weights": kind, **facts}
+    say(f"{variant}: {', '.join(shown)}")
+    return {"variant": variant, **facts}
 
 
 def _facts(report: ExportReport) -> dict[str, Any]:
@@ -87,8 +97,9 @@ def export_app(
     checkpoint: Path,
     *,
     flat: bool = False,
-    weights: WeightType = "float32",
+    variant: Variant = "float32",
     stored: Sequence[tuple[Any, StoredWeight]] = (),
+    rounding: Rounding | None = None,
 ) -> ExportReport:
     """Publishes the next version of an application whose model is in memory.
 
@@ -98,8 +109,9 @@ def export_app(
         base: Folder of all exported models.
         checkpoint: Where the weights came from, for the manifest.
         flat: Write `<base>/<version>` instead of `<base>/<name>/<version>`.
-        weights: How weights are stored; other kinds than float32 go to `<base>/<name>-<kind>/<version>`.
-        stored: What stores them, see `stored_weights`.
+        variant: Others than float32 go to `<base>/<name>-<variant>/<version>`.
+        stored: What stores weights in fewer bytes, see `stored_weights`.
+        rounding: Shapes the network is compiled for, see `compiled`.
     """
     config = app.config
     say("exporting a SavedModel and checking it in a fresh process")
@@ -107,19 +119,21 @@ def export_app(
         app.signatures(folder),
         module=app.model,
         base=base,
-        name=str(config.model_name) + ("" if weights == "float32" else f"-{weights}"),
+        name=str(config.model_name) + ("" if variant == "float32" else f"-{variant}"),
         assets={name: folder / name for name in app.asset_files if (folder / name).is_file()},
         manifest={
             "config": config.model_dump(mode="json"),
             "checkpoint": checkpoint.name,
             "max_length": config.data.sequence_length,
-            "weights": weights,
+            "variant": variant,
             **({"labels": app.labels} if app.labels else {}),
         },
         max_batch_size=config.export.max_batch_size,
         flat=flat,
         stored=stored,
-        command=f"easy_transfer_app export --checkpointPath={checkpoint} --exportDirBase={base}",
+        rounding=rounding,
+        command=f"easy_transfer_app export --checkpointPath={checkpoint} --exportDirBase={base} "
+        f"--exportVariants={variant}",
     )
     say(f"exported {report.path}")
     return report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import tensorflow as tf
 
 from easytransfer import keras
@@ -31,6 +33,9 @@ class LabelingModel(keras.Model):
         `logits` float32 [batch, tokens, num_tags] and, unless training, `tags` int32 [batch, words] and
         `log_probabilities` float32 [batch, words, num_tags] of the words, meaningless behind the last.
     """
+
+    # Which input has the length of an output over words; the others are over tokens.
+    length_inputs: ClassVar[dict[str, str]] = {"tags": "word_starts", "log_probabilities": "word_starts"}
 
     def __init__(self, backbone: BertBackbone, num_tags: int, dropout_rate: float, use_crf: bool, seed: int) -> None:
         super().__init__(name="sequence_labeler")

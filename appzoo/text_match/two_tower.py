@@ -97,18 +97,18 @@ class TwoTowerMatch(TargetApp):
         return self.model
 
     @property
-    def vector_model(self) -> Tower:
+    def served_model(self) -> Tower:
         """The network that turns one text into its vector, the same for both towers."""
         return self.model.tower
 
     def text_vector(self, outputs: Mapping[str, Any]) -> tf.Tensor:
         """Returns the vectors [batch, size] of texts from what the encoder returned for them."""
-        return self.vector_model.vector_of(outputs)
+        return self.served_model.vector_of(outputs)
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and pooler with projection."""
-        *encoder, pooler = self.vector_model.backbone.layer_groups()
-        return [*encoder, [*pooler, *self.vector_model.projection_variables]]
+        *encoder, pooler = self.served_model.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.served_model.projection_variables]]
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Checks that the training table has what the loss learns from."""
@@ -200,7 +200,7 @@ class TwoTowerMatch(TargetApp):
             return self.answer(matching.cosine(vector(text_a), vector(text_b)))
 
         def vector(text: tf.Tensor) -> tf.Tensor:
-            return self.vector_model(tokenizer(text, None), training=False)["vector"]
+            return self.served_model(tokenizer(text, None), training=False)["vector"]
 
         def serve_vector(text: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"vector": vector(text)}

@@ -15,6 +15,7 @@ from easytransfer.errors import ConfigError
 
 # How an export keeps its weights.
 WeightType = Literal["float32", "float16", "int8"]
+Variant = Literal["float32", "float16", "int8", "xla"]
 
 
 class DataConfig(ConfigModel):
@@ -313,18 +314,18 @@ class ExportConfig(ConfigModel):
         modes="X",
     )
     max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
-    weights: list[WeightType] = setting(
+    variants: list[Variant] = setting(
         ["float32"],
-        "How weights are stored: float32, float16, int8, or several, such as float32,int8, to compare; those in fewer "
-        "bytes are exported as <name>-float16 and <name>-int8.",
-        flag="exportWeights",
+        "float32; float16 and int8 with weights in fewer bytes; xla with a compiled network; or several, such as "
+        "float32,int8, to compare. All but float32 are exported as <name>-<variant>.",
+        flag="exportVariants",
         modes="X",
         min_length=1,
     )
 
-    @field_validator("weights")
+    @field_validator("variants")
     @classmethod
-    def _each_once(cls, value: list[WeightType]) -> list[WeightType]:
+    def _each_once(cls, value: list[Variant]) -> list[Variant]:
         if len(set(value)) < len(value):
             raise ValueError("each at most once")
         return value

@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export.compiled import Rounding
 from easytransfer.export.manifest import build_manifest, servable_output
 from easytransfer.export.selfcheck.contract import graph_signatures
 from easytransfer.export.selfcheck.layout import MANIFEST
@@ -63,6 +64,7 @@ def export_saved_model(
     serving_root: str = SERVING_ROOT,
     command: str | None = None,
     stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
+    rounding: Rounding | None = None,
 ) -> ExportReport:
     """Exports `<base>/<name>/<next version>/`, or `<base>/<next version>/` if `flat`.
 
@@ -81,6 +83,7 @@ def export_saved_model(
         serving_root: Where the server sees `base`, for `models.config`.
         command: What to type to export again, for the message of a failure.
         stored: Variables that are kept in fewer bytes, and what keeps them; see `stored_weights`.
+        rounding: Shapes the network is compiled for; all of them are among the warm-up requests.
 
     Raises:
         ConfigError: A name, a sample or an existing configuration file of the server is not usable.
@@ -95,7 +98,7 @@ def export_saved_model(
     try:
         write_servable(
             staging, signatures, module=module, name=None if flat else name, assets=assets, manifest=manifest,
-            max_batch_size=max_batch_size, tolerance=tolerance, stored=stored,
+            max_batch_size=max_batch_size, tolerance=tolerance, stored=stored, rounding=rounding,
         )  # fmt: skip
         report = validate(staging, staged=True)
         _raise_failure(report, command)
@@ -119,6 +122,7 @@ def write_servable(
     max_batch_size: int,
     tolerance: float,
     stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
+    rounding: Rounding | None = None,
 ) -> None:
     """Writes all files of a version into `folder`; arguments as in `export_saved_model`.
 
@@ -144,7 +148,7 @@ def write_servable(
         max_batch_size=max_batch_size, tolerance=tolerance, float_types=graph_float_types(proto),
     )  # fmt: skip
     write_atomically(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    write_warmup(folder, name or "default", signatures, max_batch_size)
+    write_warmup(folder, name or "default", signatures, max_batch_size, rounding)
 
 
 def publish(staging: Path, model_folder: Path) -> int:

@@ -208,6 +208,16 @@ def test_served_answers_equal_those_in_memory(smoke):
     check_served(Path(smoke.result["export"]))
 
 
+@pytest.mark.slow
+def test_compiled_export_answers_like_the_model(smoke, tmp_path):
+    """An export is compared with the model in memory before it is published."""
+    from appzoo import jobs
+
+    words = [f"--checkpointPath={smoke.run_dir}", f"--exportDirBase={tmp_path}", "--exportVariants=xla"]
+    exported = Path(jobs.export(config_of("export", *words, "--set=export.max_batch_size=4"))["export"])
+    assert b"_XlaMustCompile" in (exported / "saved_model.pb").read_bytes()
+
+
 # Short deterministic runs ------------------------------------------------------------------------------------
 
 

@@ -118,11 +118,11 @@ def test_vectors_are_the_pooled_output_or_a_projection_of_the_first_token(towers
     for app, size in ((towers, None), (projected, 6)):
         batch = tensors(encode(app, tmp_path).encoded)
         outputs = app.forward(batch)
-        encoder = app.vector_model.backbone(batch)
+        encoder = app.served_model.backbone(batch)
         if size is None:
             expected = encoder["pooled_output"].numpy()
         else:
-            kernel, bias = (variable.numpy() for variable in app.vector_model.projection_variables)
+            kernel, bias = (variable.numpy() for variable in app.served_model.projection_variables)
             expected = encoder["sequence_output"][:, 0].numpy() @ kernel + bias
         np.testing.assert_allclose(outputs["vector_a"], expected, atol=1e-5)
         np.testing.assert_allclose(app.text_vector(encoder), expected, atol=1e-5)
@@ -131,7 +131,7 @@ def test_vectors_are_the_pooled_output_or_a_projection_of_the_first_token(towers
         np.testing.assert_allclose(outputs["logits"], cosine, atol=1e-5)
         grouped = [id(variable) for group in app.layer_groups() for variable in group]
         assert sorted(grouped) == sorted(id(variable) for variable in app.model.trainable_variables)
-        assert app.model.backbone is app.vector_model.backbone and app.two_towers
+        assert app.model.backbone is app.served_model.backbone and app.two_towers
 
 
 def test_original_two_towers_were_encoded_differently_a_text_has_one_vector(projected, tmp_path):

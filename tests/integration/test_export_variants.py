@@ -1,4 +1,4 @@
-"""One run exported with its weights whole and in fewer bytes, from the command line."""
+"""One run exported in all variants, from the command line."""
 
 import json
 
@@ -15,7 +15,7 @@ def result(capfd, *words):
     return json.loads(capfd.readouterr().out)
 
 
-def test_kinds_of_weights_are_exported_and_compared(repository, monkeypatch, capfd, tmp_path):
+def test_variants_are_exported_and_compared(repository, monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(repository)
     run, base = tmp_path / "run", tmp_path / "models"
     # Vectors of words that are large enough to be stored in fewer bytes.
@@ -24,14 +24,16 @@ def test_kinds_of_weights_are_exported_and_compared(repository, monkeypatch, cap
     page = (run / "report.html").read_text(encoding="utf-8")
     assert ">Results</h2>" in page and "data:image/png;base64," in page
     words = [f"--checkpointPath={run}", f"--exportDirBase={base}", f"--inputTable={TABLE}"]
-    whole = result(capfd, "export", *words, "--exportWeights=float32,float16,int8")
-    (half, eighth) = whole["others"]
-    assert [kind["weights"] for kind in (whole, half, eighth)] == ["float32", "float16", "int8"]
+    whole = result(capfd, "export", *words, "--exportVariants=float32,float16,int8,xla")
+    half, eighth, xla = whole["others"]
+    assert [found["variant"] for found in (whole, half, eighth, xla)] == ["float32", "float16", "int8", "xla"]
     assert whole["metrics"] == pytest.approx(trained["metrics"], abs=1e-6)
     assert half["metrics"]["loss"] == pytest.approx(whole["metrics"]["loss"], abs=1e-2)
     assert half["metrics"]["loss"] != whole["metrics"]["loss"] != eighth["metrics"]["loss"]
+    assert xla["metrics"] == pytest.approx(whole["metrics"], abs=1e-6)
     assert whole["bytes"] > half["bytes"] > eighth["bytes"]
-    for kind, name in ((whole, ""), (half, "-float16"), (eighth, "-int8")):
-        assert kind["export"] == str(base / f"text_classify_cnn{name}" / "1")
+    for found, name in ((whole, ""), (half, "-float16"), (eighth, "-int8"), (xla, "-xla")):
+        assert set(found["latency_ms"]) == {"1", "32"}
+        assert found["export"] == str(base / f"text_classify_cnn{name}" / "1")
     for wrong in ("int4", "int8,int8", ""):
-        assert main(["export", *words, f"--exportWeights={wrong}"]) == 2
+        assert main(["export", *words, f"--exportVariants={wrong}"]) == 2
