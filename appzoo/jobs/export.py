@@ -31,6 +31,8 @@ def export(config: JobConfig) -> dict[str, Any]:
         metrics there, the same under `others` for further variants; or what a conversion wrote.
     """
     kind, base = config.export.export_type, Path(str(config.export.export_dir_base))
+    if kind != "app_model" and config.export.variants != ["float32"]:
+        raise ConfigError("exportVariants needs exportType app_model", received=kind)
     if kind.startswith("convert_"):
         return {"mode": "export", **convert(config)}
     if kind == "ez_bert_feat":
@@ -45,9 +47,8 @@ def export(config: JobConfig) -> dict[str, Any]:
             raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
         source, spec = trained.source, config.data.input_table
         rows = load_rows(trained.app, spec, True).encoded if spec and not config.runtime.dry_run else None
-        found = (
-            [] if config.runtime.dry_run else [_export_variant(trained, config, base, name, rows) for name in variants]
-        )
+        named = [] if config.runtime.dry_run else variants
+        found = [_export_variant(trained, config, base, variant, rows) for variant in named]
     if not found:
         return {"mode": "export", "dry_run": True, "checkpoint": str(source)}
     first, *others = found

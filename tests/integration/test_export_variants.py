@@ -35,5 +35,7 @@ def test_variants_are_exported_and_compared(repository, monkeypatch, capfd, tmp_
     for found, name in ((whole, ""), (half, "-float16"), (eighth, "-int8"), (xla, "-xla")):
         assert set(found["latency_ms"]) == {"1", "32"}
         assert found["export"] == str(base / f"text_classify_cnn{name}" / "1")
+    assert main(["export", *words, "--exportVariants=xla", "--exportType=ez_bert_feat"]) == 2
+    assert "exportVariants needs exportType app_model" in capfd.readouterr().err
     for wrong in ("int4", "int8,int8", ""):
         assert main(["export", *words, f"--exportVariants={wrong}"]) == 2
