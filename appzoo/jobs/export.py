@@ -58,18 +58,17 @@ def export(config: JobConfig) -> dict[str, Any]:
 def _export_variant(
     trained: Trained, config: JobConfig, base: Path, variant: Variant, rows: EncodedTable | None
 ) -> dict[str, Any]:
-    app, call, rounding = trained.app, trained.labelled_call, None
+    app, rounding = trained.app, None
     with ExitStack() as stack:
         kind: WeightType = "float32" if variant == "xla" else variant
         stored = stack.enter_context(stored_weights(app.model.variables, kind))
         if variant == "xla":
             rounding = Rounding.up_to(config.export.max_batch_size, config.data.sequence_length)
             stack.enter_context(compiled(app.compiled_model, rounding))
-            call = model_call(app, labelled=True)
         options = {"flat": config.export.flat, "variant": variant, "stored": stored, "rounding": rounding}
         facts = _facts(export_app(app, trained.folder, base, trained.source, **options))
         if rows is not None:
-            evaluator = app.evaluator()
+            evaluator, call = app.evaluator(), model_call(app, labelled=True)
             evaluator.update(rows.columns, outputs_in_order(rows, call, config.train.batch_size))
             facts["metrics"] = evaluator.result()
     latency = [f"{milliseconds} ms for {rows} rows" for rows, milliseconds in facts["latency_ms"].items()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from appzoo.dimension_pruning import collect
 from appzoo.dimension_pruning.app import DimensionPruning
@@ -15,6 +16,7 @@ from appzoo.dimension_pruning.optimum import EXPONENTS
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export.compiled import Rounding, compiled
 from easytransfer.train.trainer import Trainer
 from modelzoo.cnn.profile import profile
 
@@ -147,6 +149,20 @@ def test_one_dimension_is_cut_alone_and_without_samples(pruned, dimension):
     cut = {name for name in ("depth", "width", "resolution") if plan["pruned"][name] < 1}
     assert cut == {dimension}
     assert collect.profile(alone.start[0], 3).macs == plan["pruned"]["macs"]
+
+
+def test_a_network_cut_in_resolution_is_compiled_behind_the_resizing(pruned):
+    _, folder = pruned
+    app, images = make_app(dimensions=["resolution"], budget=0.6), table().columns["image"][:3]
+    app.before_training(table(), folder, ONE_WORKER)
+    app.build_model()
+    assert app.model.size < images.shape[1]
+    with compiled(app.compiled_model, Rounding.up_to(4, 16)):
+        served = tf.function(lambda image: app.served_model({"image": image}, training=False))
+        call = served.get_concrete_function(tf.TensorSpec([None, *images.shape[1:]], tf.uint8))
+    plain = app.model({"image": images}, training=False)
+    np.testing.assert_allclose(call(tf.constant(images))["logits"], plain["logits"], atol=1e-5)
+    assert any(f.attr["_XlaMustCompile"].b for f in call.graph.as_graph_def().library.function)
 
 
 def test_the_picture_is_drawn(pruned):

@@ -1,6 +1,7 @@
 """One run exported in all variants, from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,8 @@ def test_variants_are_exported_and_compared(repository, monkeypatch, capfd, tmp_
     for found, name in ((whole, ""), (half, "-float16"), (eighth, "-int8"), (xla, "-xla")):
         assert set(found["latency_ms"]) == {"1", "32"}
         assert found["export"] == str(base / f"text_classify_cnn{name}" / "1")
+        graph = Path(found["export"], "saved_model.pb").read_bytes()
+        assert (b"_XlaMustCompile" in graph) == (name == "-xla")
     assert main(["export", *words, "--exportVariants=xla", "--exportType=ez_bert_feat"]) == 2
     assert "exportVariants needs exportType app_model" in capfd.readouterr().err
     for wrong in ("int4", "int8,int8", ""):
