@@ -37,6 +37,7 @@ from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.log import say
 from easytransfer.train import checkpoint
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn import config as networks
 from modelzoo.cnn.config import CnnConfig
@@ -174,18 +175,12 @@ class ImageApp(TargetApp):
             "own_share": tf.fill(tf.shape(batch["example_weight"]), share),
         }
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns the loss of the task, summed over rows; with mixup that of both labels by their shares."""
         if "own_share" not in batch:
-            return super().losses(batch, outputs)
-        parts = [super(ImageApp, self).losses(part, outputs) for part in mixed_parts(batch)]
-        return {name: tf.add_n([part[name] for part in parts]) for name in parts[0]}
-
-    def loss_weight(self, batch: Batch) -> tf.Tensor:
-        """Returns the number of real rows, or the sum of their class weights, with mixup by the shares of both."""
-        if "own_share" not in batch:
-            return super().loss_weight(batch)
-        return tf.add_n([super(ImageApp, self).loss_weight(part) for part in mixed_parts(batch)])
+            return super().losses(batch, outputs, step)
+        parts = [super(ImageApp, self).losses(part, outputs, step)["loss"] for part in mixed_parts(batch)]
+        return {"loss": Loss(tf.add_n([total for total, _ in parts]), tf.add_n([weight for _, weight in parts]))}
 
     # Results -------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.losses import classification as losses
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs
 
 
@@ -156,24 +157,24 @@ class TargetApp(App):
                 )
         self.class_weights = tf.constant(weights, tf.float32)
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns softmax cross entropy, sigmoid cross entropy or squared error, summed over rows."""
         labels, logits, weight = batch["label_id"], outputs["logits"], batch["example_weight"]
         if isinstance(self.target, MultiLabel):
-            return {"loss": losses.sigmoid_cross_entropy_sum(labels, logits, weight)}
-        if isinstance(self.target, Score):
-            return {"loss": losses.squared_error_sum(labels, logits, weight)}
-        smoothing = self.config.train.label_smoothing
-        return {
-            "loss": losses.softmax_cross_entropy_sum(
+            total = losses.sigmoid_cross_entropy_sum(labels, logits, weight)
+        elif isinstance(self.target, Score):
+            total = losses.squared_error_sum(labels, logits, weight)
+        else:
+            smoothing = self.config.train.label_smoothing
+            total = losses.softmax_cross_entropy_sum(
                 labels, logits, weight, class_weights=self.class_weights, label_smoothing=smoothing
             )
-        }
+        return {"loss": Loss(total, self.loss_weight(batch))}
 
     def loss_weight(self, batch: Batch) -> tf.Tensor:
         """Returns the number of real rows, or the sum of their class weights."""
         if self.class_weights is None:
-            return super().loss_weight(batch)
+            return tf.reduce_sum(batch["example_weight"])
         return tf.reduce_sum(batch["example_weight"] * tf.gather(self.class_weights, batch["label_id"]))
 
     def evaluator(self) -> Evaluator:

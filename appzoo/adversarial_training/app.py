@@ -36,8 +36,8 @@ from easytransfer.layers.draws import RowDraws
 from easytransfer.losses.adversarial import excess_rows, kl_rows
 from easytransfer.metrics.robustness import RobustnessEvaluator
 from easytransfer.run.log import quiet
-from easytransfer.train.engine import Engine
 from easytransfer.train.precision import compiles
+from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Outputs
 
 # Classes the difference of logits ratio needs.
@@ -125,7 +125,7 @@ class AdversarialTraining(ImageApp):
         noise = self.config.adversarial.start_deviation * normal_noise(changed["image"], draws)
         return {**changed, "start_noise": noise}
 
-    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
+    def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
         """Attacks the batch, then takes the gradient of natural risk + lambda * robust risk.
 
         Batch normalisation sees two batches, natural then changed: together their statistics would mix.
@@ -136,16 +136,16 @@ class AdversarialTraining(ImageApp):
         with tf.GradientTape() as tape:
             outputs = self.forward(batch, training=True)
             adversarial = self.forward({**batch, "image": changed}, training=True)
-            natural = super().losses(batch, outputs)["loss"]
+            natural, rows = super().losses(batch, outputs, step)["loss"]
             robust = tf.reduce_sum(weight * self.robust_rows(labels, outputs["logits"], adversarial["logits"]))
-            total = engine.scale(natural + strength * robust)
-        rows = self.loss_weight(batch)
-        engine.update(tape.gradient(total, engine.variables()), rows)
+            losses = {"natural_loss": Loss(natural, rows), "weighted_robust_loss": Loss(strength * robust, rows)}
+            total = step.objective(losses)
+        step.update(tape.gradient(total, step.variables()))
         sums = tf.stack([natural, robust, rows])
         if not compiles(self.config.runtime):
             sums = self.workers.sum_replicas(sums, "risks")
-        self.controller.update(sums, engine.step)
-        return {"natural_loss": natural, "weighted_robust_loss": strength * robust}
+        self.controller.update(sums, step.number)
+        return losses
 
     def inner_attack(self, images: tf.Tensor, labels: tf.Tensor, noise: tf.Tensor) -> Attacked:
         """Attacks images as in training.

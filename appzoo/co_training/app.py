@@ -19,19 +19,16 @@ from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
 from appzoo.targets import SingleLabel
 from easytransfer import keras
-from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
-from easytransfer.train.engine import Engine
+from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.network import build
 
 MEMBERS_FILE = "members.json"
-# Column of a training batch with the weight of the agreement in this step.
-AGREEMENT_WEIGHT = "agreement_weight"
 # Seeds of the members; so far apart that runs with neighbouring seeds share none.
 SEED_STEP = 1_000_003
 # Families whose scales of batch normalisation are not decayed either, as in the paper's code.
@@ -47,7 +44,6 @@ class CoTraining(ImageApp):
 
     config: CoTrainingConfig
     model: Ensemble
-    _training_rows: int | None = None
 
     def __init__(self, config: CoTrainingConfig) -> None:
         super().__init__(config)
@@ -97,11 +93,6 @@ class CoTraining(ImageApp):
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def fit_labels(self, train: EncodedTable) -> None:
-        """Also counts the rows of an epoch."""
-        super().fit_labels(train)
-        self._training_rows = len(train)
-
     def optimizers(self) -> dict[str, list[tf.Variable]]:
         """Returns two lists: weights that are decayed, and biases and offsets, which are not."""
         lists: dict[str, list[tf.Variable]] = {"default": [], "not_decayed": []}
@@ -121,44 +112,40 @@ class CoTraining(ImageApp):
         divided = math.exp(1 / model.count - 1) if model.weight_decay_division == "exp" else 1.0
         return {"weight_decay_ratio": decay * divided}
 
-    def epoch(self, engine: Engine) -> tf.Tensor:
-        """Returns the number of the epoch in which the present step begins, from 0."""
-        train, distribution = self.config.train, self.config.distribution
-        if self._training_rows is None:
-            raise ConfigError("the length of an epoch is not known", fix="call fit_labels with the training table")
-        copies = distribution.worker_count if distribution.min_workers else self.workers.replicas
-        batches = -(-self._training_rows // (train.batch_size * copies))
-        return engine.step * train.num_accumulated_batches // batches
-
-    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
-        """Computes one step of all members, in which the weight of their agreement is that of the epoch."""
-        model = self.config.model
-        weight = weight_of_epoch(self.epoch(engine), model.agreement_weight, model.agreement_warmup_epochs)
-        batch = {**batch, AGREEMENT_WEIGHT: weight}
-        with tf.GradientTape() as tape:
-            losses = self.losses(batch, self.forward(batch, training=True))
-            objective = engine.scale(tf.add_n(list(losses.values())))
+    def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
+        """Computes one step of all members, whose variables two optimizers share."""
         names = list(self.optimizers())
-        gradients = tape.gradient(objective, [engine.variables(name) for name in names])
+        with tf.GradientTape() as tape:
+            losses = self.losses(batch, self.forward(batch, training=True), step)
+            objective = step.objective(losses, *names)
+        gradients = tape.gradient(objective, [step.variables(name) for name in names])
         for name, given in zip(names, gradients, strict=True):
-            engine.update(given, self.loss_weight(batch), name)
+            step.update(given, name)
         return losses
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns the cross entropy, summed over rows and members, and the weighted divergence, summed over rows."""
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the cross entropy, summed over rows and members, and the weighted divergence, summed over rows.
+
+        In training the divergence has the weight of the epoch. Both are divided by the weight of the rows.
+        """
         model, logits, count = self.config.model, outputs["member_logits"], self.config.model.count
         rows = {name: batch[name] for name in ("label_id", "partner_label_id", "own_share", "example_weight")
                 if name in batch}  # fmt: skip
         each = {name: tf.repeat(value, count, axis=0) for name, value in rows.items()}
-        losses = super().losses(each, {"logits": tf.reshape(logits, [-1, logits.shape[-1]])})
+        total = super().losses(each, {"logits": tf.reshape(logits, [-1, logits.shape[-1]])}, step)["loss"].sum
+        row_weight = self._row_weight(batch)
+        weight = tf.reduce_sum(row_weight)
+        losses = {"loss": Loss(total, weight)}
         if count == 1 or not model.agreement_weight:
             return losses
         divergence = jensen_shannon(logits) if model.agreement == "js" else pairwise_divergence(logits)
-        weight = batch.get(AGREEMENT_WEIGHT, model.agreement_weight)
-        return {**losses, "agreement": weight * tf.reduce_sum(divergence * self._row_weight(batch))}
+        agreement = model.agreement_weight
+        if step.training:
+            agreement = weight_of_epoch(step.epoch, agreement, model.agreement_warmup_epochs)
+        return {**losses, "agreement": Loss(agreement * tf.reduce_sum(divergence * row_weight), weight)}
 
     def _row_weight(self, batch: Batch) -> tf.Tensor:
-        """Returns the weight of each row in the loss, whose sum is `loss_weight`."""
+        """Returns the weight of each row in the loss, [batch]."""
         if self.class_weights is None:
             return batch["example_weight"]
         factor = tf.gather(self.class_weights, batch["label_id"])

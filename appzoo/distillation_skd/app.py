@@ -21,7 +21,7 @@ from easytransfer.errors import ConfigError, EasyTransferError, ModelError
 from easytransfer.losses import spherical
 from easytransfer.run.atomic import write_json
 from easytransfer.run.log import say, warn
-from easytransfer.train.engine import Engine
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
 DISTILLATION_FILE = "distillation.json"
@@ -139,19 +139,16 @@ class DistillationSkd(ImageApp):
         given = batch.get("teacher_logits")
         return {**outputs, "teacher_logits": self.teacher(batch["image"]) if given is None else given}
 
-    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
-        """Computes one (micro-)batch with the alpha of this step."""
-        return super().train_step(engine, {**batch, "alpha": self.alpha.in_graph(engine.step, engine.total_steps)})
-
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns both terms with their weights in, summed over rows; outside of training with the last alpha."""
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns both terms with their alpha in, summed over rows; outside of training with the last alpha."""
         if self.method == "none":
-            return super().losses(batch, outputs)
+            return super().losses(batch, outputs, step)
         student, teacher = self._compared(outputs["logits"], outputs["teacher_logits"])
-        alpha, temperature = batch.get("alpha", self.alpha.last), self.config.distillation.kd_temperature
-        hard = super().losses(batch, {**outputs, "logits": student})["loss"]
+        alpha = self.alpha.in_graph(step.number, step.total) if step.training else self.alpha.last
+        temperature = self.config.distillation.kd_temperature
+        hard, weight = super().losses(batch, {**outputs, "logits": student}, step)["loss"]
         soft = spherical.divergence_sum(teacher, student, temperature, self._row_weights(batch))
-        return {"kd_loss": alpha * soft, "ce_loss": (1 - alpha) * hard}
+        return {"kd_loss": Loss(alpha * soft, weight), "ce_loss": Loss((1 - alpha) * hard, weight)}
 
     def _compared(
         self, logits: tf.Tensor, teacher_logits: tf.Tensor, epsilon: float = spherical.TRAINING_EPSILON
@@ -162,7 +159,7 @@ class DistillationSkd(ImageApp):
         return spherical.rescaled_pair(self.variant, logits, teacher_logits, self.multiplier, epsilon)
 
     def _row_weights(self, batch: Batch) -> tf.Tensor:
-        """Returns what each row counts in the loss, [batch]; its sum is `loss_weight`."""
+        """Returns what each row counts in the loss, [batch]."""
         weights = self.class_weights
         if weights is None:
             return batch["example_weight"]

@@ -33,6 +33,7 @@ from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
+from easytransfer.train.step import EVALUATION
 from easytransfer.train.trainer import FitResult, Trainer
 
 # Rows checked by a dry run.
@@ -169,13 +170,13 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     app.build_model()
     rows = tables["train"].encoded
     batch = {name: tf.constant(value) for name, value in device_arrays(rows.batch(range(min(len(rows), 2)))).items()}
-    losses = app.losses(batch, app.forward(batch))
+    losses = app.losses(batch, app.forward(batch), EVALUATION)
     say("dry run: flags, tables, model and shapes are fine")
     return {
         "mode": "train",
         "dry_run": True,
         "parameters": int(sum(variable.shape.num_elements() for variable in app.model.trainable_variables)),
-        "loss": float(tf.add_n(list(losses.values())) / app.loss_weight(batch)),
+        "loss": float(tf.add_n([total / weight for total, weight in losses.values()])),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
     }
 

@@ -30,6 +30,7 @@ from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_su
 from easytransfer.metrics.entities import EntityEvaluator
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import warn
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
 PAGE = "entities.html"
@@ -183,18 +184,17 @@ class BertLabeling(App):
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns the cross entropy of labelled tokens, or the negative log likelihood of the tags, summed."""
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the cross entropy of labelled tokens, or the negative log likelihood of the tags, by tokens."""
         labels, logits, weight = _token_labels(batch), outputs["logits"], batch["example_weight"]
+        tokens = labelled_tokens(labels, weight)
         if self.model.crf is None:
-            return {"loss": token_cross_entropy_sum(labels, logits, weight, self.config.train.label_smoothing)}
+            smoothing = self.config.train.label_smoothing
+            return {"loss": Loss(token_cross_entropy_sum(labels, logits, weight, smoothing), tokens)}
         emissions, lengths = at_words(logits, batch["word_starts"])
         tags, _ = at_words(labels, batch["word_starts"])
-        return {"loss": -tf.reduce_sum(weight * self.model.crf.log_likelihood(emissions, tags, lengths))}
-
-    def loss_weight(self, batch: Batch) -> tf.Tensor:
-        """Returns the number of labelled tokens."""
-        return labelled_tokens(_token_labels(batch), batch["example_weight"])
+        likelihood = self.model.crf.log_likelihood(emissions, tags, lengths)
+        return {"loss": Loss(-tf.reduce_sum(weight * likelihood), tokens)}
 
     def evaluator(self) -> EntityEvaluator:
         """Returns token accuracy and entity scores, windows merged."""

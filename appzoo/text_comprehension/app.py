@@ -24,6 +24,7 @@ from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.export.servable import Signature
 from easytransfer.losses.comprehension import span_cross_entropy_sum
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs
 
 COLUMNS = ("qas_id", "predictions", "probabilities", "start", "end", "start_logits", "end_logits")
@@ -210,11 +211,12 @@ class BertComprehension(App):
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns half the cross entropies of start and end, summed over windows."""
         start, end = batch["start_position"], batch["end_position"]
         logits = outputs["start_logits"], outputs["end_logits"]
-        return {"loss": span_cross_entropy_sum(start, end, *logits, batch["example_weight"])}
+        weight = batch["example_weight"]
+        return {"loss": Loss(span_cross_entropy_sum(start, end, *logits, weight), tf.reduce_sum(weight))}
 
     def evaluator(self) -> Evaluator:
         """Returns exact match, F1, accuracy of positions and loss."""

@@ -31,6 +31,7 @@ from easytransfer.metrics.matching import TwoTowerEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.log import warn
 from easytransfer.text.wordpiece import Tokens
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs
 
 # The second of the two labels says that the texts match.
@@ -161,7 +162,7 @@ class TwoTowerMatch(TargetApp):
 
     # Training ----------------------------------------------------------------------------------------------
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns the loss summed over rows; in-batch losses use no more than the rows of `batch`.
 
         Every real row has exactly one term (a match is compared with its negatives, the others with the threshold),
@@ -169,7 +170,8 @@ class TwoTowerMatch(TargetApp):
         """
         labels, weight, settings = batch["label_id"], batch["example_weight"], self.config.model
         if self.loss_name == "cosine":
-            return {"loss": squared_error_sum(tf.cast(labels, tf.float32), outputs["logits"], weight)}
+            total = squared_error_sum(tf.cast(labels, tf.float32), outputs["logits"], weight)
+            return {"loss": Loss(total, self.loss_weight(batch))}
         vectors, matches = (outputs["vector_a"], outputs["vector_b"]), labels == MATCH
         ids_a, ids_b = matching.text_ids(batch["input_ids"], batch["input_ids_b"])
         negatives = matching.in_batch_negatives(ids_a, ids_b, matches, weight)
@@ -180,7 +182,7 @@ class TwoTowerMatch(TargetApp):
             reverse = matching.in_batch_negatives(ids_b, ids_a, matches, weight)
             scale = settings.similarity_scale
             loss = matching.softmax_sum(*vectors, matches, negatives, reverse, weight, scale=scale, **shared)
-        return {"loss": loss}
+        return {"loss": Loss(loss, self.loss_weight(batch))}
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the task."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from appzoo.base import Cells, no_cells
 from appzoo.targets import SingleLabel
 from appzoo.text_match.pairs import require_pair
@@ -16,6 +14,7 @@ from easytransfer.layers.dam import DAMEncoder
 from easytransfer.layers.hcnn import HybridCNNEncoder
 from easytransfer.metrics.matching import MatchEvaluator
 from easytransfer.run.log import warn
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs
 
 # Before the hidden layer of every network, as in the original.
@@ -91,11 +90,13 @@ class HcnnMatch(WordMatch):
         encoder = HybridCNNEncoder(model.hidden_size, model.filter_size, lengths, name="encoder")
         return [Branch("hcnn", encoder, DROPOUT, model.hidden_size)]
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Adds the penalty `l2`, l2_reg / 2 times the sum of squares of all convolution kernels.
 
-        It belongs to a step and not to a row, so it is multiplied by what the engine divides by.
+        It belongs to a step and not to a row, so it is multiplied by what it is divided by.
         """
         (branch,) = self.model.branches
         penalty = self.config.model.l2_reg * branch.encoder.l2_penalty()
-        return {**super().losses(batch, outputs), "l2": penalty * self.loss_weight(batch)}
+        losses = super().losses(batch, outputs, step)
+        weight = losses["loss"].weight
+        return {**losses, "l2": Loss(penalty * weight, weight)}

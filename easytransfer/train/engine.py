@@ -2,7 +2,8 @@
 
 Order of one step: for each micro-batch `task.train_step` (summed losses, scaled under float16) -> sum of gradients ->
 `reduce` over workers -> division by the summed weight and unscaling -> finite check -> clipping by global norm ->
-update -> averaged weights. Nothing in it waits for the host.
+update -> averaged weights. Nothing in it waits for the host. Losses with weights of their own are divided before they
+are differentiated: where a step has several micro-batches or workers, `LookAhead` adds up these weights first.
 """
 
 from __future__ import annotations
@@ -26,21 +27,23 @@ from easytransfer.optim import build_optimizer, build_schedule
 from easytransfer.run.log import warn
 from easytransfer.train.averaging import AveragedWeights
 from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
+from easytransfer.train.lookahead import LookAhead
 from easytransfer.train.parameters import select_parameters
 from easytransfer.train.precision import LossScale, compiles
+from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Task
 
 Signature = dict[str, tf.TensorSpec]
 # By optimizer: scalar bool, or None for always.
 Conditions = dict[str, "tf.Tensor | None"]
-# What every step reports behind its summed losses and weights.
 # Begins the name of what a lossy wire has yet to send.
 RESIDUAL = "residual/"
+# What every step reports behind its summed losses and weights.
 FACTS = ("grad_norm", "learning_rate", "skipped", "failed", "loss_scale")
 
 
 class _Update(NamedTuple):
-    """One call of `Engine.update`, kept until the train step has returned."""
+    """What a train step gave to one optimizer."""
 
     gradients: Gradients
     weight: tf.Tensor
@@ -48,15 +51,14 @@ class _Update(NamedTuple):
 
 
 class Engine:
-    """Runs steps of a task and owns its optimizers.
-
-    An application sees `scale`, `update`, `variables`, `step` and `total_steps`.
+    """Runs steps of a task and owns its optimizers; an application sees a `TrainingStep`.
 
     Args:
         task: Model, losses and train step; `task.model` is built.
         train: Optimization settings.
         runtime: Seed, precision, XLA.
         total_steps: Updates of the whole run, for the schedule.
+        epoch_batches: Batches in one epoch, for schedules by epoch; None = there are none.
         signature: Shapes and dtypes of a batch; derived from the batches seen when None.
         workers: Sum gradients; the rank decides the dropout masks.
         devices: Names of devices that share every batch; with fewer than two, TensorFlow decides where to compute.
@@ -69,12 +71,13 @@ class Engine:
         runtime: RuntimeConfig,
         total_steps: int,
         *,
+        epoch_batches: int | None = None,
         signature: Signature | None = None,
         workers: Workers = ONE_WORKER,
         devices: Sequence[str] = (),
     ) -> None:
         self.task, self._train, self._devices = task, train, devices
-        self.total_steps = total_steps
+        self.total_steps, self._epoch_batches = total_steps, epoch_batches
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.failed = tf.Variable(False, trainable=False)
@@ -92,9 +95,12 @@ class Engine:
         self._seed, self._shared_seed = runtime.seed + workers.replica, runtime.seed
         # A row's place in the global micro-batch is `first + shares * its number here`.
         self._shares = workers.replicas * max(len(devices), 1)
-        self._pending: dict[str, _Update] | None = None
         self._loss_names: list[str] = []
         self._weight_names: list[str] = []
+        # Optimizers whose losses were divided by weights of their own before they were differentiated.
+        self._divided: set[str] = set()
+        split = train.num_accumulated_batches > 1 or self._shares > 1
+        self._ahead = LookAhead(task, workers, signature) if split else None
         trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
         self.averages = AveragedWeights(trained, train.ema_decay)
         variables = {name: chosen.variables for name, chosen in self._parameters.items()}
@@ -114,38 +120,15 @@ class Engine:
         """Returns the variables optimizer `name` trains, frozen ones left out."""
         return list(self._parameters[name].variables)
 
-    def scale(self, loss: tf.Tensor) -> tf.Tensor:
-        """Returns the summed loss to differentiate: in float32, times the loss scale under float16."""
-        loss = tf.cast(loss, tf.float32)
-        return loss if self.loss_scale is None else loss * self.loss_scale.value
-
-    def update(
-        self, gradients: Sequence, weight: tf.Tensor, name: str = "default", *, when: tf.Tensor | None = None
-    ) -> None:
-        """Hands gradients of `engine.scale(summed loss)` to optimizer `name`.
-
-        All updates of a train step take effect together once it has returned, which makes accumulation, XLA and
-        several workers give the same result. Call it once per optimizer, outside of conditionals.
-
-        Args:
-            gradients: One per variable of `variables(name)`; None for a variable the loss does not depend on.
-            weight: Scalar the summed loss is divided by, such as the number of examples.
-            name: Optimizer.
-            when: Scalar bool; False skips this optimizer in this step (a critic trained more often than a generator).
+    def epoch(self) -> tf.Tensor:
+        """Returns the number of the epoch in which the next step begins, from 0, an int64 scalar.
 
         Raises:
-            ValueError: Unknown optimizer, second call, or another number of gradients.
+            ValueError: The length of an epoch is not known.
         """
-        if self._pending is None or name not in self.optimizers:
-            raise ValueError(f"engine.update({name!r}): call it inside train_step, for one of {list(self.optimizers)}")
-        expected = self._parameters[name].variables
-        if len(gradients) != len(expected):
-            raise ValueError(f"optimizer {name!r} trains {len(expected)} variables, got {len(gradients)} gradients")
-        if name in self._pending:
-            raise ValueError(f"engine.update({name!r}) was called twice in one train step; add the losses instead")
-        if all(gradient is None for gradient in gradients):
-            raise ValueError(f"the loss given to engine.update({name!r}) depends on none of its variables")
-        self._pending[name] = _Update(list(gradients), tf.cast(weight, tf.float32), when)
+        if self._epoch_batches is None:
+            raise ValueError("the length of an epoch is not known: give the engine epoch_batches")
+        return self.step * self._train.num_accumulated_batches // self._epoch_batches
 
     # What the trainer uses -----------------------------------------------------------------------------------
 
@@ -155,17 +138,40 @@ class Engine:
         Returns:
             float32 vector on the device, read by `facts`.
         """
-        for index, batch in enumerate(batches[:-1]):
-            self._micro_step(self._tensors(batch), tf.constant(index, tf.int64))
-        return self._last_step(self._tensors(batches[-1]), tf.constant(len(batches) - 1, tf.int64))
+        tensors = [self._tensors(batch) for batch in batches]
+        numbers = [tf.constant(number, tf.int64) for number in range(len(batches))]
+        if self._ahead is not None:
+            self._weigh(tensors, numbers)
+        for batch, number in zip(tensors[:-1], numbers[:-1], strict=True):
+            self._micro_step(batch, number)
+        return self._last_step(tensors[-1], numbers[-1])
+
+    def _weigh(self, batches: list[Batch], numbers: list[tf.Tensor]) -> None:
+        """Finds what losses with weights of their own are divided by, where a step is more than one batch."""
+        if self._ahead.needed is None:
+            # Whether there are such losses is known when the step has been traced.
+            self._last_step.get_concrete_function(batches[-1], numbers[-1])
+            self._ahead.needed = bool(self._divided)
+        if self._ahead.needed:
+            self._ahead.add_up(self._weigh_one, [(b, self._seeds(n)) for b, n in zip(batches, numbers, strict=True)])
+
+    def _weigh_one(self, batch: Batch, seed: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the weights of one batch, of losses that have their own."""
+        draws = self._draws(batch, seed, tf.constant(self.workers.replica), self.workers.replicas)
+        with dropout_seed(seed):
+            step = TrainingStep(self, draws)
+            self.task.train_step(step, self.task.training_batch(batch, draws))
+        return step.own_weights
 
     def facts(self, vectors: Sequence[tf.Tensor]) -> dict[str, np.ndarray]:
         """Reads vectors of `run_step` from the device: one array [steps] per loss (summed), weight and fact.
 
-        The name of a loss is prefixed by `loss/`, that of an optimizer's weight by `weight/`.
+        The name of a loss is prefixed by `loss/`, that of its weight by `weight/`, and that of an optimizer, for what
+        its gradients are divided by, with `divisor/`.
         """
         columns = np.stack([vector.numpy() for vector in vectors]).T
-        names = [f"loss/{n}" for n in self._loss_names] + [f"weight/{n}" for n in self._weight_names] + list(FACTS)
+        names = [f"{kind}/{name}" for kind in ("loss", "weight") for name in self._loss_names]
+        names += [f"divisor/{name}" for name in self._weight_names] + list(FACTS)
         return dict(zip(names, columns, strict=True))
 
     def training_variables(self) -> dict[str, tf.Variable]:
@@ -238,40 +244,46 @@ class Engine:
         self._last_step = tf.function(self._finish, autograph=False, **options)
 
     def _collect(
-        self, batch: Batch, seed: tf.Tensor, first: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
-        """Forward and backward pass of one micro-batch: summed losses, and gradients by optimizer."""
-        self._pending = {}
-        try:
-            with dropout_seed(seed):
-                losses = self.task.train_step(self, self.task.training_batch(batch, self._draws(batch, seed, first)))
-            updates = self._pending
-        finally:
-            self._pending = None
-        if not updates:
-            raise ValueError(f"{type(self.task).__name__}.train_step did not call engine.update")
-        if self._xla:
-            updates = {name: update._replace(gradients=dense(update.gradients)) for name, update in updates.items()}
-        return {name: tf.cast(loss, tf.float32) for name, loss in losses.items()}, updates
+        self, batch: Batch, seed: tf.Tensor, first: tf.Tensor, totals: tf.Tensor | None
+    ) -> tuple[Losses, dict[str, _Update]]:
+        """Forward and backward pass of one micro-batch: losses, and gradients by optimizer."""
+        draws = self._draws(batch, seed, first, self._shares)
+        step = TrainingStep(self, draws, totals)
+        with dropout_seed(seed):
+            losses = self.task.train_step(step, self.task.training_batch(batch, draws))
+        if not step.gradients:
+            raise ValueError(f"{type(self.task).__name__}.train_step did not call step.update")
+        updates = {}
+        for name, gradients in step.gradients.items():
+            divisor = step.divisors[name]
+            if divisor is None:
+                self._divided.add(name)
+            weight = tf.ones([]) if divisor is None else tf.cast(divisor, tf.float32)
+            updates[name] = _Update(dense(gradients) if self._xla else gradients, weight, step.conditions[name])
+        return {name: Loss(*(tf.cast(x, tf.float32) for x in loss)) for name, loss in losses.items()}, updates
 
-    def _draws(self, batch: Batch, seed: tf.Tensor, first: tf.Tensor) -> RowDraws:
+    def _draws(self, batch: Batch, seed: tf.Tensor, first: tf.Tensor, shares: int) -> RowDraws:
         """Returns the random numbers of the rows, which do not depend on who computes them; see `RowDraws`."""
         shared = tf.stack([tf.constant(self._shared_seed % 2**31, tf.int32), seed[1]])
         # Dropout folds in 1, 2, ... for its masks.
         own = tf.random.experimental.stateless_fold_in(shared, 0, alg="philox")
-        return RowDraws(own, tf.shape(batch["example_weight"])[0], first, self._shares)
+        return RowDraws(own, tf.shape(batch["example_weight"])[0], first, shares)
 
-    def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, _Update]]:
+    def _on_devices(self, batch: Batch, seed: tf.Tensor) -> tuple[Losses, dict[str, _Update]]:
         """Shares a micro-batch over the devices and adds up what they return, as several workers would."""
         count = len(self._devices)
+        totals = None if self._ahead is None else self._ahead.totals.read_value()
         if count < 2:
-            return self._forward_backward(batch, seed, tf.constant(self.workers.replica))
+            return self._forward_backward(batch, seed, tf.constant(self.workers.replica), totals)
         parts = []
         for number, device in enumerate(self._devices):
             with tf.device(device):
                 first = tf.constant(self.workers.replica + self.workers.replicas * number)
-                parts.append(self._forward_backward(part_of(batch, number, count), seed + [number, 0], first))
-        losses = {name: tf.add_n([each[name] for each, _ in parts]) for name in parts[0][0]}
+                parts.append(self._forward_backward(part_of(batch, number, count), seed + [number, 0], first, totals))
+        losses = {
+            name: Loss(*(tf.add_n(list(each)) for each in zip(*(found[name] for found, _ in parts), strict=True)))
+            for name in parts[0][0]
+        }
         updates = {}
         for name, first in parts[0][1].items():
             given = [each[name] for _, each in parts]
@@ -285,14 +297,18 @@ class Engine:
             arrays = fill_rows(arrays, len(self._devices))
         return {name: tf.convert_to_tensor(value) for name, value in arrays.items()}
 
-    def _one_batch(self, batch: Batch, index: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor, Conditions]:
-        """Runs a micro-batch; returns gradients, the vector of losses and weights, and `when`, by optimizer."""
+    def _seeds(self, index: tf.Tensor) -> tf.Tensor:
+        """Returns the seeds of this worker and of micro-batch `index` of the step, int32 [2]."""
         count = self.step * self._train.num_accumulated_batches + index
         # Seeds are 32 bit; wrapping after 2^31 micro-batches is harmless.
-        seed = tf.stack([tf.constant(self._seed % 2**31, tf.int32), tf.cast(count % 2**31, tf.int32)])
-        losses, updates = self._on_devices(batch, seed)
+        return tf.stack([tf.constant(self._seed % 2**31, tf.int32), tf.cast(count % 2**31, tf.int32)])
+
+    def _one_batch(self, batch: Batch, index: tf.Tensor) -> tuple[dict[str, Gradients], tf.Tensor, Conditions]:
+        """Runs a micro-batch; returns gradients, the vector of losses and weights, and `when`, by optimizer."""
+        losses, updates = self._on_devices(batch, self._seeds(index))
         self._loss_names, self._weight_names = list(losses), list(updates)
-        vector = tf.stack([*losses.values(), *(update.weight for update in updates.values())])
+        sums, weights = zip(*losses.values(), strict=True)
+        vector = tf.stack([*sums, *weights, *(update.weight for update in updates.values())])
         gradients = {name: update.gradients for name, update in updates.items()}
         return gradients, vector, {name: update.when for name, update in updates.items()}
 
@@ -352,7 +368,7 @@ class Engine:
         """Returns what each optimizer's gradients are multiplied by, and the global norm of the mean gradients."""
         factors, norms = {}, []
         for (name, given), weight in zip(gradients.items(), weights, strict=True):
-            factor = tf.math.divide_no_nan(1.0, weight * scale)
+            factor = tf.math.divide_no_nan(1.0, scale if name in self._divided else weight * scale)
             shards = [shard_of(variable) for variable in self._parameters[name].variables]
             norm = global_norm(given, shards)
             if self.workers.stage is not None:

@@ -12,6 +12,7 @@ from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import device_arrays
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.train.memory import explained_out_of_memory
+from easytransfer.train.step import EVALUATION, weighted_means
 from easytransfer.train.task import Batch, Evaluator, Outputs, Task
 
 Arrays = dict[str, np.ndarray]
@@ -62,13 +63,13 @@ class Inference:
         evaluator = self.task.evaluator()
         # Several workers exchange what the evaluator reads and all compute the metrics of the whole table.
         alone, parts = self.workers.size == 1, []
-        loss = weight = 0.0
+        losses: dict[str, np.ndarray] = {}
         for batch in prefetch(iter(batches)):
             if check is not None:
                 check()
             with explained_out_of_memory("evaluating", "use a smaller eval_batch_size or sequence_length"):
-                outputs, sums = self._outputs_and_losses(_tensors(batch))
-            loss, weight = loss + float(sums[0]), weight + float(sums[1])
+                outputs, terms = self._outputs_and_losses(_tensors(batch))
+            _add(losses, {name: np.float64(term) for name, term in terms.items()})
             found = _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
             if alone:
                 evaluator.update(_real_rows(batch, batch), found)
@@ -77,21 +78,33 @@ class Inference:
                 rows = {name: value for name, value in _real_rows(batch, batch).items() if name not in unread}
                 parts.append((rows, found))
         if not alone:
-            shares = self.workers.gather_replicas((loss, weight, parts))
-            loss, weight = sum(share[0] for share in shares), sum(share[1] for share in shares)
-            for rows, found in (part for share in shares for part in share[2]):
-                evaluator.update(rows, found)
-        return {"loss": loss / weight if weight else float("nan"), **evaluator.result()}, evaluator
+            shares = self.workers.gather_replicas((losses, parts))
+            losses = {}
+            for terms, found_parts in shares:
+                _add(losses, terms)
+                for rows, found in found_parts:
+                    evaluator.update(rows, found)
+        sums, weights = ({name: float(term[i]) for name, term in losses.items()} for i in range(2))
+        means = weighted_means(sums, weights)
+        return {"loss": sum(means.values()) if means else float("nan"), **evaluator.result()}, evaluator
 
     def _forward(self, batch: Batch) -> Outputs:
         return _tensors_only(self.task.forward(batch))
 
-    def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, tf.Tensor]:
+    def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, dict[str, tf.Tensor]]:
+        """Returns outputs, and by name the sum and the weight of each loss, float32 [2]."""
         outputs = self.task.forward(batch)
         if not self._has_outputs:
-            return _tensors_only(outputs), tf.zeros([2])
-        total = tf.add_n([tf.cast(loss, tf.float32) for loss in self.task.losses(batch, outputs).values()])
-        return _tensors_only(outputs), tf.stack([total, tf.cast(self.task.loss_weight(batch), tf.float32)])
+            return _tensors_only(outputs), {}
+        losses = self.task.losses(batch, outputs, EVALUATION)
+        return _tensors_only(outputs), {
+            name: tf.stack([tf.cast(part, tf.float32) for part in loss]) for name, loss in losses.items()
+        }
+
+
+def _add(totals: dict[str, np.ndarray], terms: dict[str, np.ndarray]) -> None:
+    for name, term in terms.items():
+        totals[name] = totals.get(name, 0.0) + term
 
 
 def _tensors(batch: Arrays) -> Batch:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from easytransfer.run.report import Reporter
 from easytransfer.train.engine import Engine
+from easytransfer.train.step import weighted_means
 
 
 class StepLog:
@@ -57,12 +58,17 @@ class StepLog:
         return None
 
     def _means(self, facts: dict[str, np.ndarray]) -> dict[str, float]:
-        losses = {name.removeprefix("loss/"): value for name, value in facts.items() if name.startswith("loss/")}
-        weight = next(value for name, value in facts.items() if name.startswith("weight/"))
         # Steps skipped under float16 have losses that are not numbers.
         kept = facts["skipped"] == 0
-        total = float(weight[kept].sum())
-        means = {name: float(value[kept].sum()) / total if total else float("nan") for name, value in losses.items()}
+        sums, weights = (
+            {
+                name.removeprefix(kind): float(value[kept].sum())
+                for name, value in facts.items()
+                if name.startswith(kind)
+            }
+            for kind in ("loss/", "weight/")
+        )
+        means = weighted_means(sums, weights)
         result = {**({} if len(means) == 1 else means), "loss": sum(means.values())}
         result |= {"lr": float(facts["learning_rate"][-1]), "grad_norm": float(facts["grad_norm"][-1])}
         if self._engine.loss_scale is not None:

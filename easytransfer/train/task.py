@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
+from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
     from easytransfer.distributed.pipeline import Stage
-    from easytransfer.train.engine import Engine
 
 # A batch maps names to arrays whose first axis is the example. Every batch carries `example_weight` [batch] float32,
 # 0 for rows that only pad the batch.
@@ -47,9 +48,10 @@ class Task(abc.ABC):
         ...     def build_model(self):
         ...         x = keras.Input([1], name="x")
         ...         return keras.Model({"x": x}, {"y": keras.layers.Dense(1)(x)})
-        ...     def losses(self, batch, outputs):
+        ...     def losses(self, batch, outputs, step):
         ...         error = tf.square(outputs["y"][:, 0] - batch["y"])
-        ...         return {"loss": tf.reduce_sum(error * batch["example_weight"])}
+        ...         rows = tf.reduce_sum(batch["example_weight"])
+        ...         return {"loss": Loss(tf.reduce_sum(error * batch["example_weight"]), rows)}
         ...     def evaluator(self):
         ...         return MeanSquaredError()
     """
@@ -70,16 +72,17 @@ class Task(abc.ABC):
         """Returns the built model; `model(batch, training=...)` gives a dict of outputs."""
 
     @abc.abstractmethod
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns named scalar losses, each SUMMED over the batch with `example_weight` applied, never averaged.
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns losses by name, each as its sum over the batch, `example_weight` applied, and its weight.
 
-        The engine divides the total by `loss_weight` summed over accumulated batches and workers, so that any split
-        of the global batch gives the same gradient. Evaluation on a labelled table reports the same losses.
+        Each sum is divided by its weight, both added up over micro-batches and workers, so that any split of the global
+        batch gives the same gradient. Evaluation on a labelled table reports the same losses.
+
+        Args:
+            batch: Rows with their labels.
+            outputs: What `forward` returned for them.
+            step: Where the training is, for schedules; see `EVALUATION`.
         """
-
-    def loss_weight(self, batch: Batch) -> tf.Tensor:
-        """Returns the scalar that summed losses are divided by: the number of real examples by default."""
-        return tf.reduce_sum(batch["example_weight"])
 
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:
@@ -113,42 +116,51 @@ class Task(abc.ABC):
         """
         return batch
 
-    def train_step(self, engine: Engine, batch: Batch) -> dict[str, tf.Tensor]:
+    def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
         """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.
 
-        It runs inside a `tf.function`. Give `engine.scale(summed loss)` to the tape, and its gradients with respect to
-        `engine.variables(name)` to `engine.update`. Accumulation, reduction over workers, unscaling, clipping and
-        skipping of non-finite steps happen behind that call, and all updates of a step take effect together when
-        `train_step` has returned. `engine.step` is the number of updates made so far, of `engine.total_steps`.
+        It runs inside a `tf.function`. Differentiate `step.objective(losses, name)` with respect to
+        `step.variables(name)` and give the gradients to `step.update`. Accumulation, reduction over workers, unscaling,
+        clipping and skipping of non-finite steps happen behind that call.
 
         Returns:
-            Summed losses by name, for the log; each is divided by the weight of the first optimizer updated.
+            Losses by name, for the log.
         """
         if self.workers.stage is not None:
-            return self._stage_step(engine, batch, self.workers.stage)
+            return self._stage_step(step, batch, self.workers.stage)
         with tf.GradientTape() as tape:
-            outputs = self.forward(batch, training=True)
-            losses = self.losses(batch, outputs)
-            objective = engine.scale(tf.add_n(list(losses.values())))
-        variables = engine.variables()
-        engine.update(tape.gradient(objective, variables), self.loss_weight(batch))
+            losses = self.losses(batch, self.forward(batch, training=True), step)
+            objective = step.objective(losses)
+        step.update(tape.gradient(objective, step.variables()))
         return losses
 
-    def _stage_step(self, engine: Engine, batch: Batch, stage: Stage) -> dict[str, tf.Tensor]:
-        """Computes one batch on a stage of a pipeline; the losses of the last stage, added up, are the step's."""
+    def _stage_step(self, step: TrainingStep, batch: Batch, stage: Stage) -> Losses:
+        """Computes one batch on a stage of a pipeline; the losses of the last stage, added up, are the step's.
+
+        Only the last stage has losses; the others give zeros in their place.
+        """
+        weights: list[tf.Tensor] = []
 
         def objective(part: Batch) -> tf.Tensor:
             outputs = self.forward(part, training=True)
             if not stage.is_last:
                 return tf.reduce_sum(outputs["sent"])
-            return engine.scale(tf.add_n(list(self.losses(part, outputs).values())))
+            losses = self.losses(part, outputs, step)
+            value = step.objective(losses)
+            if step.own_weights:
+                raise ConfigError(
+                    "losses with weights of their own cannot be computed in a pipeline",
+                    received=", ".join(losses),
+                    fix="set distribution.pipeline_stages=1",
+                )
+            weights.append(next(iter(losses.values()))[1])
+            return value
 
-        total, gradients = stage.step(batch, objective, engine.variables())
-        if not stage.is_last:
-            engine.update(gradients, stage.zero)
-            return {"loss": stage.zero}
-        engine.update(gradients, self.loss_weight(batch))
-        return {"loss": total / engine.scale(tf.ones([]))}
+        total, gradients = stage.step(batch, objective, step.variables())
+        weight = tf.add_n(weights) if stage.is_last else stage.zero
+        step.divisors["default"] = weight
+        step.update(gradients)
+        return {"loss": Loss(total / step.scale(tf.ones([])) if stage.is_last else weight, weight)}
 
     def state(self) -> dict[str, Any]:
         """Returns extra JSON-able state of the method that belongs into the checkpoint."""

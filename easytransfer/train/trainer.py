@@ -114,6 +114,7 @@ class Trainer:
             self.train,
             self.runtime,
             plan.total_steps,
+            epoch_batches=plan.steps_per_epoch,
             signature=batch_signature(batches),
             workers=self.workers,
             devices=self.devices,

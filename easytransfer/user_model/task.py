@@ -15,6 +15,7 @@ from easytransfer.layers.created_once import objects_in
 from easytransfer.model_zoo import PretrainedModel
 from easytransfer.preprocessors import RawRows, Settings, TextPreprocessor, column_values
 from easytransfer.train.precision import compute_precision
+from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs, Task
 from easytransfer.user_model.config import ModeKeys
 
@@ -120,10 +121,10 @@ class HookTask(Task):
         outputs = {"logits": logits, "labels": labels}
         return outputs if training else outputs | fetches(self._app.build_eval_metrics(logits, labels))
 
-    def losses(self, batch: Batch, outputs: Outputs) -> dict[str, tf.Tensor]:
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns the mean loss times the rows: the hooks average, the engine sums."""
-        loss = self._app.build_loss(outputs["logits"], outputs["labels"])
-        return {"loss": tf.cast(loss, tf.float32) * self.loss_weight(batch)}
+        loss, rows = self._app.build_loss(outputs["logits"], outputs["labels"]), tf.reduce_sum(batch["example_weight"])
+        return {"loss": Loss(tf.cast(loss, tf.float32) * rows, rows)}
 
     def predictions(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Returns the columns of `build_predictions`."""

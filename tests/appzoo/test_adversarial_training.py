@@ -25,6 +25,7 @@ from easytransfer.errors import ConfigError, Interrupted
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.run.report import NullReporter
 from easytransfer.train.engine import Engine
+from easytransfer.train.step import Losses, Step
 from easytransfer.train.trainer import Trainer
 
 RANDOM = np.random.default_rng(7)
@@ -67,10 +68,10 @@ def test_the_name_finds_the_application():
 # One step against PyTorch ------------------------------------------------------------------------------------
 
 
-class Noted:
-    """Stands for the engine: keeps what a train step gives it."""
+class Noted(Step):
+    """Stands for the step of an engine: keeps what a train step gives it."""
 
-    step = tf.constant(0, tf.int64)
+    training, number = True, tf.constant(0, tf.int64)
 
     def __init__(self, model: keras.Model) -> None:
         self._model = model
@@ -78,11 +79,12 @@ class Noted:
     def variables(self) -> list[tf.Variable]:
         return self._model.trainable_variables
 
-    def scale(self, loss: tf.Tensor) -> tf.Tensor:
-        return loss
+    def objective(self, losses: Losses) -> tf.Tensor:
+        (self.weight,) = {float(weight) for _, weight in losses.values()}
+        return tf.add_n([total for total, _ in losses.values()])
 
-    def update(self, gradients, weight) -> None:
-        self.gradients, self.weight = [gradient.numpy() for gradient in gradients], float(weight)
+    def update(self, gradients) -> None:
+        self.gradients = [gradient.numpy() for gradient in gradients]
 
 
 def normalised_network() -> keras.Model:
@@ -155,15 +157,15 @@ def test_one_step_equals_pytorch(method):
     labels = TABLE.columns["label_id"][:8].astype(np.int64)
     noise = random.normal(0, 0.01, images.shape).astype(np.float32)
     weight = np.array([1] * 7 + [0], np.float32)
-    twin, engine = TorchTwin(app, torch), Noted(app.model)
+    twin, step = TorchTwin(app, torch), Noted(app.model)
     batch = {"image": images, "label_id": labels, "start_noise": noise, "example_weight": weight}
-    found = app.train_step(engine, {name: tf.constant(value) for name, value in batch.items()})
+    found = app.train_step(step, {name: tf.constant(value) for name, value in batch.items()})
     risk, robust, gradients = twin.step(method, images, labels, noise, weight, 3.0)
     assert robust > 0.1, "the attack does something"
-    np.testing.assert_allclose(float(found["natural_loss"]), risk, rtol=1e-5)
-    np.testing.assert_allclose(float(found["weighted_robust_loss"]), robust, rtol=1e-5)
-    assert engine.weight == 7
-    for ours, theirs in zip(engine.gradients, gradients, strict=True):
+    np.testing.assert_allclose(float(found["natural_loss"].sum), risk, rtol=1e-5)
+    np.testing.assert_allclose(float(found["weighted_robust_loss"].sum), robust, rtol=1e-5)
+    assert step.weight == 7
+    for ours, theirs in zip(step.gradients, gradients, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())
     # Moving statistics: two updates, natural before changed, and none by the attack.
     for ours, theirs in zip(app.model.non_trainable_variables, (twin.mean, twin.variance), strict=True):
@@ -318,9 +320,9 @@ def test_the_start_of_an_attack_is_new_in_every_step():
     app, seen = built(), []
     plain = app.train_step
 
-    def note(engine, batch):
+    def note(step, batch):
         tf.py_function(lambda noise: seen.append(noise.numpy()), [batch["start_noise"]], [])
-        return plain(engine, batch)
+        return plain(step, batch)
 
     app.train_step = note
     engine = Engine(app, TrainConfig(), RuntimeConfig(seed=7), 6)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from appzoo.cli.reader import JobReader
-from appzoo.co_training.app import AGREEMENT_WEIGHT, SEED_STEP, CoTraining
+from appzoo.co_training.app import SEED_STEP, CoTraining
 from appzoo.co_training.config import CoTrainingConfig
-from appzoo.co_training.losses import jensen_shannon, weight_of_epoch
+from appzoo.co_training.losses import jensen_shannon
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
@@ -19,6 +17,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
 from easytransfer.train.plan import batch_signature
+from easytransfer.train.step import EVALUATION, Step
 from easytransfer.train.trainer import Trainer
 from modelzoo.cnn.config import named
 from modelzoo.cnn.network import build
@@ -68,9 +67,14 @@ def draws() -> RowDraws:
     return RowDraws(tf.constant([3, 4]), tf.constant(len(ROWS)))
 
 
+class FirstEpoch(Step):
+    training, epoch = True, tf.constant(0)
+
+
 def make_engine(app: CoTraining, steps: int = 10) -> Engine:
     signature = batch_signature(Batches(ROWS, len(ROWS), shuffle=False))
-    return Engine(app, app.config.train, RuntimeConfig(seed=4), steps, signature=signature)
+    rows = -(-len(ROWS) // app.config.train.batch_size)
+    return Engine(app, app.config.train, RuntimeConfig(seed=4), steps, epoch_batches=rows, signature=signature)
 
 
 # The loss and one step ---------------------------------------------------------------------------------------
@@ -81,23 +85,22 @@ def test_published_values_of_the_whole_loss():
     rows = {"label_id": tf.constant([0, 2]), "example_weight": tf.ones([2])}
     app = make_app()
 
-    def mean(**more) -> dict[str, float]:
-        found = app.losses({**rows, **more}, {"member_logits": tf.constant(logits)})
-        return {name: float(value / app.loss_weight(rows)) for name, value in found.items()}
+    def mean(step: Step = EVALUATION) -> dict[str, float]:
+        found = app.losses(rows, {"member_logits": tf.constant(logits)}, step)
+        return {name: float(total / weight) for name, (total, weight) in found.items()}
 
     full = mean()
     assert full["loss"] == pytest.approx(1.2690296, abs=1e-6)
     assert sum(full.values()) == pytest.approx(1.3112406, abs=1e-6)
-    first = mean(**{AGREEMENT_WEIGHT: weight_of_epoch(tf.constant(0), 0.5, 40)})
+    first = mean(FirstEpoch())
     assert first["agreement"] == pytest.approx(0.00042211, abs=1e-8)
     app = make_app({"members": DENSE, "agreement": "kl"})
     assert mean()["agreement"] == pytest.approx(0.3545406, abs=1e-6)
     app = make_app(train={"label_smoothing": 0.1})
     logits[:, 1] = logits[:, 0]
     assert mean()["loss"] == pytest.approx(2 * 0.7175626, abs=1e-6)
-    assert make_app({"members": DENSE, "agreement_weight": 0}).losses(
-        rows, {"member_logits": tf.constant(logits)}
-    ).keys() == {"loss"}
+    alone = make_app({"members": DENSE, "agreement_weight": 0})
+    assert alone.losses(rows, {"member_logits": tf.constant(logits)}, EVALUATION).keys() == {"loss"}
 
 
 def torch_step(torch, weights, images, targets, example_weight, agreement: float):
@@ -152,12 +155,13 @@ def test_three_steps_equal_torch(monkeypatch):
 def test_class_weights_count_in_both_terms():
     app = make_app(train={"batch_size": 12, "class_weights": "1,2,0.5"}, augment={**PLAIN, "mixup_alpha": 0.4})
     mixed = app.training_batch(tensors(batch([1.0] * 9 + [0.0] * 3)), draws())
-    np.testing.assert_allclose(tf.reduce_sum(app._row_weight(mixed)), app.loss_weight(mixed), rtol=1e-6)
     logits = RANDOM.normal(size=(12, 2, 3)).astype(np.float32)
-    found = app.losses(mixed, {"member_logits": tf.constant(logits)})
+    found = app.losses(mixed, {"member_logits": tf.constant(logits)}, EVALUATION)
+    np.testing.assert_allclose(tf.reduce_sum(app._row_weight(mixed)), found["loss"].weight, rtol=1e-6)
+    assert found["agreement"].weight is found["loss"].weight
     expected = 0.5 * float(tf.reduce_sum(jensen_shannon(logits) * app._row_weight(mixed)))
-    assert float(found["agreement"]) == pytest.approx(expected, rel=1e-6)
-    assert float(found["agreement"]) != pytest.approx(0.5 * float(tf.reduce_sum(jensen_shannon(logits))), rel=1e-2)
+    assert float(found["agreement"].sum) == pytest.approx(expected, rel=1e-6)
+    assert float(found["agreement"].sum) != pytest.approx(0.5 * float(tf.reduce_sum(jensen_shannon(logits))), rel=1e-2)
 
 
 def test_agreement_pulls_the_predictions_together():
@@ -171,16 +175,6 @@ def test_agreement_pulls_the_predictions_together():
 
 
 # Schedule, decay ---------------------------------------------------------------------------------------------
-
-
-def test_the_epoch_is_that_in_which_the_step_begins():
-    app = make_app(train={"batch_size": 5, "num_accumulated_batches": 2})
-    steps = [int(app.epoch(SimpleNamespace(step=tf.constant(step)))) for step in range(5)]
-    assert steps == [0, 0, 1, 2, 2], "12 rows in batches of 5 are 3 batches an epoch, 2 a step"
-    app.workers = SimpleNamespace(replicas=2)
-    assert [int(app.epoch(SimpleNamespace(step=tf.constant(step)))) for step in range(3)] == [0, 1, 2]
-    with pytest.raises(ConfigError, match="fit_labels"):
-        CoTraining(app.config).epoch(SimpleNamespace(step=tf.constant(0)))
 
 
 @pytest.mark.parametrize(("split", "factor"), [(1, 1.0), (2, 0.6065), (4, 0.4724)])

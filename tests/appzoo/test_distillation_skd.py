@@ -19,6 +19,7 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
+from easytransfer.train.step import EVALUATION
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +149,12 @@ def test_mixup_and_smoothing_belong_to_the_cross_entropy(teacher, class_weights)
     for labels, part in kinds:
         smooth = np.eye(4)[labels] * 0.9 + 0.1 / 4
         hard -= (part * factor[labels] * (smooth * np.log(softmax(s))).sum(axis=1)).sum()
-    found = app.losses({**mixed, "alpha": tf.constant(0.6)}, outputs)
-    np.testing.assert_allclose(found["kd_loss"], 0.6 * soft, rtol=1e-4)
-    np.testing.assert_allclose(found["ce_loss"], 0.4 * hard, rtol=1e-5)
-    np.testing.assert_allclose(app.loss_weight(mixed), row_weight.sum(), rtol=1e-5)
+    app.alpha = AlphaSchedule.parse("constant:0.6")
+    found = app.losses(mixed, outputs, EVALUATION)
+    np.testing.assert_allclose(found["kd_loss"].sum, 0.6 * soft, rtol=1e-4)
+    np.testing.assert_allclose(found["ce_loss"].sum, 0.4 * hard, rtol=1e-5)
+    for loss in found.values():
+        np.testing.assert_allclose(loss.weight, row_weight.sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
 from easytransfer.train.plan import batch_signature
+from easytransfer.train.step import EVALUATION
 from easytransfer.train.trainer import Trainer
 
 RANDOM = np.random.default_rng(4)
@@ -199,9 +200,9 @@ def test_mixup_loss_equals_numpy(class_weights):
     factor = np.array([1, 2, 0.5]) if class_weights else np.ones(3)
     parts = [(own, share), (partner, 1 - share)]
     expected = sum((weight * s * factor[y] * cross_entropy(logits, y, 0.1)).sum() for y, s in parts)
-    found = app.losses(mixed, {"logits": tf.constant(logits)})
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
-    np.testing.assert_allclose(app.loss_weight(mixed), sum((weight * s * factor[y]).sum() for y, s in parts), rtol=1e-5)
+    found = app.losses(mixed, {"logits": tf.constant(logits)}, EVALUATION)["loss"]
+    np.testing.assert_allclose(found.sum, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.weight, sum((weight * s * factor[y]).sum() for y, s in parts), rtol=1e-5)
     # The images themselves: own and partner's by the share.
     plain = ROWS.columns["image"] / 255
     differences = [np.abs(share[0] * plain + (1 - share[0]) * plain[p] - mixed["image"].numpy()).max(axis=(1, 2, 3))

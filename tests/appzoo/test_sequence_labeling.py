@@ -17,6 +17,7 @@ from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.text.wordpiece import WordPiece
+from easytransfer.train.step import EVALUATION
 
 TAGS = "O,B-PER,I-PER,B-LOC,I-LOC"
 PIECES = ["a", "b", "c", "##a", "##b", "##c", "new", "york", "john", "##son", "北", "京"]
@@ -206,11 +207,12 @@ def test_original_divided_the_loss_by_all_positions(tiny_model, tmp_path):
     app.build_model()
     batch = labelled_batch(app, encoded)
     outputs = app.forward(batch)
-    loss = float(app.losses(batch, outputs)["loss"] / app.loss_weight(batch))
+    total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
+    loss = float(total / weight)
     logits, labels = outputs["logits"].numpy().astype(np.float64), batch["label_id"].numpy()
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     expected = [-logs[i, t, labels[i, t]] for i, t in zip(*np.nonzero(labels >= 0), strict=True)]
-    assert len(expected) == 10 == float(app.loss_weight(batch))
+    assert len(expected) == 10 == float(weight)
     assert loss == pytest.approx(np.mean(expected), rel=1e-5)
     evaluator = app.evaluator()
     evaluator.update(encoded.batch(range(2)), {name: value.numpy() for name, value in outputs.items()})
@@ -256,8 +258,9 @@ def test_crf_loss_and_prediction_are_those_of_the_words(tiny_model, tmp_path):
         expected -= float(crf.log_likelihood(emissions, np.array([gold]), np.array([len(gold)]), transitions)[0])
         best = crf.viterbi(emissions, np.array([len(gold)]), transitions)[0]
         assert outputs["tags"][i, : len(gold)].numpy().tolist() == best.numpy().tolist()
-    assert float(app.losses(batch, outputs)["loss"]) == pytest.approx(expected, rel=1e-4)
-    assert float(app.loss_weight(batch)) == 5
+    total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
+    assert float(total) == pytest.approx(expected, rel=1e-4)
+    assert float(weight) == 5
 
 
 def test_transitions_learn_faster_than_the_encoder(tiny_model):
@@ -495,6 +498,6 @@ def test_id_tables_train_and_evaluate_like_text(tiny_model, tmp_path):
         outputs = app.forward(batch)
         evaluator = app.evaluator()
         evaluator.update(rows.columns, {name: value.numpy() for name, value in outputs.items()})
-        loss = float(app.losses(batch, outputs)["loss"] / app.loss_weight(batch))
-        results.append((loss, *evaluator.result().values()))
+        total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
+        results.append((float(total / weight), *evaluator.result().values()))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)

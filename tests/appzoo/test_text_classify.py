@@ -11,6 +11,7 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import ConfigError
+from easytransfer.train.step import EVALUATION
 
 NAMES = ["negative", "neutral", "positive"]
 
@@ -150,7 +151,8 @@ def test_balanced_class_weights_against_numpy(tiny_model, tmp_path):
     app.fit_labels(encoded)
     labels, logits = np.array([0, 0, 0, 2]), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     batch = {"label_id": tf.constant(labels, tf.int32), "example_weight": tf.ones(4)}
-    loss = app.losses(batch, {"logits": tf.constant(logits)})["loss"] / app.loss_weight(batch)
+    total, weight = app.losses(batch, {"logits": tf.constant(logits)}, EVALUATION)["loss"]
+    loss = total / weight
     weights = (4 / (3 * np.maximum(np.bincount(labels, minlength=3), 1)))[labels]
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -(weights * log_softmax[np.arange(4), labels]).sum() / weights.sum()

@@ -10,6 +10,7 @@ from easytransfer.config.fields import settings_of
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
+from easytransfer.train.step import EVALUATION
 
 TEXTS = ["the food was good", "the staff was rude", "good good staff", "rude food"]
 SMALL = {"embedding_size": 4, "num_filters": [3, 2], "filter_sizes": [2, 3]}
@@ -48,7 +49,8 @@ def loss_of(app, encoded):
 
     batch = {name: tf.constant(value) for name, value in encoded.batch(range(len(encoded))).items()}
     outputs = app.forward(batch)
-    return float(app.losses(batch, outputs)["loss"] / app.loss_weight(batch)), outputs["logits"].numpy()
+    total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
+    return float(total / weight), outputs["logits"].numpy()
 
 
 def test_default_parameters_are_those_of_the_original():

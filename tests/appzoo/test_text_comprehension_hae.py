@@ -6,6 +6,7 @@ from test_text_comprehension import CONTEXT, cells, encode, make_app
 
 from appzoo.text_comprehension.questions import ASKED
 from easytransfer.data.encoded import Ragged
+from easytransfer.train.step import EVALUATION
 
 
 def app_of(tiny_model, **model):
@@ -136,7 +137,7 @@ def test_history_table_is_trained(tiny_model):
     model, batch = app.build_model(), batch_of(app)
     labels = {"start_position": [3, 0, 2], "end_position": [4, 0, 5], "example_weight": tf.ones(3)}
     with tf.GradientTape() as tape:
-        loss = app.losses(labels, model(batch))["loss"]
+        loss = app.losses(labels, model(batch), EVALUATION)["loss"].sum
     (gradient,) = tape.gradient(loss, model.history.trainable_variables)
     values = tf.convert_to_tensor(gradient).numpy()
     assert values.shape == (2, 32) and (np.abs(values).max(axis=1) > 0).all()

@@ -12,6 +12,7 @@ from appzoo.text_match.config import BertMatchConfig, TwoTowerConfig
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import ConfigError, DataError
+from easytransfer.train.step import EVALUATION
 
 SCHEMA = "first:str:1,second:str:1,label:str:1"
 ROWS = [
@@ -190,7 +191,7 @@ def test_numbers_are_trained_by_the_cosine(tiny_model, tmp_path):
     batch = tensors(encode(app, tmp_path, rows).encoded)
     outputs = app.forward(batch)
     expected = ((outputs["logits"].numpy() - [0.5, -1, 0, 1, 0.25, 1]) ** 2).sum()
-    np.testing.assert_allclose(app.losses(batch, outputs)["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(app.losses(batch, outputs, EVALUATION)["loss"].sum, expected, rtol=1e-5)
     assert app.answer(outputs["logits"]).keys() == {"score"}
 
 
@@ -248,7 +249,7 @@ def test_original_in_batch_negatives_ignored_the_label(tiny_model, towers, tmp_p
         from easytransfer.losses.matching import cosine
 
         changed = {**vectors, "logits": cosine(*vectors.values())}
-        return app.losses({**batch, "label_id": tf.constant(labels, tf.int32)}, changed)["loss"]
+        return app.losses({**batch, "label_id": tf.constant(labels, tf.int32)}, changed, EVALUATION)["loss"].sum
 
     labels = encoded.columns["label_id"]
     turned = labels.copy()
@@ -269,13 +270,15 @@ def test_fillers_and_duplicates_do_not_change_the_loss(tiny_model, towers, tmp_p
     app.model = towers.model
     encoded = encode(app, tmp_path).encoded
     plain, filled = tensors(encoded), tensors(encoded, size=9)
-    assert float(app.loss_weight(filled)) == len(ROWS)
-    values = [float(app.losses(batch, app.forward(batch))["loss"]) for batch in (plain, filled)]
-    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    (value, _), (with_fillers, weight) = (
+        app.losses(batch, app.forward(batch), EVALUATION)["loss"] for batch in (plain, filled)
+    )
+    assert float(weight) == len(ROWS)
+    assert float(value) == pytest.approx(float(with_fillers), rel=1e-5)
     # Rows 4 and 5 are one pair twice: neither is a negative of the other, so alone they have nothing to be apart from.
     twice = tensors(encoded.take([4, 5]))
     if loss != "cosine":
-        assert float(app.losses(twice, app.forward(twice))["loss"]) == pytest.approx(0, abs=1e-6)
+        assert float(app.losses(twice, app.forward(twice), EVALUATION)["loss"].sum) == pytest.approx(0, abs=1e-6)
 
 
 def test_settings_that_do_not_fit_are_refused(tiny_model, tmp_path):

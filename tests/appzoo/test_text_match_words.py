@@ -10,11 +10,17 @@ from appzoo.text_match.config import VARIANTS
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import ConfigError
+from easytransfer.train.step import EVALUATION
 
 NAMES = ("dam", "damplus", "bicnn", "hcnn")
 TEXTS = {"a": ["how much is it", "where is it"], "b": ["what does it cost", "it is here"]}
 ROWS = ["how much is it\twhat does it cost\tyes", "where is it\twhat does it cost\tno", "\tit is here\tno"]
 SMALL = {"embedding_size": 6, "hidden_size": 4, "first_sequence_length": 5, "second_sequence_length": 4}
+
+
+def mean_loss(app, batch, outputs):
+    """The sum of all losses, each by its weight."""
+    return sum(total / weight for total, weight in app.losses(batch, outputs, EVALUATION).values())
 
 
 def make_app(name, labels="no,yes", data=None, prepare=True, train=None, **model):
@@ -124,7 +130,7 @@ def test_original_hcnn_l2_penalty_was_not_in_the_loss(tmp_path):
     batch["example_weight"] = tf.constant([1.0, 1.0, 0.0])
     with tf.GradientTape() as tape:
         outputs = app.forward(batch)
-        total = tf.add_n(list(app.losses(batch, outputs).values())) / app.loss_weight(batch)
+        total = mean_loss(app, batch, outputs)
     logits = outputs["logits"].numpy().astype(float)[:2]
     entropy = (np.log(np.exp(logits).sum(1)) - logits[[0, 1], [1, 0]]).mean()
     encoder = app.model.branches[0].encoder
@@ -134,7 +140,7 @@ def test_original_hcnn_l2_penalty_was_not_in_the_loss(tmp_path):
     without = make_app("hcnn", l2_reg=0.0)
     without.model.set_weights(app.model.get_weights())
     with tf.GradientTape() as plain:
-        rest = tf.add_n(list(without.losses(batch, without.forward(batch)).values())) / without.loss_weight(batch)
+        rest = mean_loss(without, batch, without.forward(batch))
     kernel = without.model.branches[0].encoder.wide.kernel
     pulled = tf.convert_to_tensor(tape.gradient(total, encoder.wide.kernel))
     expected = tf.convert_to_tensor(plain.gradient(rest, kernel)) + 0.3 * kernel
@@ -147,9 +153,10 @@ def test_hcnn_penalty_is_the_same_however_the_batch_is_split(tmp_path):
     app = make_app("hcnn")
     encoded, _ = encode(app, tmp_path)
     rows = [tensors(encoded.take(part)) for part in ([0], [1, 2])]
-    parts = [(app.losses(batch, app.forward(batch))["l2"], app.loss_weight(batch)) for batch in rows]
+    parts = [app.losses(batch, app.forward(batch), EVALUATION)["l2"] for batch in rows]
     whole = tensors(encoded)
-    one = app.losses(whole, app.forward(whole))["l2"] / app.loss_weight(whole)
+    total, weight = app.losses(whole, app.forward(whole), EVALUATION)["l2"]
+    one = total / weight
     split = tf.add_n([loss for loss, _ in parts]) / tf.add_n([weight for _, weight in parts])
     np.testing.assert_allclose(split, one, rtol=1e-6)
 
@@ -162,7 +169,8 @@ def test_original_matching_regression_mse_came_from_a_constant(name, tmp_path):
     batch = tensors(encoded)
     outputs = {"logits": app.forward(batch)["logits"].numpy()}
     values, gold = outputs["logits"][:, 0], np.array([2.5, -1.0])
-    loss = app.losses(batch, outputs)["loss"] / app.loss_weight(batch)
+    total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
+    loss = total / weight
     evaluator = app.evaluator()
     evaluator.update(encoded.batch(range(2)), outputs)
     mse = evaluator.result()["mse"]

@@ -24,8 +24,12 @@ from easytransfer.distributed.reducer import GradientReducer
 from easytransfer.distributed.shards import whole_value
 from easytransfer.distributed.strategy import is_worker
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
 from easytransfer.train.trainer import Trainer
+
+sys.path.append(str(Path(__file__).parents[1]))
+from lane_task import LaneTask, lane_table  # noqa: E402
 
 ROWS, WORDS, CLASSES = 208, 50, 3
 
@@ -70,9 +74,9 @@ class Words(Task):
     def forward(self, batch, training=False):
         return self.model([batch["input_ids"], batch["input_mask"]], training=training)
 
-    def losses(self, batch, outputs):
+    def losses(self, batch, outputs, step):
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label_id"], outputs["logits"])
-        return {"loss": tf.reduce_sum(each * batch["example_weight"])}
+        return {"loss": Loss(tf.reduce_sum(each * batch["example_weight"]), tf.reduce_sum(batch["example_weight"]))}
 
     def evaluator(self):
         return MeanAccuracy()
@@ -126,6 +130,29 @@ def run_training(
     return {"losses": np.array(recorder.losses), "evaluations": np.array(recorder.evaluations), **weights}
 
 
+class LanesAsTheyAre(LaneTask):
+    """Without augmentation, which follows the micro-batch."""
+
+    def training_batch(self, batch, draws):
+        return batch
+
+
+def run_weighted(workers: Workers, accumulate: int = 1) -> dict[str, np.ndarray]:
+    """Trains losses with three weights of their own; the last step of an epoch has 8 of 16 rows."""
+    if workers.size > 1:
+        workers.reduce = GradientReducer(workers.everyone)
+    task = LaneTask() if accumulate == 1 else LanesAsTheyAre()
+    size, shard = 16 // workers.size // accumulate, (workers.rank, workers.size)
+    batches = Batches(lane_table(40), size, shuffle=True, seed=3, shard=shard)
+    config = TrainConfig(num_epochs=3, learning_rate=0.05, optimizer_type="adagrad", num_accumulated_batches=accumulate)
+    config = config.model_copy(update={"log_step_count_steps": 1})
+    recorder = Recorder()
+    trainer = Trainer(task, config, RuntimeConfig(seed=11), None, recorder, workers=workers)
+    trainer.fit(batches)
+    weights = {f"weight_{i}": variable.numpy() for i, variable in enumerate(trainer.task.model.weights)}
+    return {"losses": np.array(recorder.losses), **weights}
+
+
 # Settings of the reducer by scenario; `broken` is another reducer.
 REDUCERS = {
     "plain": {},
@@ -155,6 +182,8 @@ def data_parallel(workers: Workers, folder: Path) -> None:
             results[name] = run_training(workers)
         workers.reduce = SumsNothing(workers.everyone)
         results["broken"] = run_training(workers)
+    results["weighted"] = run_weighted(workers)
+    results["weighted_accumulated"] = run_weighted(workers, accumulate=2)
     arrays = {f"{name}/{key}": value for name, found in results.items() for key, value in found.items()}
     np.savez(folder / f"rank-{workers.rank}.npz", **arrays)
 
@@ -214,9 +243,9 @@ class Split(Words):
         hidden = self.model(batch, training=training)
         return {"hidden": hidden, "logits": self.model.head(hidden)}
 
-    def losses(self, batch, outputs):
+    def losses(self, batch, outputs, step):
         each = self.model.head.losses_of(outputs["hidden"], batch["label_id"])
-        return {"loss": tf.reduce_sum(each * batch["example_weight"])}
+        return {"loss": Loss(tf.reduce_sum(each * batch["example_weight"]), tf.reduce_sum(batch["example_weight"]))}
 
 
 class SplitModel(keras.Model):

@@ -26,7 +26,16 @@ def test_fifty_steps_on_n_workers_equal_one_worker(run_program, workers, scenari
     np.testing.assert_allclose(several[0][f"{scenario}/losses"], alone[f"{reference}/losses"], atol=1e-5)
 
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, "float16", "int8"])
+@pytest.mark.parametrize("scenario", ["weighted", "weighted_accumulated"])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_losses_with_weights_of_their_own_are_those_of_one_worker(run_program, workers, scenario):
+    """Each worker's mean would be another loss: pixels, slots and rows are shared unevenly."""
+    (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
+    assert largest_difference(weights(alone, scenario), weights(several[0], scenario)) < 1e-5
+    np.testing.assert_allclose(several[0][f"{scenario}/losses"], alone[f"{scenario}/losses"], atol=1e-5)
+
+
+@pytest.mark.parametrize("scenario", [*SCENARIOS, "float16", "int8", "weighted"])
 @pytest.mark.parametrize("workers", [2, 4])
 def test_all_ranks_have_bit_equal_weights(run_program, workers, scenario):
     ranks = run_program("data_parallel", workers)

@@ -10,16 +10,18 @@ from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
 from easytransfer.train.engine import Engine
+from easytransfer.train.step import EVALUATION, Loss
 
 TABLE = words_table(96)
 
 
-def make_engine(task=None, runtime=None, total_steps=10, workers=ONE_WORKER, **train):
+def make_engine(task=None, runtime=None, total_steps=10, workers=ONE_WORKER, epoch_batches=None, **train):
     keras.utils.set_random_seed(1)
     task = task or WordTask(dropout=0.0)
     task.model = task.build_model()
     settings = {"learning_rate": 0.05, "lr_decay": "constant", "warmup_ratio": 0.0, **train}
-    return Engine(task, TrainConfig(**settings), runtime or RuntimeConfig(), total_steps, workers=workers)
+    options = {"workers": workers, "epoch_batches": epoch_batches}
+    return Engine(task, TrainConfig(**settings), runtime or RuntimeConfig(), total_steps, **options)
 
 
 def values(engine):
@@ -33,7 +35,8 @@ def rows(start, stop):
 def mean_gradients(task, batch):
     with tf.GradientTape() as tape:
         tensors = {name: tf.constant(value) for name, value in batch.items()}
-        loss = task.losses(tensors, task.forward(tensors))["cross_entropy"] / task.loss_weight(tensors)
+        total, weight = task.losses(tensors, task.forward(tensors), EVALUATION)["cross_entropy"]
+        loss = total / weight
     gradients = tape.gradient(loss, task.model.trainable_variables)
     return [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
 
@@ -97,7 +100,7 @@ def test_reduction_over_two_equal_workers_changes_nothing_and_sees_every_tensor_
     for start in (0, 32):
         alone.run_step([rows(start, start + 32)])
         facts = reduced.facts([reduced.run_step([rows(start, start + 32)])])
-    assert facts["weight/default"][0] == 64
+    assert facts["divisor/default"][0] == facts["weight/cross_entropy"][0] == 64
     assert set(map(len, seen)) == {len(alone.variables()) + 1}
     for expected, actual in zip(values(alone), values(reduced), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
@@ -252,26 +255,44 @@ def test_xla_gives_the_same_step():
 
 
 class WrongStep(WordTask):
-    def __init__(self, wrong):
+    def __init__(self, wrong, objectives):
         super().__init__(0.0)
-        self.wrong = wrong
+        self.wrong, self.objectives = wrong, objectives
 
-    def train_step(self, engine, batch):
-        gradients = [tf.zeros_like(variable) for variable in engine.variables()]
-        self.wrong(engine, gradients)
-        return {"nothing": tf.constant(0.0)}
+    def train_step(self, step, batch):
+        gradients = [tf.zeros_like(variable) for variable in step.variables()]
+        step.objective({"nothing": Loss(tf.constant(0.0), tf.constant(1.0))}, *self.objectives)
+        self.wrong(step, gradients)
+        return {"nothing": Loss(tf.constant(0.0), tf.constant(1.0))}
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda engine, gradients: None, "did not call engine.update"),
-        (lambda engine, gradients: engine.update(gradients[1:], tf.constant(1.0)), "7 variables, got 6"),
-        (lambda engine, gradients: engine.update(gradients, tf.constant(1.0), "critic"), "for one of .'default'."),
-        (lambda engine, gradients: engine.update([None] * 7, tf.constant(1.0)), "depends on none"),
-        (lambda engine, gradients: [engine.update(gradients, tf.constant(1.0)) for _ in range(2)], "called twice"),
+        (lambda step, gradients: None, "did not call step.update"),
+        (lambda step, gradients: step.update(gradients[1:]), "7 variables, got 6"),
+        (lambda step, gradients: step.update(gradients, "critic"), "none of the optimizers .'default'."),
+        (lambda step, gradients: step.update([None] * 7), "depends on none"),
+        (lambda step, gradients: [step.update(gradients) for _ in range(2)], "called twice"),
     ],
 )
 def test_wrong_train_steps_are_explained(wrong, message):
     with pytest.raises(ValueError, match=message):
-        make_engine(WrongStep(wrong)).run_step([rows(0, 8)])
+        make_engine(WrongStep(wrong, ["default"])).run_step([rows(0, 8)])
+
+
+def test_an_update_without_an_objective_is_explained():
+    with pytest.raises(ValueError, match="before step.objective"):
+        make_engine(WrongStep(lambda step, gradients: step.update(gradients), ["critic"])).run_step([rows(0, 8)])
+
+
+def test_the_epoch_is_that_in_which_the_step_begins():
+    def epochs(count, batches, **train):
+        engine = make_engine(epoch_batches=batches, **train)
+        return [(engine.step.assign(step), int(engine.epoch()))[1] for step in range(count)]
+
+    assert epochs(5, 3, num_accumulated_batches=2) == [0, 0, 1, 2, 2], "3 batches an epoch, 2 a step"
+    assert epochs(3, 2, num_accumulated_batches=2) == [0, 1, 2]
+    assert epochs(7, 3) == [0, 0, 0, 1, 1, 1, 2]
+    with pytest.raises(ValueError, match="length of an epoch is not known"):
+        make_engine().epoch()

@@ -12,6 +12,7 @@ from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError, ResourceError
 from easytransfer.train import checkpoint
 from easytransfer.train.plan import Plan, batch_signature
+from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
 from easytransfer.train.trainer import Trainer
 
@@ -27,9 +28,9 @@ class SlopeTask(Task):
         x = keras.Input([], name="x")
         return keras.Model({"x": x}, {"y": keras.layers.Dense(1)(x[:, None])})
 
-    def losses(self, batch, outputs):
+    def losses(self, batch, outputs, step):
         error = tf.square(outputs["y"][:, 0] - batch["y"]) * batch["example_weight"]
-        return {"loss": tf.reduce_sum(error)}
+        return {"loss": Loss(tf.reduce_sum(error), tf.reduce_sum(batch["example_weight"]))}
 
     def evaluator(self):
         return SlopeError()
@@ -143,9 +144,10 @@ def test_unknown_schedule_word_is_said():
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_non_finite_loss_stops_with_the_offending_batch(tmp_path, accumulated):
     class Poisoned(WordTask):
-        def losses(self, batch, outputs):
+        def losses(self, batch, outputs, step):
             poison = tf.where(batch["input_ids"][:, 0] == 39, float("nan"), 0.0)
-            return {"cross_entropy": super().losses(batch, outputs)["cross_entropy"] + tf.reduce_sum(poison)}
+            total, weight = super().losses(batch, outputs, step)["cross_entropy"]
+            return {"cross_entropy": Loss(total + tf.reduce_sum(poison), weight)}
 
     table = words_table(64)
     table.columns["input_ids"].values[table.columns["input_ids"].offsets[:-1]] %= 39
@@ -167,12 +169,13 @@ def test_non_finite_loss_stops_with_the_offending_batch(tmp_path, accumulated):
 
 def test_out_of_memory_names_settings_that_need_less():
     class Huge(WordTask):
-        def losses(self, batch, outputs):
+        def losses(self, batch, outputs, step):
             def allocate(loss):
                 raise MemoryError  # what an allocation that fails raises; TensorFlow's own retries for ten seconds
 
-            loss = super().losses(batch, outputs)["cross_entropy"]
-            return {"cross_entropy": tf.ensure_shape(tf.py_function(allocate, [loss], tf.float32), loss.shape)}
+            loss, weight = super().losses(batch, outputs, step)["cross_entropy"]
+            total = tf.ensure_shape(tf.py_function(allocate, [loss], tf.float32), loss.shape)
+            return {"cross_entropy": Loss(total, weight)}
 
     fit = trainer(task=Huge(), num_accumulated_batches=3)
     with pytest.raises(ResourceError, match="batch_size=4 with num_accumulated_batches=6") as error:

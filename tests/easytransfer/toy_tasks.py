@@ -7,6 +7,7 @@ from easytransfer import keras
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.layers.dropout import Dropout
+from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
 
 WORDS, WIDTH, CLASSES = 40, 8, 3
@@ -73,9 +74,10 @@ class WordTask(Task):
         model({"input_ids": tf.ones([1, 2], tf.int32), "input_mask": tf.ones([1, 2], tf.int32)})
         return model
 
-    def losses(self, batch, outputs):
+    def losses(self, batch, outputs, step):
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(batch["label_id"], outputs["logits"])
-        return {"cross_entropy": tf.reduce_sum(each * batch["example_weight"])}
+        weight = batch["example_weight"]
+        return {"cross_entropy": Loss(tf.reduce_sum(each * weight), tf.reduce_sum(weight))}
 
     def evaluator(self):
         return Accuracy()
@@ -96,21 +98,22 @@ class AdversarialWordTask(WordTask):
 
     SIZE = 0.05
 
-    def train_step(self, engine, batch):
+    def train_step(self, step, batch):
         with tf.GradientTape() as tape:
             embedded = self.model.embedding(batch["input_ids"])
             with tf.GradientTape() as inner:
                 inner.watch(embedded)
-                clean = self._loss(batch, embedded)
-            direction = tf.stop_gradient(tf.sign(inner.gradient(clean, embedded)))
-            adversarial = self._loss(batch, embedded + tf.cast(self.SIZE, embedded.dtype) * direction)
-            objective = engine.scale(clean + adversarial)
-        engine.update(tape.gradient(objective, engine.variables()), self.loss_weight(batch))
-        return {"clean": clean, "adversarial": adversarial}
+                clean = self._loss(batch, embedded, step)
+            direction = tf.stop_gradient(tf.sign(inner.gradient(clean.sum, embedded)))
+            adversarial = self._loss(batch, embedded + tf.cast(self.SIZE, embedded.dtype) * direction, step)
+            losses = {"clean": clean, "adversarial": Loss(adversarial.sum, clean.weight)}
+            objective = step.objective(losses)
+        step.update(tape.gradient(objective, step.variables()))
+        return losses
 
-    def _loss(self, batch, embedded):
+    def _loss(self, batch, embedded, step):
         logits = self.model.classify(embedded, batch["input_mask"], True)["logits"]
-        return self.losses(batch, {"logits": tf.cast(logits, tf.float32)})["cross_entropy"]
+        return self.losses(batch, {"logits": tf.cast(logits, tf.float32)}, step)["cross_entropy"]
 
 
 class GeneratorCriticTask(WordTask):
@@ -124,17 +127,17 @@ class GeneratorCriticTask(WordTask):
     def optimizer_settings(self, name):
         return {"learning_rate": 1.0, "optimizer_type": "adagrad"} if name == "generator" else {}
 
-    def train_step(self, engine, batch):
+    def train_step(self, step, batch):
         with tf.GradientTape(persistent=True) as tape:
-            loss = self.losses(batch, self.forward(batch, training=True))["cross_entropy"]
+            loss, weight = self.losses(batch, self.forward(batch, training=True), step)["cross_entropy"]
             if tf.reduce_max(batch["label_id"]) >= 0:  # A Python `if` on a tensor must work here.
                 loss = tf.identity(loss)
-            critic, generator = engine.scale(loss), engine.scale(-0.5 * loss)
-        weight = self.loss_weight(batch)
-        engine.update(tape.gradient(critic, engine.variables("critic")), weight, "critic")
-        moves = engine.step % 2 == 0
-        engine.update(tape.gradient(generator, engine.variables("generator")), weight, "generator", when=moves)
-        return {"critic": loss, "generator": -0.5 * loss}
+            losses = {"critic": Loss(loss, weight), "generator": Loss(-0.5 * loss, weight)}
+            critic, generator = (step.objective({name: losses[name]}, name) for name in losses)
+        step.update(tape.gradient(critic, step.variables("critic")), "critic")
+        moves = step.number % 2 == 0
+        step.update(tape.gradient(generator, step.variables("generator")), "generator", when=moves)
+        return losses
 
 
 class Recorder:
