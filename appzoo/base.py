@@ -43,6 +43,8 @@ class App(Task, abc.ABC):
     asset_files: ClassVar[tuple[str, ...]] = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
     # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
     two_towers: ClassVar[bool] = False
+    # Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache.
+    chunk_rows: int = 8192
     # Whether what `encode` returns can be written as a table and read again in place of the raw one.
     preprocessable: ClassVar[bool] = True
 

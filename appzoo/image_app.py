@@ -45,6 +45,8 @@ from modelzoo.cnn.network import build
 
 NETWORK_FILE = "network.json"
 MISTAKES_FILE = "mistakes.png"
+# Of decoded images that are held at a time while a table is read.
+CHUNK_BYTES = 64 << 20
 # Shown on the contact sheet.
 MOST_MISTAKES = 48
 
@@ -128,6 +130,12 @@ class ImageApp(TargetApp):
 
     # Rows ----------------------------------------------------------------------------------------------------
 
+    @property
+    def chunk_rows(self) -> int:
+        """Rows decoded at a time: what fits into `CHUNK_BYTES` at the size they are brought to."""
+        model = self.config.model
+        return max(1, min(8192, CHUNK_BYTES // (model.image_size**2 * model.channels)))
+
     def input_columns(self) -> list[str]:
         """Returns the image column."""
         return [str(self.config.data.first_sequence)]
@@ -140,6 +148,7 @@ class ImageApp(TargetApp):
             os.path.dirname(chunk.file),
             channels=model.channels,
             max_pixels=model.max_pixels,
+            change=self.resizer,
         )
         for row, image in enumerate(found):
             if isinstance(image, str):
@@ -149,7 +158,7 @@ class ImageApp(TargetApp):
         size = model.image_size
         images = np.empty((len(kept), size, size, model.channels), np.uint8)
         for place, row in enumerate(kept):
-            images[place] = self.resizer(found[row])
+            images[place] = found[row]
         columns = {"image": images}
         if with_labels:
             columns["label_id"] = self.target.array([values[row] for row in kept])

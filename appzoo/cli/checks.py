@@ -10,10 +10,9 @@ from typing import Any
 
 from appzoo.cli.reader import Job
 from easytransfer.config.fields import MODE_LETTERS, settings_of
-from easytransfer.config.files import dump
 from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.config.schema import ConfigModel
-from easytransfer.config.stored import require_checkpoint
+from easytransfer.config.stored import require_checkpoint, run_settings
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.files import part_path
 from easytransfer.data.formats import names_columns
@@ -150,8 +149,7 @@ def check_outputs(mode: str, config: Any) -> None:
     """Checks that outputs can be written and replace nothing unasked."""
     if mode == "train" and config.checkpoint_dir:
         check_space(config.checkpoint_dir, 0)
-        run = config.runtime
-        RunFolder(config.checkpoint_dir).plan(dump(config), resume=run.resume, overwrite=run.overwrite)
+        RunFolder(config.checkpoint_dir).plan(**run_settings(config))
     if mode in ("predict", "preprocess") and config.data.output_table:
         path, workers = Path(config.data.output_table), config.distribution.workers()
         if workers > 1 and not config.data.merge:

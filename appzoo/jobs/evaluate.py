@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import job_bad_rows, load_rows
+from appzoo.jobs.tables import evaluation_store, job_bad_rows, load_rows
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.strategy import open_workers
@@ -36,8 +37,9 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     aside = Path("evaluate.bad") if trained.step is None else trained.folder / "bad_rows.evaluate.tsv"
     aside = aside if workers.is_chief and not config.runtime.dry_run else None
     bad_rows = job_bad_rows(config.data, aside)
-    loaded = load_rows(app, config.data.input_table, True, bad_rows, limit=100 if config.runtime.dry_run else None)
-    bad_rows.close()
+    spec, limit = str(config.data.input_table), 100 if config.runtime.dry_run else None
+    with closing(bad_rows), evaluation_store(app, spec) as store:
+        loaded = load_rows(app, spec, True, bad_rows, limit=limit, store=store)
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():

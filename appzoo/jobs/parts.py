@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from appzoo.jobs.tables import CHUNK_ROWS, output_form, quarantine_path
+from appzoo.jobs.tables import output_form, quarantine_path
 from easytransfer.config.job import DataConfig, DistributionConfig, RuntimeConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
@@ -105,7 +105,7 @@ class Output:
         compute: Callable[[RowChunk, EncodedTable], Columns],
         *,
         columns: Sequence[str] | None = None,
-        chunk_rows: int = CHUNK_ROWS,
+        chunk_rows: int = 8192,
     ) -> Account:
         """Reads this worker's rows and writes what `compute` makes of them, in order.
 

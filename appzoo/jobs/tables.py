@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import easytransfer
 from appzoo.base import App
 from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.files import expand, stamps
 from easytransfer.data.id_tables import encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
+from easytransfer.data.table_store import Elsewhere, TableStore
 from easytransfer.errors import ConfigError, did_you_mean
-
-# Rows decoded and tokenized at a time: large enough for the tokenizer's threads, small enough to stay in cache.
-CHUNK_ROWS = 8192
 
 
 @dataclass
@@ -125,13 +128,13 @@ def _check_label_ids(chunk: RowChunk, count: int) -> None:
 
 
 def encoded_chunks(
-    app: App, table: Table, with_labels: bool, size: int = CHUNK_ROWS
+    app: App, table: Table, with_labels: bool, size: int | None = None
 ) -> Iterator[tuple[RowChunk, EncodedTable]]:
     """Yields each chunk's accepted rows beside their encoding; reading and tokenizing run ahead in a thread."""
     rows = encoder(app, table, with_labels)
 
     def encode() -> Iterator[tuple[RowChunk, EncodedTable]]:
-        for chunk in table.chunks(size=size):
+        for chunk in table.chunks(size=size or app.chunk_rows):
             encoded = rows(chunk)
             yield chunk.compact(), encoded
 
@@ -153,7 +156,12 @@ def job_bad_rows(data: DataConfig, path: Path | None) -> BadRows:
 
 
 def load_rows(
-    app: App, spec: str, with_labels: bool, bad_rows: BadRows | None = None, limit: int | None = None
+    app: App,
+    spec: str,
+    with_labels: bool,
+    bad_rows: BadRows | None = None,
+    limit: int | None = None,
+    store: TableStore | None = None,
 ) -> EncodedRows:
     """Reads and encodes a table.
 
@@ -163,20 +171,92 @@ def load_rows(
         with_labels: Whether the label column is read.
         bad_rows: Policy and counts; stops at the first bad row when None.
         limit: Read about this many rows only, for `dryRun`.
+        store: Takes the rows; in memory when None.
+
+    Raises:
+        DataError: No row is left.
+        Elsewhere: Another process writes them to disk.
+    """
+    bad_rows = bad_rows or BadRows("fail")
+    table = open_input(app, spec, input_columns(app, spec, with_labels), bad_rows)
+    store, before, found = store or TableStore(None, {}, 0), app.text_counts.copy(), 0
+    try:
+        size = min(app.chunk_rows, limit or app.chunk_rows)
+        with closing(encoded_chunks(app, table, with_labels, size=size)) as chunks:
+            for _, encoded in chunks:
+                store.add(encoded)
+                found += len(encoded)
+                if limit and found >= limit:
+                    break
+        if not found:
+            raise table.count.nothing_usable(spec, bad_rows.summary())
+        notes = {"count": vars(table.count), "reasons": bad_rows.reasons, "text_counts": app.text_counts - before}
+        return EncodedRows(spec, store.finish(notes), table.count, bad_rows.reasons)
+    finally:
+        store.close()
+
+
+def load_stored_rows(
+    app: App, spec: str, with_labels: bool, new_bad_rows: Callable[[], BadRows], store: TableStore
+) -> EncodedRows:
+    """Reads and encodes a table, or takes what an earlier job or another worker of this machine left of it on disk.
+
+    Args:
+        app: Prepared application.
+        spec: File, glob, folder or comma list.
+        with_labels: Whether the label column is read.
+        new_bad_rows: Starts the account of bad rows of a reading.
+        store: Of this table.
 
     Raises:
         DataError: No row is left.
     """
-    bad_rows = bad_rows or BadRows("fail")
-    table = open_input(app, spec, input_columns(app, spec, with_labels), bad_rows)
-    parts = []
-    for _, encoded in encoded_chunks(app, table, with_labels, size=min(CHUNK_ROWS, limit or CHUNK_ROWS)):
-        parts.append(encoded)
-        if limit and sum(map(len, parts)) >= limit:
-            break
-    if not sum(map(len, parts)):
-        raise table.count.nothing_usable(spec, bad_rows.summary())
-    return EncodedRows(spec, EncodedTable.concat(parts), table.count, bad_rows.reasons)
+    found = store.stored()
+    while found is None:
+        with closing(new_bad_rows()) as bad_rows:
+            try:
+                return load_rows(app, spec, with_labels, bad_rows, store=store)
+            except Elsewhere:
+                found = store.wait()
+    app.text_counts.update(found.notes["text_counts"])
+    return EncodedRows(spec, found.table, RowCount(**found.notes["count"]), Counter(found.notes["reasons"]))
+
+
+@contextmanager
+def evaluation_store(app: App, spec: str) -> Iterator[TableStore]:
+    """Gives what takes the rows of a table that is read once.
+
+    Files of a large one are removed at the end unless `data.cache_dir` keeps them; a table that is open stays readable.
+    """
+    data, limit = app.config.data, int(app.config.data.table_memory_mb * 10**6)
+    if data.cache_dir is not None:
+        yield TableStore(machine_folder(Path(data.cache_dir)) / "evaluate", table_key(app, spec), limit)
+        return
+    with tempfile.TemporaryDirectory(prefix="easytransfer-table-") as folder:
+        yield TableStore(Path(folder), {}, limit)
+
+
+def machine_folder(base: Path) -> Path:
+    """Returns the folder for tables of this machine: several may share a disk, but not the memory of its files."""
+    return base / os.uname().nodename
+
+
+def table_key(app: App, spec: str) -> dict[str, Any]:
+    """Returns what the encoded rows of a table depend on: its files, settings, label names."""
+    config = app.config
+    settings = config.model_dump(mode="json", include={"data", "model"})
+    for name in ("table_memory_mb", "cache_dir", "output_table", "merge", "train_table", "eval_table", "input_table"):
+        settings["data"].pop(name)
+    return {
+        "version": easytransfer.__version__,
+        "application": config.model_name,
+        "start": config.train.init_checkpoint_path,
+        "files": stamps(expand(spec)),
+        "settings": settings,
+        "labels": app.labels,
+        # Rows that are copied aside must be copied for this run.
+        "run": config.checkpoint_dir if config.data.bad_rows == "quarantine" else None,
+    }
 
 
 def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
@@ -184,7 +264,7 @@ def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
     # Bad rows that are left out are counted when the table is encoded, not here.
     policy = "fail" if app.config.data.bad_rows == "fail" else "skip"
     table = open_input(app, spec, [column], BadRows(policy))
-    for chunk in table.chunks(size=CHUNK_ROWS):
+    for chunk in table.chunks(size=app.chunk_rows):
         yield from chunk.compact().columns[column]
     if not table.count.accepted:
         raise table.count.nothing_usable(spec, table.bad_rows.summary())

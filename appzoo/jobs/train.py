@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,21 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows
+from appzoo.jobs.tables import (
+    EncodedRows,
+    column_cells,
+    job_bad_rows,
+    load_rows,
+    load_stored_rows,
+    machine_folder,
+    table_key,
+)
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
+from easytransfer.config.stored import run_settings
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
+from easytransfer.data.table_store import TableStore
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
@@ -58,10 +70,7 @@ def train(config: JobConfig) -> dict[str, Any]:
     workers = open_workers(config.distribution)
     if not workers.is_chief:
         return _follow(config, workers)
-    settings = config.runtime
-    folder = RunFolder.create(
-        config.checkpoint_dir, config.model_dump(mode="json"), resume=settings.resume, overwrite=settings.overwrite
-    )
+    folder = RunFolder.create(config.checkpoint_dir, **run_settings(config))
     with folder:
         try:
             report = _train(config, folder, workers)
@@ -72,6 +81,7 @@ def train(config: JobConfig) -> dict[str, Any]:
             folder.finish("failed", error=error)
             raise
         folder.finish("done", report=report)
+        _clear_cache(config, workers)
     write_card(folder.path)
     write_page(folder.path)
     _say_end(config, report)
@@ -82,12 +92,14 @@ def train(config: JobConfig) -> dict[str, Any]:
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
     """Trains as one of the workers that write nothing."""
     with quiet():
-        app, tables = _load(config, None)
+        app, tables = _load(config, None, workers)
     app.fit_labels(tables["train"].encoded)
     with quiet():
         app.before_training(tables["train"].encoded, Path(config.checkpoint_dir), workers)
     trainer = Trainer(app, config.train, config.runtime, Path(config.checkpoint_dir), workers=workers)
     trainer.fit(*_batches(config, tables, workers))
+    if not workers.is_chief:
+        _clear_cache(config, workers)
     return {"mode": "train", "rank": workers.rank}
 
 
@@ -105,7 +117,7 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
 
 
 def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
-    app, tables = _load(config, folder.path)
+    app, tables = _load(config, folder.path, workers)
     app.fit_labels(tables["train"].encoded)
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
@@ -121,6 +133,9 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
         # This worker has a part of the model: evaluation and export take all of it, from the checkpoint.
         app = open_trained(config.model_copy(update={"checkpoint_path": str(fit.last_path)})).app
     report = _evaluate_best(app, config, folder, tables, fit)
+    if fit.input_share is not None:
+        report["input_share"] = fit.input_share
+        say(f"waiting for input: {fit.input_share:.1%} of the time of the steps")
     report["pictures"] = draw_pictures(folder.path, report, report["metric"])
     if workers.size > 1:
         report["distributed"] = report_workers(folder.path, workers, config.distribution)
@@ -132,8 +147,16 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
     return report
 
 
-def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> tuple[App, dict[str, EncodedRows]]:
-    """Prepares the application and encodes both tables."""
+def _load(
+    config: JobConfig, run_dir: Path | None, workers: Workers | None = None
+) -> tuple[App, dict[str, EncodedRows]]:
+    """Prepares the application and encodes both tables.
+
+    Args:
+        config: Of the job.
+        run_dir: Where bad rows are copied to; None = this process writes no such file.
+        workers: Those that share tables on disk; None reads the first rows only.
+    """
     app = new_app(config)
     data = config.data
     app.prepare(None, lambda column: column_cells(app, data.train_table, column))
@@ -142,11 +165,33 @@ def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> 
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
         before = app.text_counts.copy()
-        bad_rows = job_bad_rows(data, run_dir and run_dir / f"bad_rows.{part}.tsv")
-        tables[part] = load_rows(app, spec, True, bad_rows, limit)
-        bad_rows.close()
+        new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
+        if workers is None:
+            tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS)
+        else:
+            store = _store(app, part, spec, workers)
+            tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store)
         _say_table(part, tables[part], app.text_counts - before)
     return app, tables
+
+
+def _store(app: App, part: str, spec: str, workers: Workers) -> TableStore:
+    """Returns what takes the rows of a table; the first worker of a machine writes a large one for all of them."""
+    limit = int(app.config.data.table_memory_mb * 10**6)
+    folder = _cache(app.config) / part
+    return TableStore(folder, table_key(app, spec), limit, writes=workers.local_rank == 0)
+
+
+def _cache(config: JobConfig) -> Path:
+    """Returns the folder of tables that do not fit into memory."""
+    base = Path(config.data.cache_dir) if config.data.cache_dir else Path(config.checkpoint_dir) / "cache"
+    return machine_folder(base)
+
+
+def _clear_cache(config: JobConfig, workers: Workers) -> None:
+    """Removes the tables of this machine when they are needed no more."""
+    if config.data.cache_dir is None and workers.local_rank == 0:
+        shutil.rmtree(_cache(config).parent if workers.is_chief else _cache(config), ignore_errors=True)
 
 
 def _say_table(part: str, rows: EncodedRows, counts: Any) -> None:
@@ -162,10 +207,8 @@ def _say_table(part: str, rows: EncodedRows, counts: Any) -> None:
 
 def _dry_run(config: JobConfig) -> dict[str, Any]:
     """Checks folder, tables, model and one step of shapes without writing anything."""
-    RunFolder(config.checkpoint_dir).plan(
-        config.model_dump(mode="json"), resume=config.runtime.resume, overwrite=config.runtime.overwrite
-    )
-    app, tables = _load(config, None, DRY_RUN_ROWS)
+    RunFolder(config.checkpoint_dir).plan(**run_settings(config))
+    app, tables = _load(config, None)
     app.fit_labels(tables["train"].encoded)
     app.build_model()
     rows = tables["train"].encoded

@@ -76,6 +76,20 @@ class DataConfig(ConfigModel):
     merge: bool = setting(
         False, "Join the tables of all workers (`<outputTable>.part-<w>-of-<n>`) into one.", modes="PS"
     )
+    table_memory_mb: float = setting(
+        1024.0,
+        "Megabytes of encoded rows of a table that stay in memory; more go to disk and are read from there.",
+        advanced=True,
+        modes="TE",
+        gt=0,
+    )
+    cache_dir: str | None = setting(
+        None,
+        "Folder for tables that do not fit into tableMemoryMb, kept for later jobs; default: one that is removed "
+        "when the job is done, in training `cache` in the run folder.",
+        advanced=True,
+        modes="TE",
+    )
     shuffle_buffer_size: int | None = setting(
         None,
         "Accepted for compatibility: every epoch is a full permutation of the table.",

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.job import JobConfig
 from easytransfer.config.json_text import parse_json
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.errors import ModelError
@@ -124,6 +125,17 @@ def load_run_config(checkpoint_path: str | Path) -> dict[str, Any]:
         # Paths of the training job are not wanted here, so nothing is read but model and preprocessing.
         values = from_original_json(values, "train", warn=lambda text: None)
     return values
+
+
+def run_settings(config: JobConfig) -> dict[str, Any]:
+    """Returns what `RunFolder.create` and `plan` take of a configuration."""
+    runtime = config.runtime
+    return {
+        "config": config.model_dump(mode="json"),
+        "resume": runtime.resume,
+        "overwrite": runtime.overwrite,
+        "defaults": type(config)().model_dump(mode="json"),
+    }
 
 
 def inherited(stored: dict[str, Any]) -> dict[str, Any]:

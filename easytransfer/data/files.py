@@ -8,9 +8,9 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from easytransfer.errors import ConfigError, DataError, closest
 
@@ -216,3 +216,15 @@ def _binary_kind(begin: bytes) -> str | None:
     except UnicodeDecodeError:
         return "binary data"
     return None
+
+
+def stamps(files: Iterable[str]) -> list[list[Any]]:
+    """Returns name, size and time of change of files, those below directories included, in sorted order."""
+    found = []
+    for name in files:
+        path = Path(real_path(name))
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                status = file.stat()
+                found.append([os.fspath(file), status.st_size, status.st_mtime_ns])
+    return found

@@ -56,7 +56,8 @@ class HorovodWorkers(Workers):
             wanted = [ranks for kind in ("data", "tensor", "pipeline", "link") for ranks in layout.groups(kind)]
             sets = {ranks: hvd.ProcessSet(ranks) for ranks in wanted if 1 < len(ranks) < size}
         hvd.init(process_sets=list(sets.values()))
-        self.rank, self.size, self.local_size = hvd.rank(), hvd.size(), hvd.local_size()
+        self.rank, self.size = hvd.rank(), hvd.size()
+        self.local_rank, self.local_size = hvd.local_rank(), hvd.local_size()
         self.layout = Layout(self.size, tensor_parallel, pipeline_stages)
         self._share_cores()
         sets[tuple(range(self.size))] = hvd.global_process_set

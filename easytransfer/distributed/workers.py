@@ -20,6 +20,7 @@ class Workers:
     Attributes:
         rank: Number of this worker, from 0.
         size: Number of workers.
+        local_rank: Number of this worker among those of its machine.
         replica: Number of the model's copy this worker belongs to; it decides its rows and dropout masks.
         replicas: Number of copies.
         bytes_per_step: Bytes of dense gradients that each worker sends in a step; known when the first one is traced.
@@ -29,6 +30,7 @@ class Workers:
 
     rank = 0
     size = 1
+    local_rank = 0
     replica = 0
     replicas = 1
     bytes_per_step: float = 0.0

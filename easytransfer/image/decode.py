@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import struct
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,7 +29,14 @@ LUMA_ROUND, LUMA_SHIFT = 1 << 15, 16
 _THREADS = 8
 
 
-def load_images(cells: list[Any], folder: str, *, channels: int, max_pixels: int) -> list[np.ndarray | str]:
+def load_images(
+    cells: list[Any],
+    folder: str,
+    *,
+    channels: int,
+    max_pixels: int,
+    change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+) -> list[np.ndarray | str]:
     """Reads and decodes cells in several threads.
 
     Args:
@@ -36,6 +44,7 @@ def load_images(cells: list[Any], folder: str, *, channels: int, max_pixels: int
         folder: What relative paths are relative to.
         channels: 1 or 3.
         max_pixels: Larger pictures are refused before their pixels are decoded.
+        change: What is kept of each image, such as a smaller copy; only a few are held at their own size at a time.
 
     Returns:
         uint8 [height, width, channels] for each cell, or the reason why there is none.
@@ -43,7 +52,7 @@ def load_images(cells: list[Any], folder: str, *, channels: int, max_pixels: int
 
     def load(cell: Any) -> np.ndarray | str:
         try:
-            return load_image(cell, folder, channels=channels, max_pixels=max_pixels)
+            return change(load_image(cell, folder, channels=channels, max_pixels=max_pixels))
         except ValueError as error:
             return str(error)
 

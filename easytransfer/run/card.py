@@ -98,7 +98,7 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
         "robustness": _robustness(report),
         "pictures": _pictures(report),
         "data": _data(report, record),
-        "training": _training(config, record),
+        "training": _training(config, report, record),
         "workers": _workers(report),
         "limitations": _limitations(config, evaluation, report, record),
     }
@@ -275,7 +275,7 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
         )
 
 
-def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     train, runtime = config.get("train") or {}, config.get("runtime") or {}
     yield "## Training"
     yield ""
@@ -293,6 +293,7 @@ def _training(config: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[
     facts = {name: value for name, value in record.get("packages", {}).items()}
     environment = [
         ("wall time", format_seconds(record["wall_time_s"]) if record.get("wall_time_s") is not None else None),
+        ("waiting for input", f"{report['input_share']:.1%}" if report.get("input_share") is not None else None),
         ("peak memory", f"{record['peak_memory_mb']:,} MB" if record.get("peak_memory_mb") else None),
         ("devices", ", ".join(record.get("devices", [])) or None),
         ("processors", record.get("cpus")),

@@ -9,6 +9,8 @@ from typing import Any
 COMPARED_WITHOUT = (
     "checkpoint_dir",
     "checkpoint_path",
+    "data.table_memory_mb",
+    "data.cache_dir",
     "train.num_epochs",
     "train.log_step_count_steps",
     "train.keep_checkpoint_max",
@@ -28,22 +30,26 @@ COMPARED_WITHOUT = (
 )
 
 
-def config_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+def config_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], defaults: Mapping[str, Any] | None = None, prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
     """Returns `(old, new)` by dotted key for settings that matter to a continued run and differ.
 
     Args:
         old: Stored configuration as JSON types.
         new: Configuration of this run as JSON types.
+        defaults: Values that settings had before there was a setting: what an older run does not name.
         prefix: Dotted path of both inside their configuration.
     """
     found: dict[str, tuple[Any, Any]] = {}
+    defaults = defaults or {}
     for key in sorted({*old, *new}):
         path = f"{prefix}{key}"
-        before, after = old.get(key), new.get(key)
+        before, after = old.get(key, defaults.get(key)), new.get(key)
         if path in COMPARED_WITHOUT or before == after:
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found |= config_differences(before, after, path + ".")
+            found |= config_differences(before, after, defaults.get(key), path + ".")
         else:
             found[path] = (before, after)
     return found

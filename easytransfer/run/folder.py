@@ -61,6 +61,7 @@ class RunFolder:
         resume: Resume = "auto",
         overwrite: bool = False,
         needed_bytes: int = 0,
+        defaults: Mapping[str, Any] | None = None,
     ) -> RunFolder:
         """Makes or continues a run folder, locks it and writes the resolved configuration.
 
@@ -70,6 +71,7 @@ class RunFolder:
             resume: `auto` continues a run with the same configuration, `must` any run that is there, `never` none.
             overwrite: Remove the run that is there and start a new one.
             needed_bytes: Disk space the run will take.
+            defaults: Values of settings that the run that is there does not name, because it is older than they are.
 
         Raises:
             ConfigError: A run with another configuration is there (the differing keys are named), or none to resume.
@@ -80,7 +82,7 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._lock = FolderLock(folder.path)
-            plan = folder.plan(config, resume=resume, overwrite=overwrite)
+            plan = folder.plan(config, resume=resume, overwrite=overwrite, defaults=defaults)
             if plan == "replace":
                 folder._remove_run()
             folder.resuming = plan == "resume"
@@ -99,7 +101,12 @@ class RunFolder:
         return folder
 
     def plan(
-        self, config: Mapping[str, Any], *, resume: Resume = "auto", overwrite: bool = False
+        self,
+        config: Mapping[str, Any],
+        *,
+        resume: Resume = "auto",
+        overwrite: bool = False,
+        defaults: Mapping[str, Any] | None = None,
     ) -> Literal["new", "resume", "replace"]:
         """Says what `create` would do, changing nothing; `--dryRun` calls it. Sets `changed`.
 
@@ -112,7 +119,7 @@ class RunFolder:
             return "new"
         if overwrite:
             return "replace"
-        self.changed = config_differences(self.config, plain(config))
+        self.changed = config_differences(self.config, plain(config), plain(defaults or {}))
         if resume == "never":
             raise ConfigError(
                 f"{self.path} holds a run already", fix="use --overwrite to replace it, or another checkpointDir"

@@ -39,6 +39,7 @@ class FitResult:
         skipped_steps: Steps without an update because gradients were not finite.
         stopped_early: Whether early stopping ended the run.
         seconds: Wall time of this part.
+        input_share: Share of the time of its steps that they waited for their batches; None without a step.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class FitResult:
     skipped_steps: int = 0
     stopped_early: bool = False
     seconds: float = 0.0
+    input_share: float | None = None
 
 
 class _Stop(Exception):
@@ -253,4 +255,5 @@ class Fitting:
             skipped_steps=int(self.engine.skipped.numpy()),
             stopped_early=progress.step < self.plan.total_steps,
             seconds=seconds,
+            input_share=self.log.waited / self.log.stepped if self.log.stepped else None,
         )

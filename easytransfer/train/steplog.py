@@ -18,13 +18,17 @@ class StepLog:
     Args:
         engine: Source of the numbers.
         reporter: Receives them.
+
+    Attributes:
+        waited: Seconds that all steps reported so far waited for their batches.
+        stepped: Seconds of these steps, evaluations and checkpoints left out.
     """
 
     def __init__(self, engine: Engine, reporter: Reporter) -> None:
         self._engine, self._reporter = engine, reporter
         self._vectors: list[tf.Tensor] = []
         self._rows = self._tokens = 0
-        self._input_s = 0.0
+        self._input_s = self.waited = self.stepped = 0.0
         self._mark = time.monotonic()
 
     def restart(self) -> None:
@@ -51,6 +55,7 @@ class StepLog:
         if failed.size:
             return step - count + 1 + int(failed[0])
         times = {"step_s": seconds / count, "input_s": self._input_s / count}
+        self.waited, self.stepped = self.waited + self._input_s, self.stepped + seconds
         self._reporter.step(step, {**self._means(facts), "epoch": epoch, **self._speed(seconds), **times})
         self._rows = self._tokens = 0
         self._input_s = 0.0

@@ -98,7 +98,11 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             raise ConfigError("train_config.model_dir is missing", fix="name the folder for checkpoints")
         runtime = self.job.runtime
         folder = RunFolder.create(
-            self.job.checkpoint_dir, self._record(), resume=runtime.resume, overwrite=runtime.overwrite
+            self.job.checkpoint_dir,
+            self._record(),
+            resume=runtime.resume,
+            overwrite=runtime.overwrite,
+            defaults=type(self.job)().model_dump(mode="json"),
         )
         with folder:
             try:

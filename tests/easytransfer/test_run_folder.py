@@ -154,6 +154,21 @@ def test_differences_ignore_devices_and_logging_only():
     assert set(config_differences(old, new)) == {"runtime.seed", "data.sequence_length"}
 
 
+def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path):
+    defaults = JobConfig().model_dump(mode="json")
+    old = json.loads(json.dumps(defaults))
+    del old["train"]["ema_decay"], old["data"]["table_memory_mb"]
+    with RunFolder.create(tmp_path, old):
+        (tmp_path / "model.ckpt-1").mkdir()
+    with RunFolder.create(tmp_path, defaults, defaults=defaults) as folder:
+        assert folder.resuming and not folder.changed
+    new = json.loads(json.dumps(defaults))
+    new["train"]["ema_decay"] = 0.9
+    (tmp_path / "train_config.json").write_text(json.dumps(old))
+    with pytest.raises(ConfigError, match="train.ema_decay"):
+        RunFolder.create(tmp_path, new, defaults=defaults)
+
+
 def test_ignored_settings_exist():
     """A renamed field must not silently become one that is compared."""
     stored = JobConfig().model_dump(mode="json")
