@@ -110,21 +110,22 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_large_tables import config
-from appzoo.jobs import train as job
+from appzoo.jobs.train import train
 from easytransfer.train.resume import RunCheckpoints
 plain = RunCheckpoints.save
 def save(self, progress):
     plain(self, progress)
     os.kill(os.getpid(), signal.SIGKILL)
 RunCheckpoints.save = save
-job.train(config(Path(sys.argv[2]), Path(sys.argv[3]), 0.001))
+train(config(Path(sys.argv[2]), Path(sys.argv[3]), 0.001))
 """
 
 
 def test_a_killed_run_goes_on_with_the_table_that_is_there(pictures, tmp_path, monkeypatch):
     unbroken = train(config(pictures, tmp_path / "unbroken", 1024))
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pictures), str(tmp_path / "killed")]
-    assert subprocess.call(arguments, stderr=subprocess.DEVNULL) == -signal.SIGKILL
+    killed = subprocess.run(arguments, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert list((tmp_path / "killed" / "cache").rglob("table.json"))
     bad = (tmp_path / "killed" / "bad_rows.train.tsv").read_text()
     monkeypatch.setattr(TableStore, "add", lambda *_: pytest.fail("the table on disk is read again"))
