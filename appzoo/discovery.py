@@ -15,7 +15,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, closest
 
 if TYPE_CHECKING:
-    from appzoo.base import App
+    from easytransfer.app.contract import App
 
 ENTRY_POINTS = "easytransfer.apps"
 

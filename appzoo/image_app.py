@@ -15,12 +15,12 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.image_serving import image_signatures
 from appzoo.image_settings import ImageJobConfig
 from appzoo.target_app import TargetApp
 from appzoo.targets import Score, SingleLabel
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens, token_batch
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
 from appzoo.targets import Score
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.export.servable import Signature

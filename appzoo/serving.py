@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from appzoo.base import App
+from easytransfer.app.contract import App
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.export.servable import Signature
 

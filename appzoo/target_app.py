@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import App, Cells, no_cells
 from appzoo.targets import MultiLabel, Score, SingleLabel, Target
+from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap

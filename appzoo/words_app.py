@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
 from appzoo.targets import Score
 from appzoo.words_settings import WordSettings
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError

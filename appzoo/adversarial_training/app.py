@@ -16,10 +16,10 @@ import tensorflow as tf
 
 from appzoo.adversarial_training.config import AdversarialTrainingConfig
 from appzoo.adversarial_training.controller import LambdaController, controller_of
-from appzoo.base import Cells, no_cells
 from appzoo.image_app import ImageApp
 from appzoo.targets import SingleLabel
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.attacks.ball import Ball
 from easytransfer.attacks.gradient import Attacked, projected_gradient
 from easytransfer.attacks.names import NamedAttack, named_attack

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.co_training.config import CoTrainingConfig
 from appzoo.co_training.ensemble import Ensemble
 from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weight_of_epoch
@@ -19,6 +18,7 @@ from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
 from appzoo.targets import SingleLabel
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from appzoo.base import Cells, no_cells
 from appzoo.dimension_pruning.collect import Collection
 from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.dimension_pruning.picture import draw
@@ -18,6 +17,7 @@ from appzoo.image_app import ImageApp
 from appzoo.image_source import source_network
 from appzoo.targets import SingleLabel
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.distillation_skd.alpha import AlphaSchedule
 from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
 from appzoo.distillation_skd.teacher import Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
 from appzoo.targets import SingleLabel
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
 from easytransfer.losses import spherical

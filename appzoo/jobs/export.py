@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from appzoo.base import App
 from appzoo.jobs.convert import convert
 from appzoo.jobs.export_vectors import export_vectors
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import load_rows
 from appzoo.jobs.trained import Trained, model_call, open_trained
+from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig, Variant, WeightType
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.base import App
 from appzoo.jobs.parts import Output, job_key
 from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input
 from appzoo.jobs.trained import new_app
+from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table import BadRows, RowChunk

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import easytransfer
-from appzoo.base import App
+from easytransfer.app.contract import App
 from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable

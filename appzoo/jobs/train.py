@@ -10,7 +10,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import (
@@ -23,6 +22,7 @@ from appzoo.jobs.tables import (
     table_key,
 )
 from appzoo.jobs.trained import model_call, new_app, open_trained
+from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
 from easytransfer.data.batches import Batches

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.base import App
 from appzoo.discovery import load_application
 from appzoo.jobs.inference import Call, traced_once
+from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ModelError
 from easytransfer.export.loading import is_exported, load_exported

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 import modelzoo.loading as zoo
 from appzoo import discovery
-from appzoo.base import App
 from appzoo.encoder import encode_texts, token_batch
 from appzoo.jobs.inference import traced_once
 from appzoo.jobs.trained import open_trained
+from easytransfer.app.contract import App
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.data.encoded import EncodedTable

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import App, Cells, no_cells
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
 from appzoo.sequence_labeling.data import Windows, encode_words, split_units
@@ -21,6 +20,7 @@ from appzoo.sequence_labeling.graph import GraphWords
 from appzoo.sequence_labeling.model import LabelingModel, at_words
 from appzoo.serving import ids_signature
 from easytransfer import keras
+from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import RowChunk

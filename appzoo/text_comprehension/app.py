@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import App, Cells, no_cells
 from appzoo.encoder import Encoder, token_batch
 from appzoo.serving import ids_signature
 from appzoo.text_comprehension.config import BertComprehensionConfig, HaeComprehensionConfig
@@ -19,6 +18,7 @@ from appzoo.text_comprehension.search import Answer, Search
 from appzoo.text_comprehension.serving import SAMPLES, SpanServing
 from appzoo.text_comprehension.windows import WindowEncoder, token_span
 from easytransfer import keras
+from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, DataError

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appzoo.base import Cells, no_cells
 from appzoo.pooled_app import PooledApp
 from appzoo.targets import SingleLabel
 from appzoo.text_match.config import BertMatchConfig
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower import TwoTowerMatch
 from appzoo.text_match.words_app import BiCnnMatch, DamMatch, DamPlusMatch, HcnnMatch
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.metrics.matching import MatchEvaluator
 from easytransfer.train.task import Evaluator
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.base import Cells, no_cells
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
@@ -18,6 +17,7 @@ from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.schema import parse_schema

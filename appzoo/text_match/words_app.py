@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appzoo.base import Cells, no_cells
 from appzoo.targets import SingleLabel
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
 from appzoo.words_app import Branch, WordsApp
+from easytransfer.app.contract import Cells, no_cells
 from easytransfer.layers.bicnn import BiCNNEncoder
 from easytransfer.layers.dam import DAMEncoder
 from easytransfer.layers.hcnn import HybridCNNEncoder

@@ -1,46 +1,60 @@
-"""The App contract: what one application folder supplies. The core and `appzoo.jobs` do the rest."""
+"""The App contract: what one application supplies. The core and the jobs do the rest."""
 
 from __future__ import annotations
 
-import abc
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import tensorflow as tf
 
 from easytransfer import keras
+from easytransfer.app.assets import Assets, Cells, no_cells
+from easytransfer.app.inputs.base import Column, Input
+from easytransfer.app.serving import Served, arrays_signature, request_signature
+from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
-from easytransfer.data.encoded import EncodedTable, device_arrays
+from easytransfer.data.encoded import EncodedTable, Ragged, device_arrays
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
 from easytransfer.export.servable import Signature
-from easytransfer.train.task import Task
+from easytransfer.layers.draws import RowDraws
+from easytransfer.train.step import Losses, Step
+from easytransfer.train.task import Batch, Evaluator, Outputs, Task
 
-# The cells of one column of the training table, rows that cannot be parsed left out.
-Cells = Callable[[str], Iterable[Any]]
-
-
-def no_cells(column: str) -> Iterable[Any]:
-    """Stands for the training table where there is none."""
-    return ()
+__all__ = ["App", "Assets", "Cells", "no_cells"]
 
 
-class App(Task, abc.ABC):
+class App(Task):
     """One application: rows of a table in, rows of predictions out.
 
-    Life of a row: `encode` turns cells into token ids and labels; the engine batches them and calls the model;
-    `losses` and `evaluator` see batches; `rows` turns model outputs into output columns; `signatures` serve raw input.
+    An application names what goes in, what comes out and the network between: `build_inputs`, `build_target`,
+    `build_network`. Methods that train, predict or report in a way of their own override what differs.
+
+    Life of a row: `encode` turns cells into arrays and labels; the engine batches them and calls the network; `losses`
+    and `evaluator` see batches; `rows` turns outputs into output columns; `signatures` serve raw input.
 
     Args:
         config: Resolved configuration of the application's own type.
+
+    Example:
+        >>> class Gestures(App):
+        ...     def build_inputs(self, assets):
+        ...         return [ArrayInput("frames", [None, 4])]
+        ...     def build_target(self, assets):
+        ...         return label_target(self.config, assets)
+        ...     def build_network(self, assets):
+        ...         return GestureNetwork(self.target.num_outputs)
     """
 
+    inputs: list[Input]
+    target: Target | None
     # Columns of `encode` that are there for labelled tables only; the model never reads them.
-    label_columns: ClassVar[tuple[str, ...]] = ("label_id",)
+    label_columns: Sequence[str] = ("label_id",)
     # Files of `save_assets` that go into an export: what `prepare(folder)` needs when only the export is left.
-    asset_files: ClassVar[tuple[str, ...]] = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
+    asset_files: Sequence[str] = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
     # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
     two_towers: ClassVar[bool] = False
     # Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache.
@@ -53,22 +67,64 @@ class App(Task, abc.ABC):
         # What `encode` has seen: rows, truncated rows, tokens, unknown tokens.
         self.text_counts: Counter[str] = Counter()
 
-    # Preparation -------------------------------------------------------------------------------------------
+    # What an application writes ------------------------------------------------------------------------------
 
-    @abc.abstractmethod
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns what the network reads."""
+        raise NotImplementedError(f"{type(self).__name__} names no inputs")
+
+    def build_target(self, assets: Assets) -> Target | None:
+        """Returns what is learnt; None for methods with losses of their own and no labels."""
+        return None
+
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Returns the network with its variables; it takes the arrays of the inputs by name and returns a dict.
+
+        Args:
+            assets: With a folder, take the shapes stored there and leave the weights to be restored.
+        """
+        raise NotImplementedError(f"{type(self).__name__} builds no network")
+
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the losses of the target; see `Task.losses`."""
+        return self._given_target("losses").losses(batch, outputs, step)
+
+    def predict_step(self, batch: Batch) -> Outputs:
+        """Returns, inside a graph, what `rows` and a server read: decoded, reduced, generated."""
+        return self.forward(batch)
+
+    def evaluator(self) -> Evaluator:
+        """Returns the metrics of the target."""
+        return self._given_target("evaluator").evaluator()
+
+    def _given_target(self, method: str) -> Target:
+        if self.target is None:
+            raise NotImplementedError(f"{type(self).__name__} has no target and must define {method}")
+        return self.target
+
+    # Preparation ---------------------------------------------------------------------------------------------
+
     def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
-        """Loads tokenizer and label names.
+        """Makes inputs and target.
 
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo and the configuration.
             cells: Reads a column of the training table, for labels or a vocabulary made from it.
         """
+        assets = Assets(folder, cells)
+        self.inputs, self.target = self.build_inputs(assets), self.build_target(assets)
+        self.label_columns = self.target.encoded_columns if self.target else ()
+        self.asset_files = [name for part in self._parts for name in part.asset_files]
 
-    @abc.abstractmethod
+    @property
+    def _parts(self) -> list[Input | Target]:
+        return [*self.inputs, *([self.target] if self.target else [])]
+
     def save_assets(self, folder: Path) -> None:
-        """Writes what `prepare(folder)` and `build_model(folder)` need: model config, vocabulary, label map."""
+        """Writes what `prepare(folder)` and `build_model(folder)` need."""
+        for part in self._parts:
+            part.save_assets(folder)
 
-    @abc.abstractmethod
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds `self.model` and its variables.
 
@@ -76,9 +132,15 @@ class App(Task, abc.ABC):
             folder: Takes the shapes stored there and leaves the weights to be restored; None loads the
                 pre-trained weights the configuration names.
         """
+        self.model = self.build_network(Assets(folder))
+        if not self.model.built:
+            self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})
+        return self.model
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
+        for part in self._parts:
+            part.on_train_table(train)
 
     def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:  # noqa: B027
         """Does what decides the model and is a training itself, before assets are saved and the model is built.
@@ -94,23 +156,22 @@ class App(Task, abc.ABC):
     @property
     def labels(self) -> list[str] | None:
         """Names of the classes in id order, None where there are none."""
-        return None
+        return self.target.names if self.target else None
 
     # Rows --------------------------------------------------------------------------------------------------
 
-    @abc.abstractmethod
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
+        return list(dict.fromkeys(name for part in self.inputs for name in part.table_columns()))
 
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""
-        return [self.config.data.label_name]
+        return self.target.table_columns() if self.target else []
 
     def spread(self, chunk: RowChunk) -> RowChunk:
         """Returns the chunk that `encode` and the output see; see `RowChunk.spread` for rows that hold several."""
         return chunk
 
-    @abc.abstractmethod
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
@@ -118,8 +179,22 @@ class App(Task, abc.ABC):
         row becomes several examples. Columns of dtype object stay on the host: `rows` and evaluators see them, the
         model does not.
         """
+        found = [part.encode(chunk) for part in self.inputs]
+        columns: dict[str, Column] = {}
+        for encoded in found:
+            columns |= encoded.columns
+        if with_labels and self.target is not None:
+            columns |= self.target.encode(chunk)
+        kept = np.flatnonzero(chunk.accepted)
+        counts = [counts for encoded in found if (counts := encoded.counts)]
+        if counts:
+            self.text_counts.update(rows=len(kept))
+        for each in counts:
+            self.text_counts.update({name: int(values[kept].sum()) for name, values in each.items()})
+        masks = {mask: source for part in self.inputs for mask, source in part.masks.items()}
+        pads = {name: value for part in self.inputs for name, value in part.pad_values.items()}
+        return EncodedTable({name: _rows(column, kept) for name, column in columns.items()}, masks, pads)
 
-    @abc.abstractmethod
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
 
@@ -128,10 +203,13 @@ class App(Task, abc.ABC):
                 object arrays with one array per entry.
             encoded: What `encode` returned for the rows.
         """
+        if self.target is None:
+            return {name: list(value) for name, value in outputs.items()}
+        return self.target.rows(outputs, encoded)
 
-    @abc.abstractmethod
     def output_columns(self) -> tuple[str, ...]:
         """Names of the columns `rows` returns, in their default order."""
+        return self._given_target("output_columns").output_columns()
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes what people would rather look at than read, such as an HTML page; returns the file names.
@@ -141,7 +219,13 @@ class App(Task, abc.ABC):
             encoded: The labelled evaluation table.
             outputs: What the trained model returned for it, as for `rows`.
         """
-        return []
+        return self.target.report(folder, encoded, outputs) if self.target else []
+
+    def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
+        """Returns the batch with its inputs augmented."""
+        for part in self.inputs:
+            batch = part.augment(batch, draws)
+        return batch
 
     def model_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch that the model reads when it predicts."""
@@ -180,7 +264,6 @@ class App(Task, abc.ABC):
         """The part of `served_model` that is compiled in the variant `xla` of an export; see `compiled`."""
         return self.served_model
 
-    @abc.abstractmethod
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns serving signatures of the trained model.
 
@@ -190,3 +273,16 @@ class App(Task, abc.ABC):
         Args:
             folder: Where `save_assets` has written.
         """
+        served = Served(self.inputs, folder, self.predict_step)
+        raw = request_signature(served, self.target.answer if self.target else dict)
+        further = self.target.signatures(raw) if self.target else {}
+        return {"serving_default": raw, "predict_ids": arrays_signature(served), **further}
+
+
+def _rows(column: Column, kept: np.ndarray) -> Column:
+    return column.take(kept) if isinstance(column, Ragged) else column[kept]
+
+
+def _smallest(spec: tf.TensorSpec) -> tf.Tensor:
+    """Returns the smallest tensor that builds a network's variables."""
+    return tf.ones([size or 1 for size in spec.shape], spec.dtype)

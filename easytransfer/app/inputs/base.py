@@ -1,0 +1,93 @@
+"""What an input of an application does: table cells and served tensors in, the same arrays of the model out."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.table import RowChunk
+from easytransfer.layers.draws import RowDraws
+
+Column = Ragged | np.ndarray
+Tensors = dict[str, tf.Tensor]
+
+
+@dataclass
+class Encoded:
+    """What an input makes of a chunk.
+
+    Attributes:
+        columns: One entry for every position of the chunk, those of rejected rows too.
+        counts: Numbers by position whose sums over the accepted rows are reported: `tokens`, `truncated`, `unknown`.
+    """
+
+    columns: dict[str, Column]
+    counts: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Input(abc.ABC):
+    """One input of a network.
+
+    Example:
+        >>> class Numbers(Input):
+        ...     def table_columns(self):
+        ...         return ["x"]
+        ...     def encode(self, chunk):
+        ...         return Encoded({"x": np.asarray(chunk.columns["x"], np.float32)})
+        ...     def specs(self):
+        ...         return {"x": tf.TensorSpec([None], tf.float32)}
+        ...     def samples(self):
+        ...         return {"x": np.float32([0, 1])}
+    """
+
+    # Files of `save_assets`, which an export takes along.
+    asset_files: ClassVar[tuple[str, ...]] = ()
+    # Name of a mask that batches get -> `Ragged` column it marks the real positions of.
+    masks: Mapping[str, str] = {}
+    # Value behind the end of the rows of a `Ragged` column, 0 where not given.
+    pad_values: Mapping[str, float] = {}
+
+    @abc.abstractmethod
+    def table_columns(self) -> list[str]:
+        """Returns the names of the table columns that `encode` reads."""
+
+    @abc.abstractmethod
+    def encode(self, chunk: RowChunk) -> Encoded:
+        """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows that cannot be used."""
+
+    @abc.abstractmethod
+    def specs(self) -> dict[str, tf.TensorSpec]:
+        """Returns shape and dtype of each array of a batch, masks included; axes that batches differ in are None."""
+
+    def serving_specs(self) -> dict[str, tf.TensorSpec]:
+        """Returns shape and dtype of each raw tensor of a request; by default those of the arrays."""
+        return self.specs()
+
+    @abc.abstractmethod
+    def samples(self) -> dict[str, np.ndarray]:
+        """Returns rows, equally many for each tensor of `serving_specs`, that every export is checked on."""
+
+    def from_request(self, tensors: Tensors) -> Tensors:
+        """Returns, inside a graph, the arrays of `specs` for raw tensors: the same as `encode` makes of such rows."""
+        return tensors
+
+    def serving_module(self, folder: Path) -> tf.Module | None:
+        """Returns the owner of lookup tables that `from_request` uses; called before it, with `save_assets` done."""
+        return None
+
+    def augment(self, batch: Tensors, draws: RowDraws) -> Tensors:
+        """Returns a training batch changed at random, inside a graph; `draws` is the only source of randomness."""
+        return batch
+
+    def on_train_table(self, train: EncodedTable) -> None:  # noqa: B027 - nothing to do is the usual case
+        """Looks at the encoded training table before assets are saved: statistics and the like."""
+
+    def save_assets(self, folder: Path) -> None:  # noqa: B027 - nothing to save is the usual case
+        """Writes `asset_files`: what is needed to make this input again from the folder."""

@@ -1,0 +1,1 @@
+"""Targets that two or more applications use; one that a single application uses lives in its folder."""

@@ -1,0 +1,70 @@
+"""What the answer of an application does: labels in, losses and metrics between, output columns out."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.app.inputs.base import Column
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.table import RowChunk
+from easytransfer.export.servable import Signature
+from easytransfer.train.step import Losses, Step
+from easytransfer.train.task import Batch, Evaluator, Outputs
+
+
+class Target(abc.ABC):
+    """One kind of answer: how labels are read, what is trained, how it is measured, what is written and served."""
+
+    # Columns of `encode`, which the model never reads.
+    encoded_columns: ClassVar[tuple[str, ...]] = ("label_id",)
+    # Files of `save_assets`, which an export takes along.
+    asset_files: ClassVar[tuple[str, ...]] = ()
+    # Names of the classes in the order of their ids; None where there are none.
+    names: list[str] | None = None
+
+    @abc.abstractmethod
+    def table_columns(self) -> list[str]:
+        """Returns the names of the table columns that `encode` reads."""
+
+    @abc.abstractmethod
+    def encode(self, chunk: RowChunk) -> dict[str, Column]:
+        """Returns the labels, one entry for every position; calls `chunk.reject` for rows that cannot be used."""
+
+    @abc.abstractmethod
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns losses by name; see `Task.losses`."""
+
+    @abc.abstractmethod
+    def evaluator(self) -> Evaluator:
+        """Returns a fresh evaluator."""
+
+    @abc.abstractmethod
+    def output_columns(self) -> tuple[str, ...]:
+        """Returns the names of the columns of `rows`, in their default order."""
+
+    @abc.abstractmethod
+    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+        """Returns the output columns, one entry for every row of `encoded`."""
+
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns, inside a graph, what a server answers; by default all outputs."""
+        return dict(outputs)
+
+    def signatures(self, raw: Signature) -> dict[str, Signature]:
+        """Returns further signatures made from the one on raw inputs, such as those of `tf.Example`."""
+        return {}
+
+    def on_train_table(self, train: EncodedTable) -> None:  # noqa: B027 - nothing to do is the usual case
+        """Looks at the encoded training table before assets are saved: class weights and the like."""
+
+    def save_assets(self, folder: Path) -> None:  # noqa: B027 - nothing to save is the usual case
+        """Writes `asset_files`: what is needed to make this target again from the folder."""
+
+    def report(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
+        """Writes what people would rather look at than read into a run folder; returns the file names."""
+        return []
