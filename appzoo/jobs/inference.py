@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,34 @@ from easytransfer.train.precision import compiles
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 
 
-def traced_once(function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]], runtime: RuntimeConfig) -> Call:
+def traced_once(
+    function: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
+    runtime: RuntimeConfig,
+    declared: Mapping[str, tf.TensorSpec] | None = None,
+) -> Call:
     """Returns `function` as one graph for NumPy batches of every width.
 
     A graph of its own for the first shapes would round differently, and a job that was killed and goes on would then
     not write the bytes of an unbroken one.
 
     Args:
-        function: Takes tensors by name; integers may have any shape, other arrays any number of rows.
+        function: Takes tensors by name.
         runtime: Says whether XLA compiles it.
+        declared: Shapes of arrays; of others, integers may have any shape, and the rest any number of rows.
     """
     graphs: list[tf.types.experimental.GenericFunction] = []
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         if not graphs:
-            specs = {name: tf.TensorSpec(_open_shape(value), value.dtype) for name, value in batch.items()}
+            known = declared or {}
+            specs = {
+                name: known[name] if name in known else tf.TensorSpec(_open_shape(value), value.dtype)
+                for name, value in batch.items()
+            }
             options = {"input_signature": [specs], "jit_compile": True if compiles(runtime) else None}
             graphs.append(tf.function(function, **options))
         found = graphs[0]({name: tf.constant(value) for name, value in batch.items()})
-        return {name: value.numpy() for name, value in found.items()}
+        return {name: value.numpy() for name, value in found.items() if tf.is_tensor(value)}
 
     return call
 

@@ -80,6 +80,6 @@ def _from_export(config: JobConfig) -> Trained:
 
 def model_call(app: App, *, labelled: bool = False) -> Call:
     """Returns the in-memory model as a function of NumPy batches, `labelled` ones for evaluation."""
-    forward = traced_once(app.forward, app.config.runtime)
+    forward = traced_once(app.evaluate_step if labelled else app.predict_step, app.config.runtime, app.specs())
     inputs = app.evaluation_inputs if labelled else app.model_inputs
     return lambda batch: forward(inputs(batch))

@@ -89,10 +89,6 @@ class App(Task):
         """Returns the losses of the target; see `Task.losses`."""
         return self._given_target("losses").losses(batch, outputs, step)
 
-    def predict_step(self, batch: Batch) -> Outputs:
-        """Returns, inside a graph, what `rows` and a server read: decoded, reduced, generated."""
-        return self.forward(batch)
-
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the target."""
         return self._given_target("evaluator").evaluator()
@@ -136,6 +132,10 @@ class App(Task):
         if not self.model.built:
             self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})
         return self.model
+
+    def specs(self) -> dict[str, tf.TensorSpec]:
+        """Returns shape and dtype of the arrays of the inputs."""
+        return {name: spec for part in getattr(self, "inputs", ()) for name, spec in part.specs().items()}
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""

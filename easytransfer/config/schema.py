@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -39,6 +40,22 @@ def setting(
     """
     extra = {"flag": flag, "advanced": advanced, "aliases": list(aliases), "modes": modes, "required": required}
     return Field(default, description=text, json_schema_extra=extra, **bounds)
+
+
+class Changed(dict[str, Any]):
+    """Defaults inside of a section, by path."""
+
+
+def _by_field(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns new defaults by field, those of sections together."""
+    found: dict[str, Any] = {}
+    for path, value in defaults.items():
+        name, _, rest = path.partition(".")
+        if rest:
+            found.setdefault(name, Changed())[rest] = value
+        else:
+            found[name] = value
+    return found
 
 
 def union_members(annotation: Any) -> list[Any]:
@@ -83,11 +100,32 @@ def read_value(value: Any, annotation: Any) -> Any:
 
 
 class ConfigModel(BaseModel):
-    """A configuration section. Unknown keys are errors; values are checked on assignment too."""
+    """A configuration section. Unknown keys are errors; values are checked on assignment too.
+
+    A subclass gives inherited fields other defaults by their dotted paths, and retypes nothing:
+
+        class GesturesConfig(JobConfig, defaults={"data.first_sequence": "frames", "train.learning_rate": 1e-2}):
+    """
 
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
     )
+
+    def __init_subclass__(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in _by_field(defaults or {}).items():
+            base = next(kind for kind in cls.__mro__[1:] if name in getattr(kind, "model_fields", {}))
+            field = copy.copy(base.model_fields[name])
+            if isinstance(value, Changed):
+                section = type(field.default)
+                changed = types.new_class(section.__name__, (section,), {"defaults": value})
+                changed.__module__, changed.__doc__ = cls.__module__, section.__doc__
+                field.annotation, field.default = changed, changed()
+            else:
+                field.default = value
+            # pydantic collects fields from here once the class is made.
+            cls.__annotations__ = {**cls.__dict__.get("__annotations__", {}), name: field.annotation}
+            setattr(cls, name, field)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -89,13 +89,13 @@ class Inference:
         return {"loss": sum(means.values()) if means else float("nan"), **evaluator.result()}, evaluator
 
     def _forward(self, batch: Batch) -> Outputs:
-        return _tensors_only(self.task.forward(batch))
+        return _tensors_only(self.task.predict_step(batch))
 
     def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, dict[str, tf.Tensor]]:
         """Returns outputs, and by name the sum and the weight of each loss, float32 [2]."""
-        outputs = self.task.forward(batch)
         if not self._has_outputs:
-            return _tensors_only(outputs), {}
+            return _tensors_only(self.task.forward(batch)), {}
+        outputs = self.task.evaluate_step(batch)
         losses = self.task.losses(batch, outputs, EVALUATION)
         return _tensors_only(outputs), {
             name: tf.stack([tf.cast(part, tf.float32) for part in loss]) for name, loss in losses.items()

@@ -107,6 +107,18 @@ class Task(abc.ABC):
         """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
         return tf.nest.map_structure(_at_least_float32, self.model(batch, training=training))
 
+    def predict_step(self, batch: Batch) -> Outputs:
+        """Returns, inside a graph, what predictions are made of: what is decoded, reduced or generated."""
+        return self.forward(batch)
+
+    def evaluate_step(self, batch: Batch) -> Outputs:
+        """Returns, inside a graph, what the losses and the evaluator read of a labelled batch.
+
+        These are the outputs of `forward`, and those of `predict_step` where a method has one of its own.
+        """
+        outputs = self.forward(batch)
+        return outputs if type(self).predict_step is Task.predict_step else {**outputs, **self.predict_step(batch)}
+
     def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
         """Returns the (micro-)batch as `train_step` sees it, in the graph: the place for random augmentation.
 
