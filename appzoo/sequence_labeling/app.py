@@ -15,7 +15,7 @@ import tensorflow as tf
 from appzoo.base import App, Cells, no_cells
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
-from appzoo.sequence_labeling.data import Windows, encode_words, split_units
+from appzoo.sequence_labeling.data import Windows, encode_words, split_tags, split_units
 from appzoo.sequence_labeling.found import entity_page, found_entities
 from appzoo.sequence_labeling.graph import GraphWords
 from appzoo.sequence_labeling.model import LabelingModel, at_words
@@ -54,7 +54,10 @@ class BertLabeling(App):
         if folder is not None:
             self._labels = LabelMap.load(folder)
         elif data.label_enumerate_values:
-            self._labels = LabelMap.parse(data.label_enumerate_values, lambda: _count_tags(cells(data.label_name)))
+            self._labels = LabelMap.parse(
+                data.label_enumerate_values,
+                lambda: Counter(chain.from_iterable(map(split_tags, cells(data.label_name)))),
+            )
         elif data.label_name:
             raise ConfigError("sequence labelling needs the list of tags", fix="give labelEnumerateValues, e.g. auto")
         if stated is not None and self._labels is not None and stated != len(self._labels):
@@ -136,7 +139,7 @@ class BertLabeling(App):
         data, ids = self.config.data, self._labels.ids
         result = []
         for row, (cell, words) in enumerate(zip(chunk.columns[data.label_name], units, strict=True)):
-            names = split_units(cell, "word")
+            names = split_tags(cell)
             found = [ids.get(name, -1) for name in names]
             if not words:
                 chunk.reject(row, data.first_sequence, "empty text: there is nothing to give a tag to")
@@ -146,7 +149,7 @@ class BertLabeling(App):
                 chunk.reject(row, data.label_name, reason)
             elif -1 in found:
                 place = found.index(-1)
-                reason = f"unknown tag: {names[place]!r} of {words[place]!r}; known: {self._labels.describe()}"
+                reason = self._labels.why_unknown(names[place], "tag", f" of {words[place]!r}")
                 chunk.reject(row, data.label_name, reason)
             result.append(found)
         return result
@@ -236,14 +239,6 @@ def _token_columns(windows: Windows) -> dict[str, Any]:
     ids = windows.input_ids
     segments = Ragged(np.zeros_like(ids.values), ids.offsets)
     return {"input_ids": ids, "segment_ids": segments, "word_starts": windows.word_starts}
-
-
-def _count_tags(cells: Iterable[Any]) -> Counter[str]:
-    """Counts the tags in the label cells of a table."""
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        counts.update(split_units(cell, "word"))
-    return counts
 
 
 def _objects(values: Iterable[Any]) -> np.ndarray:
