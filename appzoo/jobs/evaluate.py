@@ -12,8 +12,9 @@ from easytransfer.config.job import JobConfig
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.run.folder import write_json
-from easytransfer.run.log import quiet, say
+from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.pictures import draw_further
+from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import pad_multiple
 
 
@@ -51,6 +52,8 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
+    if wrong := upside_down(metrics, app.labels or ()):
+        warn(wrong)
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
     if trained.step is not None:
         result |= app.further_report(loaded.encoded)

@@ -31,6 +31,7 @@ from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.page import PAGE_FILE, write_page
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
+from easytransfer.run.suspicions import upside_down
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
 from easytransfer.train.trainer import FitResult, Trainer
@@ -216,6 +217,8 @@ def _evaluate_best(
 
 
 def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
+    if wrong := upside_down(report["metrics"], report.get("labels") or ()):
+        warn(wrong)
     run = Path(config.checkpoint_dir)
     places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
     places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}

@@ -111,7 +111,7 @@ class LabelMap:
                 received=f"{name} ({rows:,} times)",
                 accepted="two classes or more",
                 fix="add rows of other classes, or name another column in labelName; "
-                "leave labelEnumerateValues out to predict numbers",
+                "labelEnumerateValues=none predicts numbers",
             )
         return cls(sorted(counts))
 
@@ -132,12 +132,14 @@ class LabelMap:
                 )
             return labels
         if "," not in spec:
-            wrong = "there is no file of this name" if "/" in spec else "one name alone, and there is no such file"
+            file = "the file named by labelEnumerateValues does not exist"
             raise ConfigError(
-                f"labelEnumerateValues needs two classes or more: {wrong}",
+                file
+                if "/" in spec
+                else "labelEnumerateValues names one class alone, and there is no file of this name",
                 received=spec,
                 accepted=_TWO_OR_MORE,
-                fix="leave it out to predict numbers",
+                fix="labelEnumerateValues=none predicts numbers",
             )
         return cls([trimmed(name) for name in spec.split(",")])
 

@@ -123,7 +123,9 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         encoded = self._encode(task, reader)
         self._restore(task, checkpoint_path)
         batches = Batches(encoded, reader.batch_size, shuffle=False, pad_multiple=pad_multiple(self.job.runtime))
-        return Inference(task).evaluate(islice(batches.epoch(0), self.job.train.num_eval_steps))[0]
+        metrics = Inference(task).evaluate(islice(batches.epoch(0), self.job.train.num_eval_steps))[0]
+        task.warn_of(metrics)
+        return metrics
 
     def run_predict(
         self,
@@ -242,7 +244,9 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             rows = self._encode(task, eval_reader)
             held_out = Batches(rows, eval_reader.batch_size, shuffle=False, pad_multiple=multiple)
         reporter = _Reporter(self, folder.path, log_format=runtime.log_format)
-        return Trainer(task, self.job.train, runtime, folder.path, reporter).fit(train, held_out)
+        fit = Trainer(task, self.job.train, runtime, folder.path, reporter).fit(train, held_out)
+        task.warn_of(fit.best_metrics)
+        return fit
 
     def _restore(self, task: HookTask, path: str | None = None) -> str:
         """Loads the weights of a checkpoint and returns where they are from."""

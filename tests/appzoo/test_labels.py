@@ -130,7 +130,7 @@ def test_one_class_ends_before_training_and_is_named(tiny_model, tmp_path, capfd
     assert main([*command, "--labelEnumerateValues=auto"]) == 3
     assert "one class only, so there is nothing to tell apart; got 'yes (3 times)'" in capfd.readouterr().err
     assert main([*command, "--labelEnumerateValues=labels.txt"]) == 2
-    assert "one name alone, and there is no such file; got 'labels.txt'" in capfd.readouterr().err
+    assert "names one class alone, and there is no file of this name; got 'labels.txt'" in capfd.readouterr().err
 
 
 def test_one_class_folder_left_is_no_regression(tmp_path, capfd):

@@ -118,16 +118,16 @@ def test_lists_in_files_and_on_the_command_line_follow_the_rule(tmp_path, capfd)
     [
         (
             "yes",
-            "needs two classes or more: one name alone, and there is no such file; got 'yes'; accepted: two or more",
+            "names one class alone, and there is no file of this name; got 'yes'; accepted: two or more",
         ),
-        ("labels.txt", "one name alone, and there is no such file; got 'labels.txt'"),
-        ("lists/labels.txt", "there is no file of this name; got 'lists/labels.txt'"),
+        ("labels.txt", "names one class alone, and there is no file of this name; got 'labels.txt'"),
+        ("lists/labels.txt", "does not exist; got .lists/labels.txt'"),
     ],
 )
 def test_a_specification_of_one_entry_is_no_regression(spec, message):
     with pytest.raises(ConfigError, match=message) as raised:
         LabelMap.parse(spec, Counter)
-    assert "leave it out to predict numbers" in str(raised.value)
+    assert "labelEnumerateValues=none predicts numbers" in str(raised.value)
 
 
 def test_a_file_with_one_name_is_no_regression(tmp_path):
