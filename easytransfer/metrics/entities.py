@@ -180,7 +180,7 @@ class EntityEvaluator:
             "windows": len(self._windows),
             "words": len(gold),
             "labels": self.labels,
-            "confusion": scores.confusion_matrix(gold, predicted, len(self.labels)).tolist(),
+            **scores.confusion_report(gold, predicted, len(self.labels)),
             "confusion_of": "words",
             "per_class": self.per_class(),
         }
