@@ -27,7 +27,7 @@ from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
-from easytransfer.metrics.entities import EntityEvaluator
+from easytransfer.metrics.entities import EntityEvaluator, unusual_tags
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import warn
 from easytransfer.train.task import Batch, Outputs
@@ -44,6 +44,8 @@ class BertLabeling(App):
     splits = ("tensor",)
     # None where text without tags is preprocessed.
     _labels: LabelMap | None = None
+    # Tags that nobody has been told of yet, with how they are read; None before the first row.
+    _unusual: dict[str, str] | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
@@ -151,8 +153,17 @@ class BertLabeling(App):
                 place = found.index(-1)
                 reason = self._labels.why_unknown(names[place], "tag", f" of {words[place]!r}")
                 chunk.reject(row, data.label_name, reason)
+            self._tell_unusual(chunk, row, names)
             result.append(found)
         return result
+
+    def _tell_unusual(self, chunk: RowChunk, row: int, names: list[str]) -> None:
+        """Warns at the first row that has it of a tag that is written otherwise than the tags of entities are."""
+        if self._unusual is None:
+            self._unusual = unusual_tags(self.labels)
+        for name in sorted(self._unusual.keys() & set(names)):
+            how = self._unusual.pop(name)
+            warn(f"{chunk.origin(row)}: the tag {name} is read as {how}; usual tags are O and B-{{type}}")
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns tags, their probabilities and the entities of every row."""

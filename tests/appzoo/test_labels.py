@@ -174,3 +174,13 @@ def test_user_defined_applications_read_labels_by_the_same_rule():
             read(cell, some)
     with pytest.raises(ValueError, match="empty label"):
         read([], labels, several=True)
+
+
+def test_an_unusual_tag_is_told_at_the_first_row_that_shows_it(tiny_model, tmp_path, capfd):
+    rows = [("the", "0"), ("Rome", "B-LOC"), ("a the", "0 o")]
+    table = written(tmp_path / "t.jsonl", [{"text": text, "label": tags} for text, tags in rows])
+    app = prepared(tiny_model, table, "sequence_labeling_bert")
+    load_rows(app, str(table), True)
+    error = capfd.readouterr().err
+    assert f"{table}:1: the tag 0 is read as O, outside of entities; usual tags are O and B-{{type}}" in error
+    assert f"{table}:3: the tag o is read as O" in error and error.count("is read as") == 2

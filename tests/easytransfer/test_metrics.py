@@ -343,6 +343,14 @@ def test_probabilities_equal_in_exact_arithmetic_are_ties(rows, shifts):
     assert found == pytest.approx(np.mean(areas), abs=1e-12) if areas else math.isnan(found)
 
 
+def test_rows_that_differ_in_the_order_of_other_logits_are_ties():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=30).astype(np.float32)
+    rows = np.array([[*logits[:2], *random.permutation(logits[2:])] for _ in range(100)], np.float32)
+    assert len({float(row[0]) for row in scores.softmax(rows)}) > 1, "the last bit of the probabilities differs"
+    assert scores.one_against_rest_area(np.arange(len(rows)) % 2, rows) == 0.5
+
+
 def test_saturated_probabilities_of_many_classes_keep_their_order():
     logits = np.array([[60.0, 0, 0], [70, 0, 0], [80, 0, 0], [0, -90, 0]], np.float32)
     assert scores.one_against_rest_area(np.array([1, 0, 0, 1]), logits) == pytest.approx((1.0 + 0.5) / 2)
