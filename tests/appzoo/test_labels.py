@@ -15,7 +15,7 @@ from appzoo.jobs.trained import new_app
 from appzoo.targets import MultiLabel, Score, SingleLabel
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import BadRows
-from easytransfer.errors import DataError
+from easytransfer.errors import ConfigError, DataError
 from easytransfer.preprocessors import Settings, TextPreprocessor
 
 TABLE = ["--firstSequence=text", "--labelName=label", "--sequenceLength=16"]
@@ -184,3 +184,62 @@ def test_an_unusual_tag_is_told_at_the_first_row_that_shows_it(tiny_model, tmp_p
     error = capfd.readouterr().err
     assert f"{table}:1: the tag 0 is read as O, outside of entities; usual tags are O and B-{{type}}" in error
     assert f"{table}:3: the tag o is read as O" in error and error.count("is read as") == 2
+
+
+def test_labels_of_id_tables_are_ids_of_classes(tiny_model, tmp_path):
+    schema = "input_ids:int:3,label_id:{}:1"
+    for kind, cell, value in (("int", "1", 1), ("float", "1.0", 1)):
+        (tmp_path / "t.tsv").write_text(f"2,7,3\t{cell}\n")
+        app = prepared(tiny_model, tmp_path / "t.tsv", labels="0,1", data={"input_schema": schema.format(kind)})
+        label = load_rows(app, str(tmp_path / "t.tsv"), True).encoded.columns["label_id"]
+        assert label.tolist() == [value] and label.dtype == np.int32
+    (tmp_path / "t.tsv").write_text("2,7,3\t0.5\n")
+    with pytest.raises(DataError, match="unknown label: id 0.5; known: 0 to 1"):
+        load_rows(app, str(tmp_path / "t.tsv"), True)
+    app = prepared(tiny_model, tmp_path / "t.tsv", labels="0,1", data={"input_schema": schema.format("str")})
+    with pytest.raises(ConfigError, match="is the number of the label; got 'label_id:str:1'; accepted: label_id:int:1"):
+        load_rows(app, str(tmp_path / "t.tsv"), True)
+
+
+def test_tag_ids_of_id_tables_are_checked(tiny_model, tmp_path):
+    schema = "input_ids:int:3,word_starts:int:2,label_id:int:3"
+    (tmp_path / "t.tsv").write_text("2,7,3\t1,0\t-1,1,-1\n2,7,3\t1,0\t-1,2,-1\n")
+    app = prepared(
+        tiny_model, tmp_path / "t.tsv", "sequence_labeling_bert", labels="O,B-X", data={"input_schema": schema}
+    )
+    with pytest.raises(DataError, match="t.tsv:2: column 'label_id': unknown label: id 2; known: 0 to 1"):
+        load_rows(app, str(tmp_path / "t.tsv"), True)
+
+
+def test_segments_and_masks_are_checked_in_the_graph_too(tiny_model):
+    import tensorflow as tf
+
+    from appzoo.encoder import token_batch
+    from modelzoo.bert.backbone import BertBackbone
+
+    backbone = tf.function(BertBackbone.from_preset(tiny_model))
+    batch = {name: value.numpy() for name, value in token_batch().items()}
+    backbone(batch)
+    for name, value, message in (
+        ("segment_ids", 7, "type_vocab_size = 2"),
+        ("segment_ids", -1, "type_vocab_size = 2"),
+        ("input_mask", 2, "input_mask must be 0 or 1"),
+        ("input_ids", 99999, "vocab_size = "),
+    ):
+        wrong = {**batch, name: np.where(np.arange(4) == 1, value, batch[name]).astype(np.int32)}
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            backbone({key: tf.constant(array) for key, array in wrong.items()})
+
+
+def test_word_ids_and_masks_are_checked_in_the_graph_too():
+    import tensorflow as tf
+
+    from appzoo.words_app import WordsModel
+
+    branch = lambda inputs, training: tf.reduce_mean(inputs[0], axis=1)  # noqa: E731
+    model = tf.function(WordsModel(None, 9, 4, True, [branch], 2, ("",)))
+    ids = np.ones((1, 3), np.int32)
+    model({"input_ids": ids, "input_mask": ids})
+    for name, message in (("input_ids", r"word ids must lie in \[0, 9\)"), ("input_mask", "input_mask must be 0 or 1")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            model({"input_ids": ids, "input_mask": ids, name: ids * 9})
