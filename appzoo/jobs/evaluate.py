@@ -7,6 +7,7 @@ from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import job_bad_rows, load_rows
+from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.strategy import open_workers
@@ -39,6 +40,7 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     bad_rows = job_bad_rows(config.data, aside)
     loaded = load_rows(app, config.data.input_table, True, bad_rows, limit=100 if config.runtime.dry_run else None)
     bad_rows.close()
+    say_table("input", loaded)
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():
@@ -55,6 +57,8 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     if wrong := upside_down(metrics, app.labels or ()):
         warn(wrong)
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
+    if loaded.text:
+        result["text"] = dict(loaded.text)
     if trained.step is not None:
         result |= app.further_report(loaded.encoded)
         path = trained.folder / f"evaluation-{trained.step}.json"

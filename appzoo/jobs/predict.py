@@ -41,7 +41,8 @@ def predict(config: JobConfig) -> dict[str, Any]:
         found = app.rows(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)
         return {name: found[name] for name in columns} | {name: chunk.columns[name] for name in append}
 
-    account = output.write(table, encoder(app, table, with_labels=False), compute, columns=columns + append)
+    encode = encoder(app, table, with_labels=False)
+    account = output.write(table, encode, compute, columns=columns + append, text_counts=app.text_counts)
     return {
         "mode": "predict",
         "output": str(output.path),

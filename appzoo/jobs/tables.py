@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from appzoo.base import App
+from appzoo.jobs.text_counts import counted_since
 from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
@@ -31,6 +32,8 @@ class EncodedRows:
     encoded: EncodedTable
     count: RowCount
     reasons: Counter[str]
+    # Counts of their texts, see `App.text_counts`; empty where there are none.
+    text: Counter[str]
 
     def summary(self) -> dict[str, object]:
         """Returns the row account for reports."""
@@ -192,14 +195,15 @@ def load_rows(
     """
     bad_rows = bad_rows or BadRows("fail")
     table = open_input(app, spec, input_columns(app, spec, with_labels), bad_rows)
-    parts = []
+    parts, before = [], app.text_counts.copy()
     for _, encoded in encoded_chunks(app, table, with_labels, size=min(CHUNK_ROWS, limit or CHUNK_ROWS)):
         parts.append(encoded)
         if limit and sum(map(len, parts)) >= limit:
             break
     if not sum(map(len, parts)):
         raise table.count.nothing_usable(spec, bad_rows.summary())
-    return EncodedRows(spec, EncodedTable.concat(parts), table.count, bad_rows.reasons)
+    text = counted_since(before, app.text_counts)
+    return EncodedRows(spec, EncodedTable.concat(parts), table.count, bad_rows.reasons, text)
 
 
 def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:

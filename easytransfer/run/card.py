@@ -377,11 +377,10 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
             found.append(
                 f"{row['rejected']:,} of {row['read']:,} {role} rows ({share:.1%}) were rejected and not used."
             )
-    length = (config.get("data") or {}).get("sequence_length")
     for role, counts in report.get("text", {}).items():
         if counts.get("truncated"):
             share = counts["truncated"] / max(counts["rows"], 1)
-            found.append(f"{share:.1%} of the {role} texts were cut to {length} tokens.")
+            found.append(f"{share:.1%} of the {role} texts are longer than the model reads and were cut.")
         if counts.get("unknown", 0) > _MANY_UNKNOWN * max(counts.get("tokens", 0), 1):
             share = counts["unknown"] / counts["tokens"]
             found.append(f"{share:.1%} of the {role} tokens are unknown to the vocabulary of the pre-trained model.")

@@ -276,6 +276,44 @@ def test_evaluating_and_predicting_on_ids(capfd, runs, table, ids, tmp_path):
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
+def test_cut_texts_are_counted_and_said_in_every_mode(capfd, runs, tiny_model, tmp_path):
+    table = tmp_path / "long.tsv"
+    table.write_text(f"0\tgood film\tpos\n1\t{'not ' * 30}\tneg\n2\t{'bad ' * 11}\tneg\n")
+    flags = {"inputTable": table, "inputSchema": "id:int:1,text:str:1,label:str:1", "firstSequence": "text"}
+    expected, said = (
+        {"rows": 3, "truncated": 2, "tokens": 4 + 2 * LENGTH, "unknown": 0},
+        "9.3 tokens a row, 2 truncated",
+    )
+    run = runs["text"]
+
+    def told(mode, **more):
+        capfd.readouterr()
+        assert main([mode, *(f"--{name}={value}" for name, value in more.items())]) == 0
+        captured = capfd.readouterr()
+        return json.loads(captured.out)["text"], captured.err
+
+    counts, log = told("evaluate", checkpointPath=run, inputTable=table)
+    assert counts == expected and f"input: 3 rows read, 3 used, 0 rejected; {said}" in log
+    counts, log = told("predict", checkpointPath=run, outputTable=tmp_path / "p.tsv", **flags)
+    assert counts == expected and f"input: {said}" in log
+    flags |= {"modelName": "text_classify_bert", "sequenceLength": LENGTH}
+    flags["advancedParameters"] = f"pretrain_model_name_or_path={tiny_model}"
+    for worker in range(2):
+        shares = {"outputTable": tmp_path / "i.tsv", "workerCount": 2}
+        counts, _ = told("preprocess", task_index=worker, **shares, **flags)
+        assert counts["rows"] in (1, 2)
+    counts, _ = told("preprocess", merge="true", **shares, **flags)
+    assert counts == expected, "merged is what the workers counted together"
+
+
+def test_a_training_counts_its_texts_and_names_its_steps(runs):
+    report = json.loads((runs["text"] / "report.json").read_text())
+    assert report["text"]["train"]["rows"] == 43 and report["text"]["train"]["truncated"] == 0
+    best = json.loads((runs["text"] / "evaluation.json").read_text())["best"]["step"]
+    assert report["step"] == report["checkpoint_step"] == best and report["steps"] == 6
+    assert json.loads((runs["ids"] / "report.json").read_text())["text"] == {}
+
+
 def test_unknown_label_ids_are_bad_rows(capfd, runs, ids, tmp_path):
     lines = ids.read_text(encoding="utf-8").splitlines()
     cells = lines[4].split("\t")
