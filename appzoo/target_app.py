@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from appzoo.targets import MultiLabel, Score, SingleLabel, Target
 from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
-from easytransfer.data.labels import LabelMap
+from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
@@ -44,7 +43,8 @@ class TargetApp(App):
         if folder is not None:
             labels = LabelMap.load(folder)
         elif spec:
-            labels = LabelMap.parse(spec, lambda: self._split(count_cells(cells(column))))
+            skip = self.config.data.bad_rows != "fail"
+            labels = LabelMap.parse(spec, lambda: count_classes(cells(column), several=self._multi_label, skip=skip))
         else:
             labels = self._numbered_labels()
         self.target = self._target(labels)
@@ -67,21 +67,13 @@ class TargetApp(App):
     def _multi_label(self) -> bool:
         return getattr(self.config.model, "multi_label", False)
 
-    def _split(self, cells: Counter[str]) -> Counter[str]:
-        """Counts single labels in the label cells of a multi-label table."""
-        if not self._multi_label:
-            return cells
-        counts: Counter[str] = Counter()
-        for cell, rows in cells.items():
-            counts.update({name.strip(): rows for name in cell.split(",") if name.strip()})
-        return counts
-
     def _target(self, labels: LabelMap | None) -> Target:
         model = self.config.model
         if self._multi_label:
             if labels is None:
                 raise ConfigError("multi_label needs the label names", fix="give labelEnumerateValues")
             return MultiLabel(labels, model.max_num_labels, model.multi_label_threshold)
+        # One class alone is how runs of earlier versions that predict a number were stored.
         return SingleLabel(labels) if labels is not None and len(labels) > 1 else Score()
 
     @property
@@ -184,10 +176,3 @@ class TargetApp(App):
         if isinstance(self.target, Score):
             return RegressionEvaluator()
         return ClassificationEvaluator(self.target.labels.names)
-
-
-def count_cells(cells: Any) -> Counter[str]:
-    """Counts the non-empty cells of a column, trimmed."""
-    counts = Counter(str(cell).strip() for cell in cells)
-    counts.pop("", None)
-    return counts

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap
 from easytransfer.metrics.scores import sigmoid, softmax
 
@@ -45,10 +46,11 @@ class SingleLabel(Target):
 
     def read(self, cell: Any) -> int:
         """Returns the class id."""
-        name = str(cell).strip()
-        if name not in self.labels.ids:
-            raise ValueError(f"unknown label: {name!r}; known: {self.labels.describe()}" if name else "empty label")
-        return self.labels.ids[name]
+        value = one_value(cell)
+        found = self.labels.id_of(value)
+        if found is None:
+            raise ValueError(self.labels.why_unknown(class_name(value)))
+        return found
 
     def array(self, values: list[int]) -> np.ndarray:
         """Returns int32 [batch]."""
@@ -73,21 +75,20 @@ class MultiLabel(Target):
         self.max_num_labels, self.threshold = max_num_labels, threshold
 
     def read(self, cell: Any) -> list[int]:
-        """Returns the class ids of a comma list."""
-        names = [name.strip() for name in str(cell).split(",") if name.strip()]
+        """Returns the class ids of a list or a comma list."""
         # A class name may itself hold a comma when the label list came from a file.
-        if str(cell).strip() in self.labels.ids:
-            names = [str(cell).strip()]
+        whole = None if isinstance(cell, (list, tuple, np.ndarray)) else self.labels.id_of(cell)
+        names = class_names(cell) if whole is None else [self.labels.names[whole]]
         if not names:
             raise ValueError("empty label")
-        unknown = [name for name in names if name not in self.labels.ids]
-        if unknown:
-            raise ValueError(f"unknown label: {unknown[0]!r}; known: {self.labels.describe()}")
-        if len(names) > self.max_num_labels:
-            raise ValueError(f"too many labels: {len(names)}, more than max_num_labels={self.max_num_labels}")
-        if len(set(names)) < len(names):
+        ids = [self.labels.id_of(name) for name in names]
+        if None in ids:
+            raise ValueError(self.labels.why_unknown(names[ids.index(None)]))
+        if len(ids) > self.max_num_labels:
+            raise ValueError(f"too many labels: {len(ids)}, more than max_num_labels={self.max_num_labels}")
+        if len(set(ids)) < len(ids):
             raise ValueError("label given twice")
-        return [self.labels.ids[name] for name in names]
+        return ids
 
     def array(self, values: list[list[int]]) -> np.ndarray:
         """Returns multi-hot float32 [batch, classes]."""
@@ -112,6 +113,7 @@ class Score(Target):
 
     def read(self, cell: Any) -> float:
         """Returns the finite number in the cell."""
+        cell = one_value(cell)
         try:
             value = float(cell)
         except (TypeError, ValueError):

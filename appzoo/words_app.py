@@ -257,10 +257,21 @@ class WordsModel(keras.Model):
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, num_outputs]}`."""
-        vectors = [self.embedding(batch[f"input_ids{suffix}"]) for suffix in self._suffixes]
+        with tf.control_dependencies([check for suffix in self._suffixes for check in self._checks(batch, suffix)]):
+            vectors = [self.embedding(batch[f"input_ids{suffix}"]) for suffix in self._suffixes]
         inputs = [*vectors, *(batch[f"input_mask{suffix}"] for suffix in self._suffixes)]
         features = [branch(inputs, training=training) for branch in self.branches]
         return {"logits": self.head(tf.cast(tf.concat(features, axis=-1), tf.float32))}
+
+    def _checks(self, batch: dict[str, tf.Tensor], suffix: str) -> list[tf.Operation]:
+        """Returns the checks of one text: a GPU reads zeros for a word that is not there."""
+        ids, mask, words = batch[f"input_ids{suffix}"], batch[f"input_mask{suffix}"], self.embedding.input_dim
+        found = {
+            f"word ids must lie in [0, {words})": (ids >= 0) & (ids < words),
+            "input_mask must be 0 or 1": (mask == 0) | (mask == 1),
+        }
+        checks = (tf.debugging.Assert(tf.reduce_all(true), [message]) for message, true in found.items())
+        return [check for check in checks if check is not None]
 
 
 def _normal() -> keras.initializers.Initializer:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from easytransfer.config.job import DataConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import Column
 from easytransfer.data.table import RowChunk
@@ -138,22 +139,21 @@ class TextPreprocessor(Process):
         name = self.settings.data.label_name
         for row, cell in enumerate(chunk.columns[name]):
             try:
-                values.append(self._read_label(str(cell).strip()))
-            except (KeyError, ValueError):
-                known = self.settings.labels.describe() if self.settings.labels else "a number"
-                kind = "unknown label" if str(cell).strip() else "empty label"
-                chunk.reject(row, name, f"{kind}: {cell!r}; known: {known}")
+                values.append(self._read_label(cell))
+            except ValueError as error:
+                chunk.reject(row, name, str(error))
                 values.append(None)
         return values
 
-    def _read_label(self, cell: str) -> Any:
+    def _read_label(self, cell: Any) -> Any:
         labels = self.settings.labels
         if labels is None:
-            value = float(cell)
-            if not np.isfinite(value):
-                raise ValueError
-            return value
-        return [labels.ids[name.strip()] for name in cell.split(",")] if self.multi_label else labels.ids[cell]
+            return _number(one_value(cell))
+        cells = class_names(cell) if self.multi_label else [one_value(cell)]
+        ids = [labels.id_of(value) for value in cells]
+        if None in ids or not ids:
+            raise ValueError(labels.why_unknown(class_name(cells[ids.index(None)]) if ids else ""))
+        return ids if self.multi_label else ids[0]
 
     # Unpacking -----------------------------------------------------------------------------------------------
 
@@ -296,6 +296,16 @@ def get_preprocessor(
         return kind(loading().load_tokenizer(pretrain_model_name_or_path, model_root()), multi_label, **stage)
 
     return created_once(kind.__name__, pretrain_model_name_or_path, make)
+
+
+def _number(cell: Any) -> float:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
+        raise ValueError(f"unknown label: {cell!r}; known: a number" if str(cell).strip() else "empty label")
+    return value
 
 
 def column_values(column: Column, cells: list[Any]) -> np.ndarray | Ragged:

@@ -15,7 +15,7 @@ from easytransfer.config.draft import Draft
 from easytransfer.config.fields import settings_of
 from easytransfer.config.files import load_file, parse_override, take_mode
 from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
-from easytransfer.config.job import JobConfig
+from easytransfer.config.job import NO_CLASSES, JobConfig
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
@@ -304,11 +304,11 @@ class JobReader:
             return
         folders = (Path(str(path)), Path(str(path)).parent)
         trained = next((found for folder in folders if (found := LabelMap.load(folder)) is not None), None)
-        names = LabelMap.parse(str(given), Counter).names
+        names = [] if given == NO_CLASSES else LabelMap.parse(str(given), Counter).names
         if trained is not None and names != trained.names:
             raise ConfigError(
                 f"{self.draft.origins['data.label_enumerate_values']} differs from the labels of the training",
-                received=",".join(names[:12]),
+                received=",".join(names[:12]) or given,
                 accepted=trained.describe(),
                 fix="leave it out: the stored labels are used",
             )

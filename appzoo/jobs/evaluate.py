@@ -8,13 +8,15 @@ from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import evaluation_store, job_bad_rows, load_rows
+from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.run.folder import write_json
-from easytransfer.run.log import quiet, say
+from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.pictures import draw_further
+from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import pad_multiple
 
 
@@ -40,6 +42,7 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     spec, limit = str(config.data.input_table), 100 if config.runtime.dry_run else None
     with closing(bad_rows), evaluation_store(app, spec) as store:
         loaded = load_rows(app, spec, True, bad_rows, limit=limit, store=store)
+    say_table("input", loaded)
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():
@@ -53,7 +56,11 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     evaluator = app.evaluator()
     evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
+    if wrong := upside_down(metrics, app.labels or ()):
+        warn(wrong)
     result = {"mode": "evaluate", "checkpoint": str(trained.source), "metrics": metrics, **loaded.summary()}
+    if loaded.text:
+        result["text"] = dict(loaded.text)
     if trained.step is not None:
         result |= app.further_report(loaded.encoded)
         path = trained.folder / f"evaluation-{trained.step}.json"

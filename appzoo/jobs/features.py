@@ -59,6 +59,7 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
         rows.columns,
         columns=[*rows.names, *append],
         chunk_rows=HIDDEN_CHUNK_ROWS if "all_hidden_outputs" in columns else CHUNK_ROWS,
+        text_counts=source.text_counts,
     )
     return {
         "mode": "features",

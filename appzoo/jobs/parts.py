@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.tables import output_form, quarantine_path
+from appzoo.jobs.text_counts import counted_since, say_texts
 from easytransfer.config.job import DataConfig, DistributionConfig, RuntimeConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
@@ -46,10 +47,13 @@ class Account:
     position: int = 0
     bad_bytes: int = 0
     columns: list[str] = field(default_factory=list)
+    # Counts of the texts, see `App.text_counts`.
+    text: dict[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the row account for results."""
-        return {"read": self.read, "written": self.written, "rejected": self.rejected, "reasons": self.reasons}
+        """Returns the row account for results, with the counts of the texts where there are any."""
+        rows = {"read": self.read, "written": self.written, "rejected": self.rejected, "reasons": self.reasons}
+        return {**rows, "text": self.text} if self.text else rows
 
 
 class Output:
@@ -106,6 +110,7 @@ class Output:
         *,
         columns: Sequence[str] | None = None,
         chunk_rows: int = 8192,
+        text_counts: Counter[str] | None = None,
     ) -> Account:
         """Reads this worker's rows and writes what `compute` makes of them, in order.
 
@@ -117,6 +122,7 @@ class Output:
             compute: Returns the output columns, in their order, for the accepted rows of a chunk.
             columns: Columns of a table without rows; None makes an empty table an error.
             chunk_rows: Rows of a piece, at most.
+            text_counts: What `encode` counts of the texts.
 
         Raises:
             DataError: A bad row is not allowed, or no row is left and `columns` is None.
@@ -129,7 +135,8 @@ class Output:
         try:
             account = self._resume(start)
             table.bad_rows = self._bad_rows(account)
-            self._write_pieces(table, encode, compute, account, stop, chunk_rows)
+            counts = Counter() if text_counts is None else text_counts
+            self._write_pieces(table, encode, compute, account, stop, chunk_rows, counts)
             if not account.written:
                 self._write_empty(account, columns)
             self._join(account)
@@ -139,6 +146,7 @@ class Output:
             if not account.pieces:
                 shutil.rmtree(self._pieces, ignore_errors=True)
         say(f"wrote {account.written} rows to {self.path} ({account.rejected} rejected)")
+        say_texts("input", account.text)
         return account
 
     def merge(self) -> Account:
@@ -219,17 +227,22 @@ class Output:
         account: Account,
         stop: int | None,
         chunk_rows: int,
+        text_counts: Counter[str],
     ) -> None:
+        account_text, counted = account.text, text_counts.copy()
         before, start, bad = RowCount(account.read, 0, account.rejected), account.position, table.bad_rows
 
         def met() -> Account:
             count, aside = table.count, quarantine_path(str(self.path))
+            texts = Counter(account_text)
+            texts.update(counted_since(counted, text_counts))
             return Account(
                 read=before.read + count.read,
                 rejected=before.rejected + count.rejected,
                 reasons=dict(bad.reasons),
                 position=table.position,
                 bad_bytes=aside.stat().st_size if aside.exists() else 0,
+                text=dict(texts),
             )
 
         def encoded() -> Iterator[tuple[RowChunk | None, EncodedTable | None, Account]]:
@@ -256,7 +269,7 @@ class Output:
                 writer.write(batch)
             account.pieces += 1
             account.written += writer.rows
-        for name in ("read", "rejected", "reasons", "position", "bad_bytes"):
+        for name in ("read", "rejected", "reasons", "position", "bad_bytes", "text"):
             setattr(account, name, getattr(known, name))
         write_json(self._pieces / PROGRESS, {"key": self._key, "account": vars(account)})
 
@@ -320,10 +333,12 @@ def table_form(name: str) -> str:
 
 def _total(accounts: Sequence[Account], columns: list[str]) -> Account:
     reasons: Counter[str] = Counter()
+    text: Counter[str] = Counter()
     for account in accounts:
         reasons.update(account.reasons)
+        text.update(account.text)
     sums = {name: sum(getattr(account, name) for account in accounts) for name in ("written", "read", "rejected")}
-    return Account(**sums, reasons=dict(reasons), columns=columns)
+    return Account(**sums, reasons=dict(reasons), columns=columns, text=dict(text))
 
 
 def _files(path: Path) -> list[Path]:

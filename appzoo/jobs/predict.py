@@ -41,9 +41,9 @@ def predict(config: JobConfig) -> dict[str, Any]:
         found = app.rows(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)
         return {name: found[name] for name in columns} | {name: chunk.columns[name] for name in append}
 
-    account = output.write(
-        table, encoder(app, table, with_labels=False), compute, columns=columns + append, chunk_rows=app.chunk_rows
-    )
+    encode = encoder(app, table, with_labels=False)
+    options = {"columns": columns + append, "chunk_rows": app.chunk_rows, "text_counts": app.text_counts}
+    account = output.write(table, encode, compute, **options)
     return {
         "mode": "predict",
         "output": str(output.path),

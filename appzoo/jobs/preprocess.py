@@ -54,7 +54,7 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     table = open_input(app, str(data.input_table), needed, BadRows("skip"))
     if config.runtime.dry_run:
         return {"mode": "preprocess", "dry_run": True, "columns": [*(rows.asked or ()), *append]}
-    account = output.write(table, encoder(app, table, labelled), rows.columns)
+    account = output.write(table, encoder(app, table, labelled), rows.columns, text_counts=app.text_counts)
     return {"mode": "preprocess", "output": str(output.path), "columns": account.columns, **account.summary()}
 
 

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 import easytransfer
+from appzoo.jobs.text_counts import counted_since
 from easytransfer.app.contract import App
 from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.files import expand, stamps
-from easytransfer.data.id_tables import encode_ids, is_id_table
+from easytransfer.data.id_tables import IDS, SEGMENTS, Limit, encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
 from easytransfer.data.table_store import Elsewhere, TableStore
@@ -34,6 +35,8 @@ class EncodedRows:
     encoded: EncodedTable
     count: RowCount
     reasons: Counter[str]
+    # Counts of their texts, see `App.text_counts`; empty where there are none.
+    text: Counter[str]
 
     def summary(self) -> dict[str, object]:
         """Returns the row account for reports."""
@@ -105,26 +108,49 @@ def encoder(app: App, table: Table, with_labels: bool) -> Callable[[RowChunk], E
     if not is_id_table(table.schema):
         return lambda chunk: app.encode(chunk, with_labels)
     labels = app.label_columns if with_labels else ()
-    vocabulary = getattr(getattr(app, "encoder", None), "config", None)
-    vocab_size = getattr(vocabulary, "vocab_size", None)
+    limits = _id_limits(app)
+    if "label_id" in labels and table.schema["label_id"].type not in ("int", "float"):
+        raise ConfigError(
+            "label_id of a table of token ids is the number of the label",
+            received=str(table.schema["label_id"]),
+            accepted="label_id:int:1",
+        )
 
     def encode(chunk: RowChunk) -> EncodedTable:
-        if app.labels and "label_id" in labels and not table.schema["label_id"].is_list:
+        if app.labels and "label_id" in labels:
             _check_label_ids(chunk, len(app.labels))
-        encoded = encode_ids(chunk, table.schema, labels, vocab_size)
+        encoded = encode_ids(chunk, table.schema, labels, limits)
         label = encoded.columns.get("label_id")
         # A number to predict, or several labels at once, is a float whatever the table says.
-        if isinstance(label, np.ndarray) and (label.ndim > 1 or not app.labels):
-            encoded.columns["label_id"] = label.astype(np.float32)
+        if isinstance(label, np.ndarray):
+            scored = label.ndim > 1 or not app.labels
+            encoded.columns["label_id"] = label.astype(np.float32 if scored else np.int32)
         return encoded
 
     return encode
 
 
+def _id_limits(app: App) -> dict[str, Limit]:
+    """Returns what the ids of a table must be below: the rows that the model has for them."""
+    if hasattr(app, "vocabulary"):
+        return {IDS: (len(app.vocabulary), "words")}
+    if not hasattr(app, "encoder"):
+        return {}
+    config = app.encoder.config
+    return {IDS: (config.vocab_size, "vocab_size"), SEGMENTS: (config.type_vocab_size, "type_vocab_size")}
+
+
 def _check_label_ids(chunk: RowChunk, count: int) -> None:
-    for row, label in enumerate(chunk.columns["label_id"]):
-        if chunk.accepted[row] and not 0 <= label < count:
-            chunk.reject(row, "label_id", f"unknown label: id {label}; known: 0 to {count - 1}")
+    """Rejects rows whose label is no id of a class; in a list, which has a label for every token, -1 is none."""
+    for row, cell in enumerate(chunk.columns["label_id"]):
+        if not chunk.accepted[row]:
+            continue
+        several = isinstance(cell, (list, np.ndarray))
+        lowest, values = (-1, cell) if several else (0, [cell])
+        wrong = [label for label in values if not lowest <= label < count or label != int(label)]
+        # Several labels of a row at once are ones and zeros, or probabilities.
+        if wrong and not (several and isinstance(wrong[0], float)):
+            chunk.reject(row, "label_id", f"unknown label: id {wrong[0]}; known: 0 to {count - 1}")
 
 
 def encoded_chunks(
@@ -190,8 +216,9 @@ def load_rows(
                     break
         if not found:
             raise table.count.nothing_usable(spec, bad_rows.summary())
-        notes = {"count": vars(table.count), "reasons": bad_rows.reasons, "text_counts": app.text_counts - before}
-        return EncodedRows(spec, store.finish(notes), table.count, bad_rows.reasons)
+        text = counted_since(before, app.text_counts)
+        notes = {"count": vars(table.count), "reasons": bad_rows.reasons, "text_counts": text}
+        return EncodedRows(spec, store.finish(notes), table.count, bad_rows.reasons, text)
     finally:
         store.close()
 
@@ -218,8 +245,9 @@ def load_stored_rows(
                 return load_rows(app, spec, with_labels, bad_rows, store=store)
             except Elsewhere:
                 found = store.wait()
-    app.text_counts.update(found.notes["text_counts"])
-    return EncodedRows(spec, found.table, RowCount(**found.notes["count"]), Counter(found.notes["reasons"]))
+    notes, text = found.notes, Counter(found.notes["text_counts"])
+    app.text_counts.update(text)
+    return EncodedRows(spec, found.table, RowCount(**notes["count"]), Counter(notes["reasons"]), text)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from appzoo.jobs.tables import (
     machine_folder,
     table_key,
 )
+from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
@@ -43,6 +44,7 @@ from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.page import PAGE_FILE, write_page
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter, say_where
+from easytransfer.run.suspicions import upside_down
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
 from easytransfer.train.step import EVALUATION
@@ -50,15 +52,15 @@ from easytransfer.train.trainer import FitResult, Trainer
 
 # Rows checked by a dry run.
 DRY_RUN_ROWS = 100
-# Share of unknown tokens above which the tokenizer probably does not fit the language.
-UNKNOWN_WARNING = 0.05
 
 
 def train(config: JobConfig) -> dict[str, Any]:
     """Trains, evaluates the best checkpoint, exports it, and writes the run folder `checkpoint_dir`.
 
     Returns:
-        Paths of the run, metrics of the exported weights and the row accounts.
+        Paths of the run, metrics of the exported weights and the row accounts; `checkpoint_step`, the step of the
+        checkpoint that these metrics and the export are of (`step` is its name in earlier versions), and `steps`, all
+        steps of the training.
 
     Raises:
         ConfigError: The folder holds another run, or settings do not fit each other.
@@ -85,7 +87,7 @@ def train(config: JobConfig) -> dict[str, Any]:
     write_card(folder.path)
     write_page(folder.path)
     _say_end(config, report)
-    shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
+    shown = {key: report[key] for key in ("metrics", "step", "checkpoint_step", "steps", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
 
 
@@ -164,14 +166,13 @@ def _load(
         say(f"labels: {', '.join(app.labels[:20])}")
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
-        before = app.text_counts.copy()
         new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
         if workers is None:
             tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS)
         else:
             store = _store(app, part, spec, workers)
             tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store)
-        _say_table(part, tables[part], app.text_counts - before)
+        say_table(part, tables[part])
     return app, tables
 
 
@@ -192,17 +193,6 @@ def _clear_cache(config: JobConfig, workers: Workers) -> None:
     """Removes the tables of this machine when they are needed no more."""
     if config.data.cache_dir is None and workers.local_rank == 0:
         shutil.rmtree(_cache(config).parent if workers.is_chief else _cache(config), ignore_errors=True)
-
-
-def _say_table(part: str, rows: EncodedRows, counts: Any) -> None:
-    count = rows.count
-    text = f"{part}: {count.read:,} rows read, {count.accepted:,} used, {count.rejected:,} rejected"
-    if counts["rows"]:
-        text += f"; {counts['tokens'] / counts['rows']:.1f} tokens a row, {counts['truncated']:,} truncated"
-    say(text)
-    unknown = counts["unknown"] / max(counts["tokens"], 1)
-    if unknown > UNKNOWN_WARNING:
-        warn(f"{unknown:.1%} of the tokens of the {part} table are unknown to the model; is it for this language?")
 
 
 def _dry_run(config: JobConfig) -> dict[str, Any]:
@@ -235,6 +225,7 @@ def _evaluate_best(
     """Puts the weights to export into the model and measures them on the evaluation table."""
     which = "best" if config.train.export_best_checkpoint else "last"
     path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
+    step = int(path.name.rpartition("-")[2])
     outputs = outputs_in_order(
         tables["eval"].encoded,
         model_call(app, labelled=True),
@@ -247,12 +238,15 @@ def _evaluate_best(
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     return {
         "model_name": config.model_name,
-        "step": int(path.name.rpartition("-")[2]),
+        "step": step,
+        "checkpoint_step": step,
+        "steps": fit.steps,
         "checkpoint": str(path),
         "metric": metric,
         "metrics": metrics,
         "config": config.model_dump(mode="json"),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
+        "text": {part: dict(loaded.text) for part, loaded in tables.items() if loaded.text},
         **evaluator.report(),
         **app.further_report(tables["eval"].encoded),
         "pages": app.write_pages(folder.path, tables["eval"].encoded, outputs),
@@ -260,6 +254,8 @@ def _evaluate_best(
 
 
 def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
+    if wrong := upside_down(report["metrics"], report.get("labels") or ()):
+        warn(wrong)
     run = Path(config.checkpoint_dir)
     places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
     places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}

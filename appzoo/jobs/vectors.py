@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 import modelzoo.loading as zoo
 from appzoo import discovery
-from appzoo.encoder import encode_texts, token_batch
+from appzoo.encoder import count_tokens, encode_texts, token_batch
 from appzoo.jobs.inference import traced_once
 from appzoo.jobs.trained import open_trained
 from easytransfer.app.contract import App
@@ -47,6 +48,7 @@ class VectorSource:
         name: Its name.
         module: The same encoder inside a graph, None for an export.
         config: Sizes of the encoder, None for an export.
+        text_counts: What `encode` has seen, see `App.text_counts`.
     """
 
     tokenizer: WordPiece
@@ -58,6 +60,7 @@ class VectorSource:
     name: str
     module: VectorModule | None = None
     config: BertConfig | None = None
+    text_counts: Counter[str] = field(default_factory=Counter)
 
     def encode(self, chunk: RowChunk, first: str, second: str | None, no_truncate: bool = False) -> EncodedTable:
         """Encodes texts as in the training of the encoder.
@@ -72,6 +75,7 @@ class VectorSource:
         kept = np.flatnonzero(chunk.accepted)
         columns = {}
         for suffix, tokens in sides.items():
+            count_tokens(self.text_counts, tokens, kept)
             columns[f"input_ids{suffix}"] = tokens.input_ids.take(kept)
             columns[f"segment_ids{suffix}"] = tokens.segment_ids.take(kept)
         return EncodedTable(columns, {f"input_mask{suffix}": f"input_ids{suffix}" for suffix in sides})

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
-from appzoo.sequence_labeling.data import Windows, encode_words, split_units
+from appzoo.sequence_labeling.data import Windows, encode_words, split_tags, split_units
 from appzoo.sequence_labeling.found import entity_page, found_entities
 from appzoo.sequence_labeling.graph import GraphWords
 from appzoo.sequence_labeling.model import LabelingModel, at_words
@@ -27,7 +27,7 @@ from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
-from easytransfer.metrics.entities import EntityEvaluator
+from easytransfer.metrics.entities import EntityEvaluator, unusual_tags
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
@@ -45,6 +45,8 @@ class BertLabeling(App):
     splits = ("tensor",)
     # None where text without tags is preprocessed.
     _labels: LabelMap | None = None
+    # Tags that nobody has been told of yet, with how they are read; None before the first row.
+    _unusual: dict[str, str] | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
@@ -55,7 +57,10 @@ class BertLabeling(App):
         if folder is not None:
             self._labels = LabelMap.load(folder)
         elif data.label_enumerate_values:
-            self._labels = LabelMap.parse(data.label_enumerate_values, lambda: _count_tags(cells(data.label_name)))
+            self._labels = LabelMap.parse(
+                data.label_enumerate_values,
+                lambda: Counter(chain.from_iterable(map(split_tags, cells(data.label_name)))),
+            )
         elif data.label_name:
             raise ConfigError("sequence labelling needs the list of tags", fix="give labelEnumerateValues, e.g. auto")
         if stated is not None and self._labels is not None and stated != len(self._labels):
@@ -137,7 +142,7 @@ class BertLabeling(App):
         data, ids = self.config.data, self._labels.ids
         result = []
         for row, (cell, words) in enumerate(zip(chunk.columns[data.label_name], units, strict=True)):
-            names = split_units(cell, "word")
+            names = split_tags(cell)
             found = [ids.get(name, -1) for name in names]
             if not words:
                 chunk.reject(row, data.first_sequence, "empty text: there is nothing to give a tag to")
@@ -147,10 +152,19 @@ class BertLabeling(App):
                 chunk.reject(row, data.label_name, reason)
             elif -1 in found:
                 place = found.index(-1)
-                reason = f"unknown tag: {names[place]!r} of {words[place]!r}; known: {self._labels.describe()}"
+                reason = self._labels.why_unknown(names[place], "tag", f" of {words[place]!r}")
                 chunk.reject(row, data.label_name, reason)
+            self._tell_unusual(chunk, row, names)
             result.append(found)
         return result
+
+    def _tell_unusual(self, chunk: RowChunk, row: int, names: list[str]) -> None:
+        """Warns at the first row that has it of a tag that is written otherwise than the tags of entities are."""
+        if self._unusual is None:
+            self._unusual = unusual_tags(self.labels)
+        for name in sorted(self._unusual.keys() & set(names)):
+            how = self._unusual.pop(name)
+            warn(f"{chunk.origin(row)}: the tag {name} is read as {how}; usual tags are O and B-{{type}}")
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns tags, their probabilities and the entities of every row."""
@@ -236,14 +250,6 @@ def _token_columns(windows: Windows) -> dict[str, Any]:
     ids = windows.input_ids
     segments = Ragged(np.zeros_like(ids.values), ids.offsets)
     return {"input_ids": ids, "segment_ids": segments, "word_starts": windows.word_starts}
-
-
-def _count_tags(cells: Iterable[Any]) -> Counter[str]:
-    """Counts the tags in the label cells of a table."""
-    counts: Counter[str] = Counter()
-    for cell in cells:
-        counts.update(split_units(cell, "word"))
-    return counts
 
 
 def _objects(values: Iterable[Any]) -> np.ndarray:

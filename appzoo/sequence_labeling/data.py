@@ -11,11 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from easytransfer.data.encoded import Ragged
+from easytransfer.data.label_names import class_name
 from easytransfer.text.wordpiece import WordPiece, text_room
 
 Unit = Literal["word", "character"]
@@ -26,6 +27,11 @@ UNITS = {"word": re.compile("[^ ]+"), "character": re.compile("[^ ]")}
 def split_units(text: str, unit: Unit) -> list[str]:
     """Returns the words or characters of a text that carry tags."""
     return UNITS[unit].findall(text)
+
+
+def split_tags(cell: Any) -> list[str]:
+    """Returns the tags in a cell: the words of a text, or the items of a list."""
+    return list(map(class_name, split_units(cell, "word") if isinstance(cell, str) else cell))
 
 
 def unit_offsets(text: str, unit: Unit) -> list[tuple[int, int]]:

@@ -26,12 +26,13 @@ body { font-family: sans-serif; max-width: 60em; margin: 2em auto; line-height: 
 .right { color: #1a7f37; } .wrong { color: #b42318; }
 """
 
-POSITIONS = ("start_accuracy", "end_accuracy", "accuracy", "loss")
+POSITIONS = ("start_accuracy", "end_accuracy", "window_accuracy", "loss")
 
 
 class ComprehensionEvaluator(RowCollector):
-    """`start_accuracy`, `end_accuracy` and `accuracy` (both right) of the best start and end with start <= end in each
-    window, `loss`; for tables with texts also `exact_match` and `f1` (0 to 1) of the answers of all questions.
+    """`start_accuracy`, `end_accuracy` and `window_accuracy` (both right) of the best start and end with start <= end,
+    shares of windows, not of questions; `loss`; for tables with texts also `exact_match` and `f1` (0 to 1) of the
+    answers of all questions.
 
     Reads `start_position` and `end_position` int [B], `window` (objects, absent for tables of token ids) and the
     outputs `start_logits` and `end_logits` [B, T], whose padding must be far below all other logits.
@@ -64,7 +65,7 @@ class ComprehensionEvaluator(RowCollector):
     @property
     def main_metric(self) -> str:
         """Metric that picks the best checkpoint."""
-        return "f1" if self._asked else "accuracy"
+        return "f1" if self._asked else "window_accuracy"
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -35,6 +35,13 @@ class TwoTowerSettings(EncoderSettings, TargetSettings):
         modes="T",
         ge=-1,
     )
+    match_label: str | None = setting(
+        None,
+        "The label that says that the texts match; without it words such as match, 1, true and duplicate are known, "
+        "and of listed labels it is the second.",
+        advanced=True,
+        modes="TS",
+    )
     matching_loss: Literal["auto", "margin", "softmax", "cosine"] = setting(
         "auto",
         "Loss: in-batch margin, in-batch softmax, or squared error of the cosine; auto = margin, cosine for numbers.",

@@ -12,14 +12,16 @@ import tensorflow as tf
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
-from appzoo.targets import Score
+from appzoo.targets import Score, SingleLabel
 from appzoo.text_match.config import TwoTowerConfig
+from appzoo.text_match.match_label import match_last
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
+from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
@@ -29,7 +31,7 @@ from easytransfer.losses import matching
 from easytransfer.losses.classification import squared_error_sum
 from easytransfer.metrics.matching import TwoTowerEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
-from easytransfer.run.log import warn
+from easytransfer.run.log import say, warn
 from easytransfer.text.wordpiece import Tokens
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs
@@ -70,11 +72,20 @@ class TwoTowerMatch(TargetApp):
                 accepted="two labels, the match second, or none for a number",
                 fix="use text_match_bert for more classes",
             )
+        if self.labels and folder is None:
+            self._put_match_second()
         if not self.labels and self.config.model.matching_loss in ("margin", "softmax"):
             raise ConfigError(
                 f"matching_loss={self.config.model.matching_loss} needs to know which pairs match",
                 fix="give two names in labelEnumerateValues, or use matching_loss=cosine for numbers",
             )
+
+    def _put_match_second(self) -> None:
+        """Orders the labels of a new run and tells which one is the match."""
+        listed = self.config.data.label_enumerate_values != "auto"
+        labels = match_last(self.labels, self.config.model.match_label, listed)
+        self.target = SingleLabel(LabelMap(labels))
+        say(f"label of texts that match: {labels[MATCH]} (of others: {labels[1 - MATCH]})")
 
     @property
     def loss_name(self) -> str:
@@ -117,7 +128,7 @@ class TwoTowerMatch(TargetApp):
         if self.labels and self.loss_name != "cosine" and not (values == MATCH).any():
             raise ConfigError(
                 f"no training row has the label {self.labels[MATCH]!r}, which says that the texts match",
-                fix="name the matching label second in labelEnumerateValues",
+                fix="name the label that says so in model.match_label",
             )
         if not self.labels and np.abs(values).max() > 1:
             warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")

@@ -15,6 +15,8 @@ from easytransfer.errors import ConfigError
 
 # How an export keeps its weights.
 WeightType = Literal["float32", "float16", "int8"]
+# The label list of a regression, for applications whose default is another.
+NO_CLASSES = "none"
 Variant = Literal["float32", "float16", "int8", "xla"]
 
 
@@ -43,7 +45,7 @@ class DataConfig(ConfigModel):
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
     label_name: str | None = setting(None, "Label column.", modes="TEPS", required="T")
     label_enumerate_values: str | None = setting(
-        None, "Class names: comma list, a file with one per line, or `auto`; absent means regression.", modes="TEPS"
+        None, "Class names: comma list, a file with one per line, or `auto`; none means regression.", modes="TEPS"
     )
     sequence_length: int = setting(128, "Total tokens after packing.", modes="TPXS", ge=3)
     append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
@@ -97,6 +99,11 @@ class DataConfig(ConfigModel):
         modes="T",
         ge=1,
     )
+
+    @field_validator("label_enumerate_values", mode="after")
+    @classmethod
+    def _none_is_a_regression(cls, value: str | None) -> str | None:
+        return None if value == NO_CLASSES else value
 
     @field_validator("delimiter")
     @classmethod

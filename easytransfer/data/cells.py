@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.data.label_names import number_text
 from easytransfer.data.schema import Column
 
 # The kinds of bad cells and rows; a detail may follow after a colon.
@@ -271,9 +272,11 @@ def _check_one(kind: str, value: Any) -> Any:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if kind == "str":
-        # A label written as the number 1 means the class named "1".
+        # A label written as the number 1 or 1.0 means the class named "1"; NaN is how some tables say "missing".
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
+            if not (text := number_text(value)):
+                raise ValueError(MISSING_VALUE)
+            return text
         if not isinstance(value, str):
             raise ValueError(f"{WRONG_TYPE}: expected a string, got {type(value).__name__}")
         if "\0" in value:

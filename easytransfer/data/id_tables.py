@@ -7,7 +7,7 @@ the same real positions. Names that end in `_a` or `_b` belong to `input_ids_a` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.schema import Schema
 from easytransfer.data.table import RowChunk
 
-IDS, MASK = "input_ids", "input_mask"
+IDS, MASK, SEGMENTS, STARTS = "input_ids", "input_mask", "segment_ids", "word_starts"
+# What ids are below, and its name.
+Limit = tuple[int, str]
 
 
 def is_id_table(schema: Schema) -> bool:
@@ -25,32 +27,59 @@ def is_id_table(schema: Schema) -> bool:
 
 
 def encode_ids(
-    chunk: RowChunk, schema: Schema, labels: Sequence[str] = (), vocab_size: int | None = None
+    chunk: RowChunk, schema: Schema, labels: Sequence[str] = (), limits: Mapping[str, Limit] | None = None
 ) -> EncodedTable:
     """Returns the accepted rows of a chunk as an application's `encode` would.
 
-    Ids outside of the vocabulary, masks that are not ones followed by zeros, and rows without a token are bad rows.
+    Ids the model has no row for, masks that are not ones followed by zeros, words that start behind the end of their
+    row, and rows without a token are bad rows.
 
     Args:
         chunk: Rows of an id table.
         schema: Its columns; besides those with several values per row, only `labels` are taken.
         labels: Columns with labels.
-        vocab_size: Ids are below this number; None does not check.
+        limits: What ids are below and its name, by the beginning of the column's name; others are not checked.
     """
+    limits = limits or {}
     lists = [column.name for column in schema if column.is_list and column.type in ("int", "float")]
-    lengths = {name: _lengths(chunk, name, lists, vocab_size) for name in lists if name.startswith(IDS)}
+    lengths = {name: _lengths(chunk, name, lists, limits.get(IDS)) for name in lists if name.startswith(IDS)}
+    for name in lists:
+        real = lengths.get(_ids_of(name))
+        if real is not None and name.startswith(SEGMENTS) and SEGMENTS in limits:
+            _reject_outside(chunk, name, real, *limits[SEGMENTS])
+        elif real is not None and name == STARTS:
+            _reject_outside(chunk, name, None, real[:, None], "the tokens of the row")
     kept = np.flatnonzero(chunk.accepted)
     columns: dict[str, Ragged | np.ndarray] = {}
     for name in dict.fromkeys([*lists, *labels]):
         if name in lists and name.startswith(MASK):
             continue
         values = _array(chunk.columns[name], schema[name].type)[kept]
-        ids = IDS + (name[-2:] if name.endswith(("_a", "_b")) else "")
+        ids = _ids_of(name)
         if name in lists and ids in lists and schema[name].length == schema[ids].length:
             columns[name] = _ragged(values, lengths[ids][kept])
         else:
             columns[name] = values
     return EncodedTable(columns, {MASK + name.removeprefix(IDS): name for name in lengths})
+
+
+def _ids_of(name: str) -> str:
+    """Returns the name of the token ids that a column belongs to."""
+    return IDS + (name[-2:] if name.endswith(("_a", "_b")) else "")
+
+
+def _reject_outside(chunk: RowChunk, name: str, lengths: np.ndarray | None, limit: Any, what: str) -> None:
+    """Rejects rows with ids that are not in [0, limit), of their first `lengths` if given."""
+    ids = _array(chunk.columns[name], "int")
+    if ids.ndim < 2:
+        return
+    counted = np.ones(ids.shape, bool) if lengths is None else np.arange(ids.shape[1]) < lengths[:, None]
+    limit = np.broadcast_to(limit, ids.shape)
+    for row in np.flatnonzero((counted & ((ids < 0) | (ids >= limit))).any(axis=1)):
+        seen = ids[row][counted[row]]
+        below = seen.min() < 0
+        end = "below 0" if below else f"not below {what}={limit[row, 0]}"
+        chunk.reject(int(row), name, f"id out of range: {seen.min() if below else seen.max()} is {end}")
 
 
 def _array(cells: Sequence[Any], kind: str) -> np.ndarray:
@@ -68,11 +97,11 @@ def _ragged(values: np.ndarray, lengths: np.ndarray) -> Ragged:
     return Ragged(values[inside], np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
 
 
-def _lengths(chunk: RowChunk, name: str, lists: Sequence[str], vocab_size: int | None) -> np.ndarray:
+def _lengths(chunk: RowChunk, name: str, lists: Sequence[str], limit: Limit | None) -> np.ndarray:
     """Returns the number of real positions of every row, and rejects the rows that cannot be used."""
     ids = _array(chunk.columns[name], "int")
     mask_name = MASK + name.removeprefix(IDS)
-    mask = _array(chunk.columns[mask_name], "int") if mask_name in lists else None
+    mask = _array(chunk.columns[mask_name], "float") if mask_name in lists else None
     # Without a mask, a row ends behind its last id other than 0.
     real = mask != 0 if mask is not None else np.flip(np.maximum.accumulate(np.flip(ids != 0, 1), 1), 1)
     lengths = real.sum(axis=1)
@@ -84,10 +113,11 @@ def _lengths(chunk: RowChunk, name: str, lists: Sequence[str], vocab_size: int |
         reason = "not a mask: ones must come before zeros"
     for row in np.flatnonzero(bad):
         chunk.reject(int(row), mask_name, reason)
+    if mask is not None and mask.ndim > 1:
+        for row in np.flatnonzero(((mask != 0) & (mask != 1)).any(axis=1)):
+            wrong = mask[row][(mask[row] != 0) & (mask[row] != 1)][0]
+            chunk.reject(int(row), mask_name, f"not a mask: {wrong:g} is neither 0 nor 1")
     for row in np.flatnonzero(lengths == 0):
         chunk.reject(int(row), name, "no token")
-    limit = np.inf if vocab_size is None else vocab_size
-    for row in np.flatnonzero(((ids < 0) | (ids >= limit)).any(axis=1)):
-        worst = int(ids[row].min()) if ids[row].min() < 0 else int(ids[row].max())
-        chunk.reject(int(row), name, f"id out of range: {worst} is not below vocab_size={vocab_size}")
+    _reject_outside(chunk, name, None, *(limit or (np.iinfo(np.int64).max, "")))
     return lengths.astype(np.int64)

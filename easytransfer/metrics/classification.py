@@ -61,8 +61,7 @@ class ClassificationEvaluator(RowCollector):
         """Returns the metrics as floats; all NaN when there were no rows."""
         if not len(self):
             return dict.fromkeys(self.names, float("nan"))
-        counts = self.confusion()
-        hits, predicted, true = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+        hits, predicted, true = self._counts()
         f1 = scores.f1_from_counts(hits, predicted, true)
         accuracy = float(hits.sum() / true.sum())
         result = {
@@ -70,7 +69,7 @@ class ClassificationEvaluator(RowCollector):
             "micro_f1": accuracy,
             "macro_f1": float(f1.mean()),
             "weighted_f1": float(f1 @ true / true.sum()),
-            "mcc": scores.matthews_correlation(counts),
+            "mcc": scores.matthews_correlation(hits, predicted, true),
             "loss": scores.exact_mean(self.rows("loss")),
         }
         if self._with_auc:
@@ -83,12 +82,15 @@ class ClassificationEvaluator(RowCollector):
         return {name: result[name] for name in self.names}
 
     def _auc(self) -> float:
-        true, probabilities = self.rows("true"), scores.softmax(self.rows("logits"))
+        true, logits = self.rows("true"), self.rows("logits")
         if len(self.labels) == 2:
             # The logit difference orders rows like the probability, but does not round to ties near 0 and 1.
-            logits = self.rows("logits").astype(np.float64)
+            logits = logits.astype(np.float64)
             return scores.area_under_roc(true == 1, logits[:, 1] - logits[:, 0])
-        return scores.mean_area_under_roc(true[:, None] == np.arange(len(self.labels)), probabilities)
+        return scores.one_against_rest_area(true, logits)
+
+    def _counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return scores.class_counts(self.rows("true"), self.rows("predicted"), len(self.labels))
 
     def confusion(self) -> np.ndarray:
         """Returns counts, int64 [true class, predicted class]."""
@@ -97,17 +99,13 @@ class ClassificationEvaluator(RowCollector):
 
     def per_class(self) -> list[dict[str, Any]]:
         """Returns `label`, `precision`, `recall`, `f1`, `support` (true rows) and `predicted` (rows) per class."""
-        counts = self.confusion()
-        return _per_class(self.labels, np.diag(counts), counts.sum(axis=0), counts.sum(axis=1))
+        return _per_class(self.labels, *self._counts())
 
     def report(self) -> dict[str, Any]:
-        """Returns facts for the model card: `rows`, `labels`, `confusion`, `per_class`."""
-        return {
-            "rows": len(self),
-            "labels": self.labels,
-            "confusion": self.confusion().tolist(),
-            "per_class": self.per_class(),
-        }
+        """Returns facts for the model card: `rows`, `labels`, `confusion` or its cells (see `confusion_report`), and
+        `per_class`."""
+        found = scores.confusion_report(self.rows("true"), self.rows("predicted"), len(self.labels))
+        return {"rows": len(self), "labels": self.labels, **found, "per_class": self.per_class()}
 
 
 class MultiLabelEvaluator(RowCollector):

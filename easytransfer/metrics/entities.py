@@ -5,11 +5,15 @@ Tags are `O` outside of entities, or a prefix and a type: `B-PER` begins, `I-PER
 entity also begins where the type changes or after `O`, so IOB1, IOB2 (BIO) and IOBES and broken sequences all have
 entities. `M`, `L` and `U` of the schemes BMES and BILOU mean `I`, `E` and `S`. Any other tag, such as a part of speech,
 is an entity of one word.
+
+In a set of tags that has prefixes, `o`, `0` and letters that look like `O` are outside too, `0` also in a set without
+`O`; and `B_PER` is `B-PER` where its type comes with several prefixes. `unusual_tags` says so.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +39,55 @@ def parse_tag(tag: str) -> tuple[str, str]:
     return _SAME_ROLE.get(found[1], found[1]), found[2] or UNTYPED
 
 
+# The digit, the small letter and foreign letters that look like the tag of words outside of entities.
+_LIKE_OUTSIDE = frozenset("0o\u039f\u03bf\u041e\u043e")
+_UNDERSCORED = re.compile(r"([BIESMLU])_(.+)", re.DOTALL)
+
+
+def read_tags(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Returns role and type of every tag of a set, which may be written otherwise than `parse_tag` knows tags."""
+    roles = _underscored_roles(names)
+    scheme = _has_prefixes(names) or bool(roles)
+    parsed = {}
+    for name in names:
+        found = _UNDERSCORED.fullmatch(name)
+        if found and len(roles[found[2]]) > 1:
+            parsed[name] = parse_tag(f"{found[1]}-{found[2]}")
+        elif name in _LIKE_OUTSIDE and (scheme or (name == "0" and OUTSIDE not in names)):
+            parsed[name] = (OUTSIDE, "")
+        else:
+            parsed[name] = parse_tag(name)
+    return parsed
+
+
+def unusual_tags(names: Sequence[str]) -> dict[str, str]:
+    """Returns how tags are read that are not written as the tags of entities are, where the set has such tags."""
+    scheme, unusual = _has_prefixes(names) or bool(_underscored_roles(names)), {}
+    for name, (role, kind) in read_tags(names).items():
+        if role == OUTSIDE:
+            if name != OUTSIDE:
+                unusual[name] = f"{OUTSIDE}, outside of entities"
+        elif name != kind and _UNDERSCORED.fullmatch(name):
+            unusual[name] = f"{role}-{kind}"
+        elif scheme and not _PREFIXED.fullmatch(name):
+            unusual[name] = f"an entity of one word, of the type {name}"
+    return unusual
+
+
+def _has_prefixes(names: Sequence[str]) -> bool:
+    """Returns whether tags have a prefix and a type, or are several bare prefixes."""
+    found = [match for match in map(_PREFIXED.fullmatch, names) if match]
+    return len(found) > 1 or any(match[2] for match in found)
+
+
+def _underscored_roles(names: Sequence[str]) -> dict[str, set[str]]:
+    """Returns the prefixes by type of tags such as `B_PER`."""
+    roles: dict[str, set[str]] = defaultdict(set)
+    for match in filter(None, map(_UNDERSCORED.fullmatch, names)):
+        roles[match[2]].add(match[1])
+    return roles
+
+
 class TagSet:
     """Finds entities in arrays of tag ids.
 
@@ -46,7 +99,7 @@ class TagSet:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        parsed = [parse_tag(name) for name in names]
+        parsed = list(read_tags(names).values())
         self.names = list(names)
         self.types = sorted({kind for role, kind in parsed if role != OUTSIDE})
         self._outside = np.array([role == OUTSIDE for role, _ in parsed], bool)
@@ -180,7 +233,7 @@ class EntityEvaluator:
             "windows": len(self._windows),
             "words": len(gold),
             "labels": self.labels,
-            "confusion": scores.confusion_matrix(gold, predicted, len(self.labels)).tolist(),
+            **scores.confusion_report(gold, predicted, len(self.labels)),
             "confusion_of": "words",
             "per_class": self.per_class(),
         }

@@ -25,6 +25,8 @@ _ALIASES = {
     "recall@5": "recall_at_5",
     "recall@10": "recall_at_10",
 }
+# Names of earlier versions that mean another metric elsewhere: taken only where that one is not given.
+_RENAMED = {"accuracy": "window_accuracy"}
 _LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity", "robust_risk", "local_lipschitz"}
 
 
@@ -55,6 +57,8 @@ def choose_metric(name: str | None, available: Iterable[str], default: str) -> s
     if name is None:
         return default
     chosen = canonical_metric(name)
+    if chosen not in available and _RENAMED.get(chosen) in available:
+        return _RENAMED[chosen]
     if chosen not in available:
         raise ConfigError(
             "metric_for_best is not a metric of this task",

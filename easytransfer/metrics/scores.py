@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+
+# Classes of a confusion matrix that a report holds as a whole, and cells it holds of a larger one.
+MOST_IN_MATRIX = 200
+MOST_CELLS = 10_000
+_ROWS_AT_ONCE = 1024
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -39,10 +45,45 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, classes: int) -> n
     Raises:
         ValueError: A class id lies outside [0, classes).
     """
+    _check_ids(true, predicted, classes)
+    return np.bincount(true.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def class_counts(true: np.ndarray, predicted: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns by class how often it is predicted rightly, predicted, and true, each int64 [classes].
+
+    They are the diagonal and the sums of the confusion matrix, which itself would not fit for thousands of classes.
+
+    Raises:
+        ValueError: A class id lies outside [0, classes).
+    """
+    _check_ids(true, predicted, classes)
+    found = (true[true == predicted], predicted, true)
+    hits, predicted, true = (np.bincount(ids, minlength=classes) for ids in found)
+    return hits, predicted, true
+
+
+def confusion_report(true: np.ndarray, predicted: np.ndarray, classes: int) -> dict[str, Any]:
+    """Returns which classes are taken for which, as plain values for a report that grows with the rows at most.
+
+    Returns:
+        `confusion`, the counts [true class, predicted class]; of more than `MOST_IN_MATRIX` classes `confusion_cells`,
+        lists of true class, predicted class and count where that is not zero, the most frequent first, and
+        `confusion_cells_left_out`, how many there are beyond the `MOST_CELLS` first.
+    """
+    if classes <= MOST_IN_MATRIX:
+        return {"confusion": confusion_matrix(true, predicted, classes).tolist()}
+    _check_ids(true, predicted, classes)
+    cells, counts = np.unique(np.stack([true, predicted], axis=1).astype(np.int64), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    shown = np.concatenate([cells, counts[:, None]], axis=1)[order[:MOST_CELLS]]
+    return {"confusion_cells": shown.tolist(), "confusion_cells_left_out": len(cells) - len(shown)}
+
+
+def _check_ids(true: np.ndarray, predicted: np.ndarray, classes: int) -> None:
     for name, ids in (("label", true), ("prediction", predicted)):
         if len(ids) and (ids.min() < 0 or ids.max() >= classes):
             raise ValueError(f"{name} ids go from {ids.min()} to {ids.max()}, there are {classes} classes")
-    return np.bincount(true.astype(np.int64) * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 def f1_from_counts(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -56,16 +97,15 @@ def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
-def matthews_correlation(confusion: np.ndarray) -> float:
-    """Returns the multi-class Matthews correlation, 0 when truth or prediction is constant.
+def matthews_correlation(hits: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> float:
+    """Returns the multi-class Matthews correlation of `class_counts`, 0 when truth or prediction is constant.
 
     Reference: Gorodkin 2004, "Comparing two K-category assignments by a K-category correlation coefficient".
     """
-    counts = confusion.astype(np.float64)
-    total, hits = counts.sum(), np.trace(counts)
-    true, predicted = counts.sum(axis=1), counts.sum(axis=0)
+    hits, predicted, true = (counts.astype(np.float64) for counts in (hits, predicted, true))
+    total = true.sum()
     spread = (total**2 - (predicted**2).sum()) * (total**2 - (true**2).sum())
-    return float((hits * total - true @ predicted) / math.sqrt(spread)) if spread > 0 else 0.0
+    return float((hits.sum() * total - true @ predicted) / math.sqrt(spread)) if spread > 0 else 0.0
 
 
 def area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
@@ -92,6 +132,33 @@ def mean_area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
         score: float [rows, classes].
     """
     areas = [area_under_roc(positive[:, k], score[:, k]) for k in range(score.shape[1])]
+    defined = [area for area in areas if not math.isnan(area)]
+    return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def one_against_rest_area(true: np.ndarray, logits: np.ndarray) -> float:
+    """Returns the mean AUC over classes, each against all others, of the probabilities softmax gives.
+
+    Classes without rows of both kinds are left out; NaN when there is none. Rows are ordered by log(p / (1 - p)), in
+    which the logits are summed sorted and less the largest: probabilities that are equal in exact arithmetic, those of
+    rows with the same logits in another order or with a constant added, are then ties, and none is rounded to 0 or 1.
+
+    Args:
+        true: Class ids, int [rows].
+        logits: [rows, classes], exact in float32.
+    """
+    logits = np.asarray(logits, np.float32)
+    largest = logits.max(axis=1, initial=-np.inf).astype(np.float64)
+    rest = np.empty(len(logits))
+    for start in range(0, len(logits), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rest[part] = np.exp(np.sort(logits[part].astype(np.float64) - largest[part, None], axis=1)[:, :-1]).sum(axis=1)
+    areas = []
+    for k in np.unique(true):
+        below = logits[:, k] - largest
+        with np.errstate(divide="ignore"):
+            odds = below - np.log(np.where(below == 0, rest, rest + 1 - np.exp(below)))
+        areas.append(area_under_roc(true == k, odds))
     defined = [area for area in areas if not math.isnan(area)]
     return math.fsum(defined) / len(defined) if defined else math.nan
 

@@ -28,6 +28,7 @@ from typing import Any
 from easytransfer.run.atomic import write_text
 from easytransfer.run.folder import EVALUATION_FILE, REPORT_FILE, RUN_FILE, RunFolder
 from easytransfer.run.progress import format_seconds
+from easytransfer.run.suspicions import upside_down
 
 _MARK = "<!-- Written by EasyTransfer; a new training in this folder replaces it. -->"
 _CODE_OR_HTML = re.compile(r"((?<!`)`[^`]+`(?!`))|([&<>])")
@@ -361,6 +362,8 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
     else:
         found.append("The model was not evaluated.")
     found.append("One run with one seed: results of repeated runs differ, most on small tables.")
+    if wrong := upside_down(report.get("metrics") or evaluation.get("best") or {}, report.get("labels") or ()):
+        found.append(_plain(wrong))
     if 0 < report.get("rows", 0) < _FEW_ROWS:
         found.append(f"Only {report['rows']} evaluation rows: differences of a few points can be chance.")
     if any(not check["passed"] for check in report.get("robustness", {}).get("checks", [])):
@@ -375,11 +378,10 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
             found.append(
                 f"{row['rejected']:,} of {row['read']:,} {role} rows ({share:.1%}) were rejected and not used."
             )
-    length = (config.get("data") or {}).get("sequence_length")
     for role, counts in report.get("text", {}).items():
         if counts.get("truncated"):
             share = counts["truncated"] / max(counts["rows"], 1)
-            found.append(f"{share:.1%} of the {role} texts were cut to {length} tokens.")
+            found.append(f"{share:.1%} of the {role} texts are longer than the model reads and were cut.")
         if counts.get("unknown", 0) > _MANY_UNKNOWN * max(counts.get("tokens", 0), 1):
             share = counts["unknown"] / counts["tokens"]
             found.append(f"{share:.1%} of the {role} tokens are unknown to the vocabulary of the pre-trained model.")

@@ -10,7 +10,9 @@ from easytransfer.train.task import Evaluator
 
 
 class BestTracker:
-    """Compares evaluations by one metric.
+    """Compares evaluations by one metric; of equal ones the lower loss is better, then the later step.
+
+    An equal metric is no improvement: patience runs on.
 
     Args:
         metric: Name; None = the evaluator's main metric. The original's names are understood.
@@ -46,14 +48,20 @@ class BestTracker:
         value = float(metrics[name])
         higher = evaluator.higher_is_better if name == evaluator.main_metric else higher_is_better(name)
         if self.step is None or math.isnan(self.value):
-            better = self.step is None or not math.isnan(value)
+            improved = self.step is None or not math.isnan(value)
         else:
-            better = value > self.value if higher else value < self.value
+            improved = value > self.value if higher else value < self.value
+        self.without_improvement = 0 if improved else self.without_improvement + 1
+        better = improved or (value == self.value and self._not_worse_by_loss(metrics))
         if better:
-            self.step, self.value, self.metrics, self.without_improvement = step, value, dict(metrics), 0
-        else:
-            self.without_improvement += 1
+            self.step, self.value, self.metrics = step, value, dict(metrics)
         return better
+
+    def _not_worse_by_loss(self, metrics: dict[str, float]) -> bool:
+        before, after = (found.get("loss") for found in (self.metrics, metrics))
+        if after is None or math.isnan(after):
+            return before is None or math.isnan(before)
+        return before is None or math.isnan(before) or after <= before
 
     def state(self) -> dict[str, Any]:
         """Returns what `restore` needs, JSON-able."""

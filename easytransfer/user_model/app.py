@@ -16,7 +16,7 @@ import tensorflow as tf
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches, prefetch
 from easytransfer.data.encoded import EncodedTable, device_arrays
-from easytransfer.data.labels import LabelMap
+from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.datasets import BatchWriter, TableReader
@@ -127,7 +127,9 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         encoded = self._encode(task, reader)
         self._restore(task, checkpoint_path)
         batches = Batches(encoded, reader.batch_size, shuffle=False, pad_multiple=pad_multiple(self.job.runtime))
-        return Inference(task).evaluate(islice(batches.epoch(0), self.job.train.num_eval_steps))[0]
+        metrics = Inference(task).evaluate(islice(batches.epoch(0), self.job.train.num_eval_steps))[0]
+        task.warn_of(metrics)
+        return metrics
 
     def run_predict(
         self,
@@ -186,8 +188,7 @@ class base_model(Hooks):  # noqa: N801 - the original's name
     def _labels(self, reader: TableReader | None) -> LabelMap | None:
         """Class names in id order: those of the checkpoint, or what the configuration says; None is a regression."""
         spec, column = self.job.data.label_enumerate_values, self.job.data.label_name
-        listed = spec is not None and ("," in spec or Path(spec).is_file())
-        given = LabelMap.parse(spec, Counter) if listed else None
+        given = LabelMap.parse(spec, Counter) if spec and spec != "auto" else None
         folder = label_folder(self.job.checkpoint_path)
         if folder is not None:
             stored = LabelMap.load(folder)
@@ -197,7 +198,8 @@ class base_model(Hooks):  # noqa: N801 - the original's name
                 )
             return stored
         if spec == "auto" and reader is not None:
-            return LabelMap.parse(spec, lambda: Counter(str(cell).strip() for cell in reader.cells(column)))
+            several, skip = bool(self.config.model_config.get("multi_label")), self.job.data.bad_rows != "fail"
+            return LabelMap.parse(spec, lambda: count_classes(reader.cells(column), several=several, skip=skip))
         return given
 
     def _new_task(self, reader: TableReader, modes: tuple[str, ...]) -> HookTask:
@@ -246,7 +248,9 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             rows = self._encode(task, eval_reader)
             held_out = Batches(rows, eval_reader.batch_size, shuffle=False, pad_multiple=multiple)
         reporter = _Reporter(self, folder.path, log_format=runtime.log_format)
-        return Trainer(task, self.job.train, runtime, folder.path, reporter).fit(train, held_out)
+        fit = Trainer(task, self.job.train, runtime, folder.path, reporter).fit(train, held_out)
+        task.warn_of(fit.best_metrics)
+        return fit
 
     def _restore(self, task: HookTask, path: str | None = None) -> str:
         """Loads the weights of a checkpoint and returns where they are from."""

@@ -14,6 +14,8 @@ from easytransfer.evaluators import EvalMetric, MetricCollector, fetches
 from easytransfer.layers.created_once import objects_in
 from easytransfer.model_zoo import PretrainedModel
 from easytransfer.preprocessors import RawRows, Settings, TextPreprocessor, column_values
+from easytransfer.run.log import warn
+from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import compute_precision
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Evaluator, Outputs, Task
@@ -129,6 +131,13 @@ class HookTask(Task):
     def predictions(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Returns the columns of `build_predictions`."""
         return self._app.build_predictions(self.model(batch, mode=ModeKeys.PREDICT))
+
+    def warn_of(self, metrics: dict[str, float]) -> None:
+        """Tells what is suspicious about results: an area under the ROC curve of two classes below a half."""
+        labels = self.settings.labels.names if self.settings.labels else ("class 0", "class 1")
+        for key, metric in self._metrics.items():
+            if metric.name == "auc" and metric.num_labels == 2 and (wrong := upside_down(metrics, labels, key)):
+                warn(wrong)
 
     def evaluator(self) -> Evaluator:
         """Returns exact metrics over the whole table, as `build_eval_metrics` asked for."""

@@ -110,7 +110,7 @@ class BertBackbone(keras.Model):
         # The encoder takes the number of positions of its last layer only as an attribute.
         self.encoder._output_range = _POOLED_RANGE if pooled_only else None
         try:
-            with tf.control_dependencies(_input_checks(ids, self.config)):
+            with tf.control_dependencies(_input_checks(ids, inputs["input_mask"], segments, self.config)):
                 outputs = self.encoder(words, training=training)
         finally:
             self.encoder._output_range = None
@@ -302,10 +302,13 @@ def _replace_dropout(block: keras.layers.Layer, config: BertConfig, part: int) -
     block._output_dropout = Dropout(config.hidden_dropout_prob, name="output_dropout")
 
 
-def _input_checks(ids: tf.Tensor, config: BertConfig) -> list[tf.Operation]:
+def _input_checks(
+    ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor | None, config: BertConfig
+) -> list[tf.Operation]:
     """Returns the checks that cannot be made while tracing; makes the others now.
 
-    Without them a GPU reads zeros for an unknown id and a long text fails with a broadcasting message.
+    Without them a GPU reads zeros for an unknown id, a segment that the model has no row for adds nothing, inputs in
+    the wrong order are not noticed, and a long text fails with a broadcasting message.
     """
     limit = config.max_position_embeddings
     if ids.shape.rank != 2:
@@ -321,4 +324,10 @@ def _input_checks(ids: tf.Tensor, config: BertConfig) -> list[tf.Operation]:
     vocabulary = f"token ids must lie in [0, vocab_size = {config.vocab_size}); is this the model's own vocabulary?"
     inside = tf.reduce_all((ids >= 0) & (ids < config.vocab_size))
     checks.append(tf.debugging.Assert(inside, [vocabulary]))
+    mask = tf.convert_to_tensor(mask)
+    checks.append(tf.debugging.Assert(tf.reduce_all((mask == 0) | (mask == 1)), ["input_mask must be 0 or 1"]))
+    if segments is not None:
+        segments, kinds = tf.convert_to_tensor(segments), config.type_vocab_size
+        known = tf.reduce_all((segments >= 0) & (segments < kinds))
+        checks.append(tf.debugging.Assert(known, [f"segment ids must lie in [0, type_vocab_size = {kinds})"]))
     return [check for check in checks if check is not None]

@@ -116,6 +116,11 @@ def test_vectors_are_those_of_each_text_alone_in_table_order(capfd, tmp_path, ta
         np.testing.assert_allclose(matrix(row[3]), states, atol=1e-5)
 
 
+def test_cut_texts_are_counted_and_said(capfd, tmp_path, table, tiny_model):
+    counts = run(capfd, table, tiny_model, tmp_path / "out.tsv", sequenceLength=4)["text"]
+    assert counts["rows"] == ROWS and 0 < counts["truncated"] < ROWS and counts["tokens"] <= 4 * ROWS
+
+
 def test_chosen_layers_stand_side_by_side(capfd, tmp_path, table, tiny_model, reference):
     run(capfd, table, tiny_model, tmp_path / "out.tsv", outputSchema="mean_output,all_hidden_outputs", layers="-1,0")
     for row, expected in zip(rows_of(tmp_path / "out.tsv"), reference, strict=True):

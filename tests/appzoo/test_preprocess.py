@@ -20,12 +20,14 @@ from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.id_tables import encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
-from easytransfer.errors import ConfigError
+from easytransfer.errors import ConfigError, DataError
 
 APPLICATIONS = discovery.applications()
 VARIANTS = [(name, variant) for name, application in APPLICATIONS.items() for variant in application.variants]
 WORDS = "the movie was good bad not very we our a film 42 , .".split()
 LENGTH = 12
+
+LIMITS = {"input_ids": (50, "vocab_size"), "segment_ids": (2, "type_vocab_size")}
 
 
 def config_of(mode: str, **flags: object) -> JobConfig:
@@ -188,9 +190,41 @@ def test_bad_rows_of_ids(tmp_path, row, reason):
     (tmp_path / "t.tsv").write_text(f"2,7,3\t1,1,1\t1\n{row}\n2,8,3\t1,1,0\t1\n")
     schema, bad_rows = parse_schema("input_ids:int:3,input_mask:int:3,label_id:int:1"), BadRows("skip")
     (chunk,) = open_table(str(tmp_path / "t.tsv"), schema=schema, bad_rows=bad_rows).chunks()
-    found = encode_ids(chunk, schema, ["label_id"], vocab_size=50)
+    found = encode_ids(chunk, schema, ["label_id"], LIMITS)
     assert found.columns["input_ids"].lengths.tolist() == [3, 2] and found.columns["label_id"].tolist() == [1, 1]
     assert list(bad_rows.reasons) == [reason.split(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("2,7,3\t1,1,1\t0,7,0", "column 'segment_ids': id out of range: 7 is not below type_vocab_size=2"),
+        ("2,7,3\t1,1,1\t0,0,-1", "column 'segment_ids': id out of range: -1 is below 0"),
+        ("2,99,3\t1,1,1\t0,0,0", "column 'input_ids': id out of range: 99 is not below vocab_size=50"),
+        ("2,7,3\t1,2,1\t0,0,0", "column 'input_mask': not a mask: 2 is neither 0 nor 1"),
+        ("2,7,3\t1,-1,0\t0,0,0", "column 'input_mask': not a mask: -1 is neither 0 nor 1"),
+    ],
+)
+def test_ids_that_the_model_has_no_row_for_are_named(tmp_path, row, reason):
+    (tmp_path / "t.tsv").write_text(f"2,7,3\t1,1,0\t0,1,9\n{row}\n")
+    schema = parse_schema("input_ids:int:3,input_mask:int:3,segment_ids:int:3")
+    (chunk,) = open_table(str(tmp_path / "t.tsv"), schema=schema).chunks()
+    with pytest.raises(DataError, match=f"t.tsv:2: {reason}"):
+        encode_ids(chunk, schema, limits=LIMITS)
+    assert chunk.accepted.tolist() == [True, False], "behind the end of a row anything may stand"
+
+
+def test_segments_of_the_second_side_and_starts_of_words_are_checked(tmp_path):
+    columns = "input_ids:int:3,input_ids_b:int:2,segment_ids_b:int:2,word_starts:int:2"
+    (tmp_path / "t.tsv").write_text("2,7,3\t2,3\t0,1\t1,0\n2,7,3\t2,3\t0,2\t1,0\n2,7,0\t2,3\t0,1\t1,2\n")
+    schema, bad_rows = parse_schema(columns), BadRows("quarantine", quarantine_path=tmp_path / "bad")
+    (chunk,) = open_table(str(tmp_path / "t.tsv"), schema=schema, bad_rows=bad_rows).chunks()
+    assert len(encode_ids(chunk, schema, limits=LIMITS)) == 1
+    bad = [line.split("\t")[2:4] for line in (tmp_path / "bad").read_text().splitlines()]
+    assert bad == [
+        ["segment_ids_b", "id out of range: 2 is not below type_vocab_size=2"],
+        ["word_starts", "id out of range: 2 is not below the tokens of the row=2"],
+    ]
 
 
 def train(config: JobConfig) -> dict:
@@ -240,6 +274,44 @@ def test_evaluating_and_predicting_on_ids(capfd, runs, table, ids, tmp_path):
         inputSchema="id:int:1,text:str:1,label:str:1", outputTable=tmp_path / "b.tsv",
     )  # fmt: skip
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+
+
+def test_cut_texts_are_counted_and_said_in_every_mode(capfd, runs, tiny_model, tmp_path):
+    table = tmp_path / "long.tsv"
+    table.write_text(f"0\tgood film\tpos\n1\t{'not ' * 30}\tneg\n2\t{'bad ' * 11}\tneg\n")
+    flags = {"inputTable": table, "inputSchema": "id:int:1,text:str:1,label:str:1", "firstSequence": "text"}
+    expected, said = (
+        {"rows": 3, "truncated": 2, "tokens": 4 + 2 * LENGTH, "unknown": 0},
+        "9.3 tokens a row, 2 truncated",
+    )
+    run = runs["text"]
+
+    def told(mode, **more):
+        capfd.readouterr()
+        assert main([mode, *(f"--{name}={value}" for name, value in more.items())]) == 0
+        captured = capfd.readouterr()
+        return json.loads(captured.out)["text"], captured.err
+
+    counts, log = told("evaluate", checkpointPath=run, inputTable=table)
+    assert counts == expected and f"input: 3 rows read, 3 used, 0 rejected; {said}" in log
+    counts, log = told("predict", checkpointPath=run, outputTable=tmp_path / "p.tsv", **flags)
+    assert counts == expected and f"input: {said}" in log
+    flags |= {"modelName": "text_classify_bert", "sequenceLength": LENGTH}
+    flags["advancedParameters"] = f"pretrain_model_name_or_path={tiny_model}"
+    for worker in range(2):
+        shares = {"outputTable": tmp_path / "i.tsv", "workerCount": 2}
+        counts, _ = told("preprocess", task_index=worker, **shares, **flags)
+        assert counts["rows"] in (1, 2)
+    counts, _ = told("preprocess", merge="true", **shares, **flags)
+    assert counts == expected, "merged is what the workers counted together"
+
+
+def test_a_training_counts_its_texts_and_names_its_steps(runs):
+    report = json.loads((runs["text"] / "report.json").read_text())
+    assert report["text"]["train"]["rows"] == 43 and report["text"]["train"]["truncated"] == 0
+    best = json.loads((runs["text"] / "evaluation.json").read_text())["best"]["step"]
+    assert report["step"] == report["checkpoint_step"] == best and report["steps"] == 6
+    assert json.loads((runs["ids"] / "report.json").read_text())["text"] == {}
 
 
 def test_unknown_label_ids_are_bad_rows(capfd, runs, ids, tmp_path):

@@ -289,9 +289,9 @@ def test_settings_that_do_not_fit_are_refused(tiny_model, tmp_path):
     for values in ({"model": {"projection_dim": 0}}, {"train": {"class_weights": "balanced"}}):
         with pytest.raises(ValueError, match="projection_dim|class_weights"):
             TwoTowerConfig.model_validate(values)
-    app = make_app(tiny_model, labels="1,0")
-    with pytest.raises(ConfigError, match="no training row has the label '0'"):
-        app.fit_labels(encode(app, tmp_path, ROWS[:1]).encoded)
+    app = make_app(tiny_model, labels="0,1")
+    with pytest.raises(ConfigError, match="no training row has the label '1'"):
+        app.fit_labels(encode(app, tmp_path, ROWS[1:2]).encoded)
 
 
 def test_wrong_values_are_explained_on_the_command_line():

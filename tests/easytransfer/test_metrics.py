@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from easytransfer.metrics import scores
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.names import canonical_metric, choose_metric, higher_is_better
 from easytransfer.metrics.regression import RegressionEvaluator
+from easytransfer.run.atomic import write_json
+from easytransfer.run.pictures import draw_pictures
 
 
 def filled(evaluator, labels, logits, size=None):
@@ -299,8 +302,87 @@ def test_matthews_correlation_agrees_with_scikit_learn(counts):
     true, predicted = np.nonzero(counts >= 0)
     true, predicted = np.repeat(true, counts.reshape(-1)), np.repeat(predicted, counts.reshape(-1))
     if len(true):
-        assert scores.matthews_correlation(counts) == pytest.approx(sk.matthews_corrcoef(true, predicted), abs=1e-12)
+        found = scores.class_counts(true, predicted, 3)
+        sums = (np.diag(counts), counts.sum(axis=0), counts.sum(axis=1))
+        assert [part.tolist() for part in found] == [part.tolist() for part in sums]
+        assert scores.matthews_correlation(*found) == pytest.approx(sk.matthews_corrcoef(true, predicted), abs=1e-12)
         assert (scores.confusion_matrix(true, predicted, 3) == counts).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.permutations([0.1, 0.7, 1.3]) | st.lists(st.integers(-3, 3), min_size=3, max_size=3)
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+    st.lists(st.sampled_from([0.0, 1.0, -64.0, 0.25]), min_size=8, max_size=8),
+)
+def test_probabilities_equal_in_exact_arithmetic_are_ties(rows, shifts):
+    true = np.array([label for label, _ in rows])
+    logits = np.array([z for _, z in rows], np.float32)
+    shifted = (logits + np.array(shifts[: len(rows)], np.float32)[:, None]).astype(np.float32)
+    # A shift that rounds is another row.
+    logits = np.where(shifted - np.array(shifts[: len(rows)])[:, None] == logits, shifted, logits).astype(np.float32)
+    with localcontext() as context:
+        context.prec = 60
+        exact = [[Decimal(float(z)).exp() for z in row] for row in logits]
+        shares = [[z / sum(row) for z in row] for row in exact]
+        areas = []
+        for k in range(3):
+            pairs = [
+                Decimal("0.5") if abs(a[k] - b[k]) < Decimal("1e-50") else Decimal(int(a[k] > b[k]))
+                for a, one in zip(shares, true, strict=True)
+                for b, other in zip(shares, true, strict=True)
+                if one == k and other != k
+            ]
+            areas += [float(sum(pairs) / len(pairs))] if pairs else []
+    found = scores.one_against_rest_area(true, logits)
+    assert found == pytest.approx(np.mean(areas), abs=1e-12) if areas else math.isnan(found)
+
+
+def test_rows_that_differ_in_the_order_of_other_logits_are_ties():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=30).astype(np.float32)
+    rows = np.array([[*logits[:2], *random.permutation(logits[2:])] for _ in range(100)], np.float32)
+    assert len({float(row[0]) for row in scores.softmax(rows)}) > 1, "the last bit of the probabilities differs"
+    assert scores.one_against_rest_area(np.arange(len(rows)) % 2, rows) == 0.5
+
+
+def test_saturated_probabilities_of_many_classes_keep_their_order():
+    logits = np.array([[60.0, 0, 0], [70, 0, 0], [80, 0, 0], [0, -90, 0]], np.float32)
+    assert scores.one_against_rest_area(np.array([1, 0, 0, 1]), logits) == pytest.approx((1.0 + 0.5) / 2)
+
+
+def test_many_classes_make_a_report_that_grows_with_the_rows(tmp_path):
+    classes = 3000
+    random = np.random.default_rng(0)
+    true = random.integers(0, classes, 500)
+    evaluator = ClassificationEvaluator([f"L{i}" for i in range(classes)])
+    evaluator.update({"label_id": true}, {"logits": random.normal(size=(500, classes)).astype(np.float32)})
+    result, report = evaluator.result(), evaluator.report()
+    assert 0 <= result["accuracy"] < 0.1 and 0.3 < result["auc"] < 0.7
+    assert "confusion" not in report and report["confusion_cells_left_out"] == 0
+    assert sum(count for *_, count in report["confusion_cells"]) == 500
+    write_json(tmp_path / "report.json", report)
+    assert (tmp_path / "report.json").stat().st_size < 1e6
+    assert "confusion_matrix.png" not in draw_pictures(tmp_path, report, "accuracy")
+
+
+def test_cells_of_a_large_matrix_are_the_most_frequent_first(monkeypatch):
+    true, predicted = np.array([250, 3, 250, 7, 250]), np.array([3, 3, 3, 7, 250])
+    expected = [[250, 3, 2], [3, 3, 1], [7, 7, 1], [250, 250, 1]]
+    found = scores.confusion_report(true, predicted, 251)
+    assert found == {"confusion_cells": expected, "confusion_cells_left_out": 0}
+    monkeypatch.setattr(scores, "MOST_CELLS", 1)
+    found = scores.confusion_report(true, predicted, 251)
+    assert found == {"confusion_cells": expected[:1], "confusion_cells_left_out": 3}
+    assert scores.confusion_report(true[:0], predicted[:0], 2) == {"confusion": [[0, 0], [0, 0]]}
+    for count in (scores.class_counts, scores.confusion_report):
+        with pytest.raises(ValueError, match="label ids go from 3 to 250, there are 250 classes"):
+            count(true, predicted, 250)
 
 
 def test_sigmoid_and_softmax_without_overflow():

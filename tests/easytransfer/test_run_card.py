@@ -74,7 +74,7 @@ def test_card_states_results_data_use_and_limits(tmp_path):
         "- Only tested on films.",
         "- Only 150 evaluation rows: differences of a few points can be chance.",
         "- 10 of 1,000 train rows (1.0%) were rejected and not used.",
-        "- 10.0% of the train texts were cut to 128 tokens.",
+        "- 10.0% of the train texts are longer than the model reads and were cut.",
         "- 10.0% of the train tokens are unknown to the vocabulary of the pre-trained model.",
         "- Fewer than 20 evaluation rows for: po|s; their scores are uncertain.",
     ):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from easytransfer.losses.sequence import labelled_tokens, sequence_labeling_loss, token_cross_entropy_sum
-from easytransfer.metrics.entities import EntityEvaluator, TagSet, entities, parse_tag, to_bio
+from easytransfer.metrics.entities import EntityEvaluator, TagSet, entities, parse_tag, to_bio, unusual_tags
 from easytransfer.run.pictures import confusion_picture
 
 SCHEMES = {"bio": "BI", "bioes": "BIES"}
@@ -197,3 +197,37 @@ def test_a_batch_without_labels_has_loss_and_gradient_zero():
         tape.watch(logits)
         loss = sequence_labeling_loss(logits, np.full((3, 4), -1), 5)
     assert float(loss) == 0 and not np.any(tape.gradient(loss, logits))
+
+
+# Tags written otherwise --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outside", "form"),
+    [("O", "{}-{}"), ("0", "{}-{}"), ("o", "{}-{}"), ("\u041e", "{}-{}"), ("O", "{}_{}"), ("0", "{}_{}")],
+)
+def test_the_outside_tag_is_never_an_entity_however_it_is_written(outside, form):
+    begin, inside = form.format("B", "PER"), form.format("I", "PER")
+    labels = [outside, begin, inside]
+    table = [([outside, begin, inside, outside], [outside, begin, inside, begin]), ([outside] * 3, [outside] * 3)]
+    evaluator = evaluate(labels, table)
+    result = evaluator.result()
+    assert (result["precision"], result["recall"]) == (0.5, 1.0)
+    assert evaluator.per_class() == [
+        {"label": "PER", "precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1, "predicted": 2}
+    ]
+
+
+def test_unusual_tags_are_named_with_how_they_are_read():
+    assert unusual_tags(["O", "B-PER", "I-PER", "S", "E-LOC"]) == {}
+    assert unusual_tags(["0", "o", "B-PER"]) == dict.fromkeys("0o", "O, outside of entities")
+    assert unusual_tags(["O", "B_PER", "I_PER"]) == {"B_PER": "B-PER", "I_PER": "I-PER"}
+    assert unusual_tags(["O", "B-PER", "b-PER"]) == {"b-PER": "an entity of one word, of the type b-PER"}
+    assert unusual_tags(["O", "B-PER", "B_LOC"]) == {"B_LOC": "an entity of one word, of the type B_LOC"}
+    assert unusual_tags(["0", "1", "2"]) == {"0": "O, outside of entities"}
+
+
+def test_parts_of_speech_are_no_scheme_of_entities():
+    for names in (["n", "v", "o", "m"], ["NN", "VB", "O"], ["NOUN", "X"], ["PER", "O", "LOC"], ["B", "M", "E", "S"]):
+        assert unusual_tags(names) == {}
+    assert TagSet(["n", "o"]).types == ["n", "o"]
