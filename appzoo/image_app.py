@@ -18,7 +18,6 @@ import tensorflow as tf
 from appzoo.image_serving import image_signatures
 from appzoo.image_settings import ImageJobConfig
 from appzoo.target_app import TargetApp
-from appzoo.targets import Score, SingleLabel
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
@@ -84,8 +83,8 @@ class ImageApp(TargetApp):
         elif start:
             # Weights belong to images normalised in one way.
             self.statistics = ChannelStatistics.load(checkpoint.resolve(start).parent)
-        if self.config.augment.mixup_alpha and not isinstance(self.target, SingleLabel):
-            raise ConfigError("augment.mixup_alpha needs a task with one class per row", fix="set it to 0")
+        if self.config.augment.mixup_alpha:
+            self.target.require_classes("augment.mixup_alpha", fix="set it to 0")
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Computes class weights and channel statistics where they are to come from the training table."""
@@ -195,7 +194,7 @@ class ImageApp(TargetApp):
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Draws the most confident mistakes, the surest first."""
-        if isinstance(self.target, Score) or self.labels is None:
+        if self.target.kind != "classification":
             return []
         probabilities, true = softmax(outputs["logits"]), encoded.columns["label_id"]
         predicted = probabilities.argmax(axis=1)

@@ -9,9 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from appzoo.targets import Score
 from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature, regress_signature
 from easytransfer.image.decode import decode
 from easytransfer.image.graph import decode_batch
 
@@ -55,9 +53,7 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         "images as `encode` makes them",
     )
     signatures = {"serving_default": raw, "predict_ids": arrays}
-    if isinstance(app.target, Score):
-        return {**signatures, "regress": regress_signature(raw)}
-    return {**signatures, "classify": classify_signature(raw, app.target.labels.names)}
+    return {**signatures, **app.target.signatures(raw)}
 
 
 def sample_images(size: int) -> list[bytes]:

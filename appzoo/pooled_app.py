@@ -10,13 +10,11 @@ import tensorflow as tf
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens, token_batch
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
-from appzoo.targets import Score
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature, regress_signature
 from easytransfer.layers.dropout import Dropout
 from modelzoo.bert.backbone import BertBackbone
 
@@ -98,9 +96,7 @@ class PooledApp(TargetApp):
             {"input_ids": tokens.input_ids, "segment_ids": tokens.segment_ids}, masks={"input_mask": "input_ids"}
         )
         signatures = {"serving_default": raw, "predict_ids": ids_signature(self, encoded)}
-        if isinstance(self.target, Score):
-            return {**signatures, "regress": regress_signature(raw)}
-        return {**signatures, "classify": classify_signature(raw, self.target.labels.names)}
+        return {**signatures, **self.target.signatures(raw)}
 
 
 class PooledModel(keras.Model):

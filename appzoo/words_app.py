@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
-from appzoo.targets import Score
 from appzoo.words_settings import WordSettings
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
@@ -21,7 +20,6 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature, regress_signature
 from easytransfer.layers.dropout import Dropout
 from easytransfer.run.log import say
 from easytransfer.text.word_vectors import read_word_vectors
@@ -182,9 +180,7 @@ class WordsApp(TargetApp):
             for number, (suffix, (_, length)) in enumerate(texts.items())
         }
         signatures = {"serving_default": raw, "predict_ids": ids_signature(self, self._table(ids))}
-        if isinstance(self.target, Score):
-            return {**signatures, "regress": regress_signature(raw)}
-        return {**signatures, "classify": classify_signature(raw, self.target.labels.names)}
+        return {**signatures, **self.target.signatures(raw)}
 
 
 class Branch(keras.layers.Layer):

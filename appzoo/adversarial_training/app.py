@@ -17,7 +17,6 @@ import tensorflow as tf
 from appzoo.adversarial_training.config import AdversarialTrainingConfig
 from appzoo.adversarial_training.controller import LambdaController, controller_of
 from appzoo.image_app import ImageApp
-from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.attacks.ball import Ball
@@ -62,8 +61,7 @@ class AdversarialTraining(ImageApp):
             ConfigError: The task has no classes, or too few for an attack.
         """
         super().prepare(folder, cells)
-        if not isinstance(self.target, SingleLabel):
-            raise ConfigError("adversarial_training needs classes", fix="give labelEnumerateValues")
+        self.target.require_classes("adversarial_training")
         chosen = self.config.adversarial
         self.ball = Ball(chosen.norm, chosen.epsilon)
         self.eval_attack = None if chosen.eval_attack == "none" else self._usable(chosen.eval_attack)

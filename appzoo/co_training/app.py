@@ -16,11 +16,9 @@ from appzoo.co_training.ensemble import Ensemble
 from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weight_of_epoch
 from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
-from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.distributed.shards import Shard, mark_shard
-from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
@@ -58,8 +56,7 @@ class CoTraining(ImageApp):
             ConfigError: The task has no classes.
         """
         super().prepare(folder, cells)
-        if not isinstance(self.target, SingleLabel):
-            raise ConfigError("co-training needs a task with one class per row", fix="give labelEnumerateValues")
+        self.target.require_classes("co-training")
 
     def network_configs(self, folder: Path | None = None) -> list[CnnConfig]:
         """Returns the shapes of the members that the configuration names, or of those stored in `folder`."""

@@ -15,12 +15,10 @@ from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.dimension_pruning.picture import draw
 from appzoo.image_app import ImageApp
 from appzoo.image_source import source_network
-from appzoo.targets import SingleLabel
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
-from easytransfer.errors import ConfigError
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
@@ -49,8 +47,7 @@ class DimensionPruning(ImageApp):
             ModelError: The network to prune has other classes, or takes images of another size.
         """
         super().prepare(folder, cells)
-        if not isinstance(self.target, SingleLabel):
-            raise ConfigError("pruning needs a task with one class per row", fix="give labelEnumerateValues")
+        self.target.require_classes("pruning")
         if folder is None and self.config.model.base_path is not None:
             base = checkpoint.resolve(self.config.model.base_path).parent
             source_network(base, "the network to prune", self.labels or [], self.config.model)

@@ -14,7 +14,6 @@ from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
 from appzoo.distillation_skd.teacher import Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
-from appzoo.targets import SingleLabel
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
@@ -72,8 +71,7 @@ class DistillationSkd(ImageApp):
                 warn("without gradient_clip the first steps can be huge: gradients grow as the student's logits shrink")
 
     def _check_classes(self) -> None:
-        if not isinstance(self.target, SingleLabel):
-            raise ConfigError("distillation needs a task with one class per row", fix="give labelEnumerateValues")
+        self.target.require_classes("distillation")
         if self.variant and self.target.num_outputs < _FEWEST_CLASSES:
             raise ConfigError(
                 f"distillation.kd_method={self.method} means nothing with {self.target.num_outputs} classes: only the "

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from appzoo.pooled_app import PooledApp
-from appzoo.targets import SingleLabel
 from appzoo.text_match.config import BertMatchConfig
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower import TwoTowerMatch
@@ -28,7 +27,7 @@ class BertMatch(PooledApp):
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the task; for two classes their scores are drawn too."""
-        return MatchEvaluator(self.labels) if isinstance(self.target, SingleLabel) else super().evaluator()
+        return MatchEvaluator(self.labels) if self.target.kind == "classification" else super().evaluator()
 
 
 VARIANTS = {

@@ -12,13 +12,13 @@ import tensorflow as tf
 from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens
 from appzoo.serving import ids_signature
 from appzoo.target_app import TargetApp
-from appzoo.targets import Score, SingleLabel
 from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.match_label import match_last
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.targets.labels import SingleLabel
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
@@ -197,7 +197,7 @@ class TwoTowerMatch(TargetApp):
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the task."""
-        if isinstance(self.target, Score):
+        if self.target.kind == "regression":
             return RegressionEvaluator()
         return TwoTowerEvaluator(self.labels, threshold=self.config.model.threshold)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from appzoo.targets import SingleLabel
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
 from appzoo.words_app import Branch, WordsApp
@@ -44,7 +43,7 @@ class WordMatch(WordsApp):
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the task; for classes their scores are drawn too."""
-        return MatchEvaluator(self.labels) if isinstance(self.target, SingleLabel) else super().evaluator()
+        return MatchEvaluator(self.labels) if self.target.kind == "classification" else super().evaluator()
 
 
 class DamMatch(WordMatch):

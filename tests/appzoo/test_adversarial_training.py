@@ -362,7 +362,7 @@ def test_two_classes_have_no_ratio_of_logits_and_scores_no_attack():
     with pytest.raises(ConfigError, match="use apgd_ce9"):
         AdversarialTraining(two).prepare(None)
     two.data.label_enumerate_values = None
-    with pytest.raises(ConfigError, match="needs classes"):
+    with pytest.raises(ConfigError, match="needs a task with one class per row"):
         AdversarialTraining(two).prepare(None)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from appzoo.cli.main import main
 from appzoo.jobs.tables import column_cells, load_rows
 from appzoo.jobs.trained import new_app
-from appzoo.targets import MultiLabel, Score, SingleLabel
+from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import BadRows
 from easytransfer.errors import ConfigError, DataError

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from appzoo.targets import MultiLabel, Score, SingleLabel
 from appzoo.text_classify.config import BertClassifyConfig
+from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
