@@ -83,6 +83,7 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
         "checksums": f"{len(checksums)} files agree" if checksums else "not recorded",
         "weights": len(backbone.load_report.matched),
         "random": backbone.load_report.allowed,
+        "unexpected": len(backbone.load_report.unexpected),
         "parameters": backbone.count_params(),
         "forward": "finite",
     }
