@@ -11,6 +11,7 @@ import tensorflow as tf
 from easytransfer import keras
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.layers.draws import RowDraws
+from easytransfer.optim.base import NO_DECAY
 
 if TYPE_CHECKING:
     from easytransfer.distributed.pipeline import Stage
@@ -60,6 +61,9 @@ class Task(abc.ABC):
 
     # Columns that no evaluator reads, such as images: workers that share an evaluation do not exchange them.
     unevaluated_columns: ClassVar[tuple[str, ...]] = ()
+
+    # Regular expressions of the names of variables that are not decayed, whatever the optimizer.
+    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
     model: keras.Model
     # Set by the trainer before `build_model`.
