@@ -59,7 +59,12 @@ def read_safetensors_folder(folder: str | Path) -> dict[str, np.ndarray]:
         return read_safetensors(folder / WEIGHTS)
     shards = read_json(folder / INDEX).get("weight_map")
     if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
-        raise ModelError(f"{folder / INDEX} needs a weight_map of file names")
+        raise ModelError(
+            f"{folder / INDEX} needs a weight_map of file names",
+            received=None if not isinstance(shards, dict) else next(n for n in shards.values() if not _is_file_name(n)),
+            accepted="tensor names to names of files in the same folder",
+            fix="copy the index again",
+        )
     tensors: dict[str, np.ndarray] = {}
     for shard in sorted(set(shards.values())):
         found = read_safetensors(folder / shard)

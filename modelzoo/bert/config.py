@@ -152,7 +152,12 @@ def _check_architecture(data: dict[str, Any], source: str) -> None:
         if key in data and data[key] != value:
             raise ModelError(f"{key} in {source} is not supported", received=data[key], accepted=[str(value)])
     if data.get("embedding_size", data.get("hidden_size")) != data.get("hidden_size"):
-        raise ModelError(f"embedding_size in {source} differs from hidden_size, which a BERT encoder has not")
+        raise ModelError(
+            f"embedding_size in {source} differs from hidden_size, as in ALBERT and ELECTRA, which are no BERT",
+            received=data["embedding_size"],
+            accepted=str(data.get("hidden_size")),
+            fix="see `easy_transfer_app zoo list` for models that can be used",
+        )
 
 
 def _read_activation(data: dict[str, Any], form: Form | None, source: str) -> str:

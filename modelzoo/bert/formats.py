@@ -165,7 +165,10 @@ def read_checkpoint(folder: Path, prefix: str | None = None) -> tuple[str, dict[
         names = sorted(reader.get_variable_to_shape_map())
         if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names):
             raise ModelError(
-                f"{path} is an object-based TensorFlow 2 checkpoint", accepted="checkpoints with variable names"
+                f"{path} is an object-based TensorFlow 2 checkpoint",
+                received=names[0],
+                accepted="checkpoints with variable names, such as bert/pooler/dense/kernel",
+                fix="save the model as model.safetensors, or with tf.compat.v1.train.Saver",
             )
         return path, {name: reader.get_tensor(name) if google_name(name) else np.empty(0) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
