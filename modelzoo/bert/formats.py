@@ -51,6 +51,8 @@ _PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
 _WORDS = ("bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight")
 _DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 _BIAS = "cls.predictions.bias"
+# Files of weights that are named when nothing readable is beside them.
+_OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".npz", ".onnx", ".gguf")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -90,8 +92,10 @@ def detect_form(folder: str | Path, checkpoint: str | None = None) -> Form:
             fix="save the model as model.safetensors first, for example with "
             "`save_pretrained(folder, safe_serialization=True)` of transformers",
         )
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in _OTHER_WEIGHTS)
     raise ModelError(
         f"no weights in {folder}",
+        received=", ".join(others) or None,
         accepted=f"{WEIGHTS}, or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)",
         fix="fetch or copy the weights; random weights are used only when from_scratch is set",
     )

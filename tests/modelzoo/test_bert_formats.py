@@ -253,6 +253,16 @@ def test_missing_weights_are_never_silently_random(tmp_path):
     np.testing.assert_array_equal(first.embedding_table, second.embedding_table)
 
 
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "weights.npz", "model.gguf"])
+def test_weights_in_a_form_that_is_not_read_are_named(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        ModelError, match=f"no weights in .*; got '{name}'; accepted: model.safetensors, or a TensorFlow"
+    ):
+        load_backbone(tmp_path)
+
+
 def test_pickle_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
