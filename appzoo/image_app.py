@@ -54,7 +54,6 @@ class ImageApp(TargetApp):
     """A convolutional network on images of one size."""
 
     asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE, ChannelStatistics.FILE, "label_mapping.json")
-    unevaluated_columns: ClassVar[tuple[str, ...]] = ("image",)
     preprocessable: ClassVar[bool] = False
     # Differently augmented copies of each image that a train step sees; one has no axis of its own.
     views: int = 1

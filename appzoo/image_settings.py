@@ -42,7 +42,8 @@ class ImageTrainConfig(TrainConfig):
     learning_rate: float = setting(3e-3, "Peak learning rate.", modes="T", gt=0)
     weight_decay_ratio: float = setting(
         1e-2,
-        "Decoupled weight decay; sgd adds it to the gradient, where 5e-4 is usual.",
+        "Decoupled weight decay, not of biases and normalization unless the application's README says so; sgd adds it "
+        "to the gradient, where 5e-4 is usual.",
         advanced=True,
         modes="T",
         ge=0,

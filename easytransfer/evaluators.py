@@ -23,6 +23,7 @@ import numpy as np
 from easytransfer.errors import ConfigError
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import canonical_metric, choose_metric, higher_is_better
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import exact_mean
@@ -254,7 +255,7 @@ def fetches(metrics: Mapping[str, EvalMetric]) -> dict[str, Any]:
     return tensors
 
 
-class MetricCollector:
+class MetricCollector(Evaluator):
     """Computes a dict of `EvalMetric` from the arrays of `fetches`; an `Evaluator` as the trainer knows it.
 
     Args:
@@ -283,6 +284,15 @@ class MetricCollector:
             if isinstance(evaluator, MultiLabelEvaluator):
                 labels = _multi_hot(np.asarray(labels), logits.shape[-1])
             evaluator.update({"label_id": labels}, {"logits": logits})
+
+    def state(self) -> dict[int, Any]:
+        """Returns the rows of every metric."""
+        return {position: evaluator.state() for position, evaluator in self._evaluators.items()}
+
+    def merge(self, state: Mapping[int, Any]) -> None:
+        """Adds rows of another collector."""
+        for position, evaluator in self._evaluators.items():
+            evaluator.merge(state[position])
 
     def result(self) -> dict[str, float]:
         """Returns the metrics under the keys of `build_eval_metrics`."""

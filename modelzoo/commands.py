@@ -75,7 +75,11 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
     checksums = checksums or preset.facts.get("sha256") or {}
     problems = check_files(preset.folder, checksums)
     if problems:
-        raise ModelError(f"{preset.folder} differs from its recorded checksums: " + "; ".join(problems))
+        raise ModelError(
+            f"{preset.folder} differs from its recorded checksums: " + "; ".join(problems),
+            fix="copy or fetch the model again; one that was changed on purpose gets new checksums from "
+            f"`easy_transfer_app zoo import {preset.folder} NEW_FOLDER`",
+        )
     backbone = forward(preset, allow_missing)
     return {
         "name": preset.name,
@@ -83,6 +87,7 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
         "checksums": f"{len(checksums)} files agree" if checksums else "not recorded",
         "weights": len(backbone.load_report.matched),
         "random": backbone.load_report.allowed,
+        "unexpected": len(backbone.load_report.unexpected),
         "parameters": backbone.count_params(),
         "forward": "finite",
     }

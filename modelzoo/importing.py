@@ -82,7 +82,9 @@ def export_model(
         raise ModelError(f"{target} is the ModelZoo's own copy of {preset.name}", fix="choose another folder")
     found = _read(preset, source_format, allow_missing)
     if source_format not in ("auto", (actual := _formats(preset).detect_form(preset.folder, preset.checkpoint))):
-        raise ModelError(f"{preset.folder} has another form", received=actual, accepted=source_format)
+        raise ModelError(
+            f"{preset.folder} has another form", received=actual, accepted=source_format, fix=f"name the form {actual}"
+        )
     backbone = forward(preset, allow_missing)
     _formats(preset).write_folder(target, format, found.config, found.values, source=preset.folder, overwrite=overwrite)
     _compare_outputs(backbone, target, allow_missing)

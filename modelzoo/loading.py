@@ -31,7 +31,8 @@ def family_of(preset: Preset) -> str:
     family = catalogue.family_of_type(str(model_type))
     if family is None:
         known = sorted(t for data in catalogue.families().values() for t in data["model_types"])
-        raise ModelError(f"{path} has an unknown model_type", received=model_type, accepted=known)
+        fix = "see `easy_transfer_app zoo list` for models that can be used"
+        raise ModelError(f"{path} has an unknown model_type", received=model_type, accepted=known, fix=fix)
     return family
 
 

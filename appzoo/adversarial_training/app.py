@@ -48,6 +48,8 @@ class AdversarialTraining(ImageApp):
 
     config: AdversarialTrainingConfig
     label_columns: ClassVar[tuple[str, ...]] = ("label_id", "row_number")
+    # All weights are decayed, as by the optimizer of the paper's code.
+    no_decay: ClassVar[tuple[str, ...]] = ()
 
     controller: LambdaController | None = None
     _rows: int | None = None

@@ -39,6 +39,8 @@ class CoTraining(ImageApp):
     asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, MEMBERS_FILE)
     # Tensor-parallel workers compute one network each.
     splits: ClassVar[tuple[str, ...]] = ("tensor",)
+    # Weights that are not decayed have an optimizer of their own.
+    no_decay: ClassVar[tuple[str, ...]] = ()
 
     config: CoTrainingConfig
     model: Ensemble

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.inference import evaluated
 from appzoo.jobs.tables import evaluation_store, job_bad_rows, load_rows
 from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import open_trained
@@ -46,15 +46,12 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():
-        outputs = outputs_in_order(
-            loaded.encoded, trained.labelled_call, config.train.batch_size, pad_multiple(config.runtime), workers
-        )
+        size, multiple = config.train.batch_size, pad_multiple(config.runtime)
+        evaluator = evaluated(app, loaded.encoded, trained.labelled_call, size, multiple, workers)
         # A worker that leaves ends the exchanges of those that are still reading.
         workers.barrier()
     if not workers.is_chief:
         return {"mode": "evaluate", "rank": workers.rank}
-    evaluator = app.evaluator()
-    evaluator.update(loaded.encoded.columns, outputs)
     metrics = evaluator.result()
     if wrong := upside_down(metrics, app.labels or ()):
         warn(wrong)

@@ -9,7 +9,7 @@ from typing import Any
 
 from appzoo.jobs.convert import convert
 from appzoo.jobs.export_vectors import export_vectors
-from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.inference import evaluated
 from appzoo.jobs.tables import load_rows
 from appzoo.jobs.trained import Trained, model_call, open_trained
 from easytransfer.app.contract import App
@@ -68,9 +68,8 @@ def _export_variant(
         options = {"flat": config.export.flat, "variant": variant, "stored": stored, "rounding": rounding}
         facts = _facts(export_app(app, trained.folder, base, trained.source, **options))
         if rows is not None:
-            evaluator, call = app.evaluator(), model_call(app, labelled=True)
-            evaluator.update(rows.columns, outputs_in_order(rows, call, config.train.batch_size))
-            facts["metrics"] = evaluator.result()
+            call = model_call(app, labelled=True)
+            facts["metrics"] = evaluated(app, rows, call, config.train.batch_size).result()
     latency = [f"{milliseconds} ms for {rows} rows" for rows, milliseconds in facts["latency_ms"].items()]
     shown = [f"{facts['bytes'] / 1e6:,.1f} MB", *latency, *format_numbers(facts.get("metrics", {}))]
     say(f"{variant}: {', '.join(shown)}")

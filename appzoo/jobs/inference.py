@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from easytransfer.app.contract import App
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.precision import compiles
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -51,6 +53,31 @@ def traced_once(
 def _open_shape(value: np.ndarray) -> list[int | None]:
     ids = value.dtype in (np.int32, np.int64)
     return [None if ids or not axis else size for axis, size in enumerate(value.shape)]
+
+
+def evaluated(
+    app: App, table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1, workers: Workers = ONE_WORKER
+) -> Evaluator:
+    """Returns the evaluator of an application after every row of a table; no output is kept.
+
+    Args:
+        app: Application.
+        table: Encoded labelled rows.
+        call: Takes a batch and returns named arrays, rows first.
+        batch_size: Rows per call.
+        pad_multiple: Widths are rounded up to a multiple of this.
+        workers: Share the batches, which are those of one worker; each has the whole table.
+    """
+    evaluator = app.evaluator()
+    batches = list(_slices(np.argsort(table.lengths, kind="stable"), batch_size))
+    for rows in batches[workers.rank :: workers.size]:
+        batch = table.batch(rows, pad_multiple=pad_multiple)
+        evaluator.update(batch, call(batch))
+    if workers.size > 1:
+        states, evaluator = workers.gather(evaluator.state()), app.evaluator()
+        for state in states:
+            evaluator.merge(state)
+    return evaluator
 
 
 def outputs_in_order(

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.jobs.export import export_app, in_float32
-from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.inference import evaluated, outputs_in_order
 from appzoo.jobs.tables import (
     EncodedRows,
     column_cells,
@@ -50,6 +50,8 @@ from easytransfer.train.precision import pad_multiple
 from easytransfer.train.step import EVALUATION
 from easytransfer.train.trainer import FitResult, Trainer
 
+# Rows of the evaluation table whose outputs are kept, for pages and pictures of rows.
+PAGE_ROWS = 20_000
 # Rows checked by a dry run.
 DRY_RUN_ROWS = 100
 
@@ -226,14 +228,15 @@ def _evaluate_best(
     which = "best" if config.train.export_best_checkpoint else "last"
     path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
     step = int(path.name.rpartition("-")[2])
-    outputs = outputs_in_order(
-        tables["eval"].encoded,
-        model_call(app, labelled=True),
-        config.train.eval_batch_size,
-        pad_multiple(config.runtime),
-    )
-    evaluator = app.evaluator()
-    evaluator.update(tables["eval"].encoded.columns, outputs)
+    table, call = tables["eval"].encoded, model_call(app, labelled=True)
+    size, multiple = config.train.eval_batch_size, pad_multiple(config.runtime)
+    shown = table.head(PAGE_ROWS)
+    outputs = outputs_in_order(shown, call, size, multiple)
+    if len(shown) == len(table):
+        evaluator = app.evaluator()
+        evaluator.update(table.columns, outputs)
+    else:
+        evaluator = evaluated(app, table, call, size, multiple)
     metrics = evaluator.result()
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     return {
@@ -248,8 +251,8 @@ def _evaluate_best(
         "data": {part: loaded.summary() for part, loaded in tables.items()},
         "text": {part: dict(loaded.text) for part, loaded in tables.items() if loaded.text},
         **evaluator.report(),
-        **app.further_report(tables["eval"].encoded),
-        "pages": app.write_pages(folder.path, tables["eval"].encoded, outputs),
+        **app.further_report(table),
+        "pages": app.write_pages(folder.path, shown, outputs),
     }
 
 

@@ -24,8 +24,9 @@ from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.export.servable import Signature
 from easytransfer.losses.comprehension import span_cross_entropy_sum
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs
+from easytransfer.train.task import Batch, Outputs
 
 COLUMNS = ("qas_id", "predictions", "probabilities", "start", "end", "start_logits", "end_logits")
 EXTRA_COLUMNS = ("n_best", "unique_id")

@@ -13,6 +13,7 @@ import numpy as np
 from appzoo.text_comprehension.questions import Asked
 from appzoo.text_comprehension.search import Answer, Search, Span
 from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.scores import exact_mean, log_softmax
 from easytransfer.metrics.squad import METRICS, normalize_answer, right_answers
 
@@ -29,7 +30,7 @@ body { font-family: sans-serif; max-width: 60em; margin: 2em auto; line-height: 
 POSITIONS = ("start_accuracy", "end_accuracy", "window_accuracy", "loss")
 
 
-class ComprehensionEvaluator(RowCollector):
+class ComprehensionEvaluator(RowCollector, Evaluator):
     """`start_accuracy`, `end_accuracy` and `window_accuracy` (both right) of the best start and end with start <= end,
     shares of windows, not of questions; `loss`; for tables with texts also `exact_match` and `f1` (0 to 1) of the
     answers of all questions.
@@ -61,6 +62,17 @@ class ComprehensionEvaluator(RowCollector):
             key = window.asked.key
             self._asked[key] = window.asked
             self._spans.setdefault(key, []).extend(self._search.spans(window, s, e))
+
+    def state(self) -> tuple[Any, ...]:
+        """Returns positions, spans and questions."""
+        return super().state(), self._spans, self._asked
+
+    def merge(self, state: tuple[Any, ...]) -> None:
+        """Adds windows of another evaluator; a question may have some in both."""
+        super().merge(state[0])
+        for key, spans in state[1].items():
+            self._spans.setdefault(key, []).extend(spans)
+        self._asked |= state[2]
 
     @property
     def main_metric(self) -> str:

@@ -10,8 +10,8 @@ from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower import TwoTowerMatch
 from appzoo.text_match.words_app import BiCnnMatch, DamMatch, DamPlusMatch, HcnnMatch
 from easytransfer.app.contract import Cells, no_cells
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.matching import MatchEvaluator
-from easytransfer.train.task import Evaluator
 
 
 class BertMatch(PooledApp):

@@ -29,12 +29,13 @@ from easytransfer.export.servable import Signature
 from easytransfer.export.signatures import regress_signature
 from easytransfer.losses import matching
 from easytransfer.losses.classification import squared_error_sum
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.matching import TwoTowerEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.log import say, warn
 from easytransfer.text.wordpiece import Tokens
 from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs
+from easytransfer.train.task import Batch, Outputs
 
 # The second of the two labels says that the texts match.
 MATCH = 1

@@ -11,10 +11,11 @@ from easytransfer.app.contract import Cells, no_cells
 from easytransfer.layers.bicnn import BiCNNEncoder
 from easytransfer.layers.dam import DAMEncoder
 from easytransfer.layers.hcnn import HybridCNNEncoder
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.matching import MatchEvaluator
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs
+from easytransfer.train.task import Batch, Outputs
 
 # Before the hidden layer of every network, as in the original.
 DROPOUT = 0.2

@@ -21,8 +21,9 @@ from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
 from easytransfer.export.servable import Signature
 from easytransfer.layers.draws import RowDraws
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.step import Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs, Task
+from easytransfer.train.task import Batch, Outputs, Task
 
 __all__ = ["App", "Assets", "Cells", "no_cells"]
 

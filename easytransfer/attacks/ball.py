@@ -50,14 +50,5 @@ class Ball:
             return tf.reduce_sum(tf.abs(gradient), axis=axes)
         return tf.norm(tf.reshape(gradient, [tf.shape(gradient)[0], -1]), axis=1)
 
-    def scattered(self, centre: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-        """Returns random images of the ball, which may leave the box.
-
-        Args:
-            centre: [batch, ...].
-            noise: Uniform in [-1, 1], of the same shape; its direction on the sphere is taken under `l2`.
-        """
-        return centre + self.epsilon * (noise if self.norm == "linf" else self.direction(noise))
-
     def _length(self, change: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(tf.reduce_sum(tf.square(change), axis=list(range(1, change.shape.rank)), keepdims=True))

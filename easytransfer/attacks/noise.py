@@ -7,6 +7,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
+from easytransfer.attacks.ball import Ball
 from easytransfer.layers.draws import unit_fraction
 
 # The normal distribution's inverse is infinite at 0 and 1.
@@ -57,3 +58,16 @@ def normal_noise(images: tf.Tensor, draws: Draws) -> tf.Tensor:
     """Returns noise of the images' shape with mean 0 and deviation 1."""
     numbers = tf.clip_by_value(draws.uniform(math.prod(images.shape[1:])), _SMALLEST, 1 - _SMALLEST)
     return tf.reshape(tf.math.ndtri(numbers), [-1, *images.shape[1:]])
+
+
+def random_start(images: tf.Tensor, ball: Ball, draws: Draws) -> tf.Tensor:
+    """Returns points of equal probability everywhere in the ball around each image; they may leave the box.
+
+    Under `l2` the direction is that of normal noise, which has no preferred one, and the length is epsilon times the
+    root of order d of a uniform number, because d-dimensional volume grows with the power d of the length.
+    """
+    if ball.norm == "linf":
+        return images + ball.epsilon * uniform_noise(images, draws)
+    shape = images.shape[1:]
+    share = tf.reshape(draws.uniform(1), [-1, *[1] * len(shape)]) ** (1 / math.prod(shape))
+    return images + ball.epsilon * share * ball.direction(normal_noise(images, draws))

@@ -8,7 +8,7 @@ from easytransfer.attacks.auto_step import auto_step
 from easytransfer.attacks.ball import Ball
 from easytransfer.attacks.gradient import Attacked, Objective, fast_gradient, projected_gradient
 from easytransfer.attacks.names import STEP_SHARE, NamedAttack
-from easytransfer.attacks.noise import Draws, uniform_noise
+from easytransfer.attacks.noise import Draws, random_start
 from easytransfer.attacks.objectives import Logits, objective
 
 
@@ -34,7 +34,7 @@ def attacked(
     """
     if attack.kind == "fgsm":
         return fast_gradient(objective("ce", logits, labels, images), images, ball)
-    start = ball.scattered(images, uniform_noise(images, draws))
+    start = random_start(images, ball, draws)
     if attack.kind == "noise":
         return Attacked(ball.project(start, images), tf.zeros_like(ball.dual_length(images)))
     found = None

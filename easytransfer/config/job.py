@@ -125,7 +125,12 @@ class TrainConfig(ConfigModel):
     )
     learning_rate: float = setting(2e-5, "Peak learning rate.", modes="T", gt=0)
     weight_decay_ratio: float = setting(
-        0.0, "Decoupled weight decay; sgd adds it to the gradient.", advanced=True, modes="T", ge=0
+        0.0,
+        "Decoupled weight decay, not of biases and normalization unless the application's README says so; sgd adds it "
+        "to the gradient.",
+        advanced=True,
+        modes="T",
+        ge=0,
     )
     momentum: float = setting(0.9, "Momentum of sgd.", advanced=True, modes="T", ge=0, lt=1)
     nesterov: bool = setting(False, "Nesterov momentum for sgd.", advanced=True, modes="T")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,15 @@ class DiskArray:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             os.close(self._file)
+
+    def head(self, rows: int) -> DiskArray:
+        """Returns the first rows as an array on disk."""
+        found = copy.copy(self)
+        found._file = os.dup(self._file)
+        found.shape = (min(rows, len(self)), *self.shape[1:])
+        found.size = int(np.prod(found.shape))
+        found.nbytes = found.size * self.dtype.itemsize
+        return found
 
     def __len__(self) -> int:
         return self.shape[0]

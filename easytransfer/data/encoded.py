@@ -133,6 +133,14 @@ class EncodedTable:
         }
         return EncodedTable(columns, self.masks, self.pad_values)
 
+    def head(self, rows: int) -> EncodedTable:
+        """Returns the examples of the first `rows` rows, this table where it has no more; values are not copied."""
+        if self.row_count <= rows:
+            return self
+        count = int(np.searchsorted(self.row_of, rows))
+        columns = {name: _first(column, count) for name, column in self.columns.items()}
+        return EncodedTable(columns, self.masks, self.pad_values, self.row_of[:count])
+
     @classmethod
     def concat(cls, tables: Iterable[EncodedTable]) -> EncodedTable:
         """Joins tables with the same columns, in order.
@@ -205,6 +213,12 @@ def _rounded_width(column: Ragged, indices: np.ndarray, multiple: int) -> int:
     """Longest of the rows, rounded up; at least one position, since models reduce over it."""
     longest = int(column._spans(indices)[1].max(initial=1))
     return -(-max(longest, 1) // multiple) * multiple
+
+
+def _first(column: Any, count: int) -> Any:
+    if isinstance(column, Ragged):
+        return Ragged(column.values, column.offsets[: count + 1])
+    return column[:count] if isinstance(column, np.ndarray) else column.head(count)
 
 
 def _join(parts: list[Ragged | np.ndarray]) -> Ragged | np.ndarray:

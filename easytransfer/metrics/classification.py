@@ -9,13 +9,14 @@ import numpy as np
 
 from easytransfer.metrics import scores
 from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
 # Guesses of `top_5_accuracy`, which needs more classes than this.
 _GUESSES = 5
 
 
-class ClassificationEvaluator(RowCollector):
+class ClassificationEvaluator(RowCollector, Evaluator):
     """Metrics of one label per row, from `batch["label_id"]` int [B] or [B, 1] and `outputs["logits"]` [B, C].
 
     `accuracy`, `micro_f1` (equal to accuracy), `macro_f1` (over all declared classes, 0 for absent ones),
@@ -108,7 +109,7 @@ class ClassificationEvaluator(RowCollector):
         return {"rows": len(self), "labels": self.labels, **found, "per_class": self.per_class()}
 
 
-class MultiLabelEvaluator(RowCollector):
+class MultiLabelEvaluator(RowCollector, Evaluator):
     """Metrics of several labels per row, from multi-hot `batch["label_id"]` [B, C] and `outputs["logits"]` [B, C].
 
     A class is predicted where its probability is above the threshold. `micro_f1`, `macro_f1` (mean of the F1 of all

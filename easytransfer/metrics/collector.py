@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -35,10 +37,14 @@ class RowCollector:
             self._parts[name] = [np.concatenate(self._parts[name])]
         return self._parts[name][0]
 
-    def merge(self, other: RowCollector) -> None:
-        """Adds the rows of another collector, such as another worker's."""
-        for name, parts in other._parts.items():
-            self._parts.setdefault(name, []).extend(parts)
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns all rows, for `merge` of another collector."""
+        return {name: self.rows(name) for name in self._parts}
+
+    def merge(self, state: Mapping[str, np.ndarray]) -> None:
+        """Adds the rows of another collector's `state`, such as another worker's."""
+        for name, rows in state.items():
+            self._parts.setdefault(name, []).append(rows)
 
     def __len__(self) -> int:
         return sum(len(part) for part in next(iter(self._parts.values()), []))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.metrics import scores
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
 OUTSIDE = "O"
@@ -145,7 +146,7 @@ def to_bio(tags: Sequence[str]) -> list[str]:
     return result
 
 
-class EntityEvaluator:
+class EntityEvaluator(Evaluator):
     """Token accuracy and entity scores from the windows of every row.
 
     Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], where the words
@@ -168,16 +169,27 @@ class EntityEvaluator:
         self.main_metric = choose_metric(main_metric, self.names, "f1")
         self.higher_is_better = higher_is_better(self.main_metric)
         self._windows: list[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]] = []
+        self._placed = True
 
     def update(self, batch: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Adds one batch of real windows."""
-        seen = len(self._windows)
+        seen, self._placed = len(self._windows), "place" in batch
         for i, (tags, logs) in enumerate(zip(outputs["tags"], outputs["log_probabilities"], strict=True)):
             starts = np.asarray(batch["word_starts"][i])
             gold = np.asarray(batch["label_id"][i])[starts[starts > 0]]
             losses = -np.asarray(logs, np.float64)[np.arange(len(gold)), gold]
-            place = batch["place"][i] if "place" in batch else (seen + i, 0)
+            place = batch["place"][i] if self._placed else (seen + i, 0)
             self._windows.append((place, gold, np.array(tags[: len(gold)]), losses))
+
+    def state(self) -> tuple[bool, list[tuple]]:
+        """Returns the windows, and whether they know their rows."""
+        return self._placed, self._windows
+
+    def merge(self, state: tuple[bool, list[tuple]]) -> None:
+        """Adds windows of another evaluator; rows without a number of their own go behind those that are here."""
+        placed, windows = state
+        behind = 0 if placed else len(self._windows)
+        self._windows.extend(((row + behind, window), *rest) for (row, window), *rest in windows)
 
     def _merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns true and predicted tag ids of all words, and the words of each row."""

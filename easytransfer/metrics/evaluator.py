@@ -36,6 +36,14 @@ class Evaluator(abc.ABC):
     def result(self) -> dict[str, float]:
         """Returns plain floats by metric name, `main_metric` among them."""
 
+    def state(self) -> Any:
+        """Returns what was collected, as plain values and arrays that another process can take; see `merge`."""
+        raise NotImplementedError(f"{type(self).__name__} has no state(): several workers cannot share an evaluation")
+
+    def merge(self, state: Any) -> None:
+        """Adds what another evaluator of the same kind has collected, its `state`."""
+        raise NotImplementedError(f"{type(self).__name__} has no merge(): several workers cannot share an evaluation")
+
     def report(self) -> dict[str, Any]:
         """Returns parts of `report.json` beyond the metrics, such as a confusion matrix; see `run/card`."""
         return {}

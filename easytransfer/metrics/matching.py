@@ -12,6 +12,7 @@ from easytransfer.data.encoded import Ragged
 from easytransfer.metrics import scores
 from easytransfer.metrics.classification import ClassificationEvaluator
 from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
 from easytransfer.metrics.retrieval import RANKS, pair_ranks, retrieval_metrics
 
@@ -31,7 +32,7 @@ class MatchEvaluator(ClassificationEvaluator):
         return {**super().report(), "scores": drawn}
 
 
-class TwoTowerEvaluator:
+class TwoTowerEvaluator(Evaluator):
     """Metrics of pairs of vectors: is it a match, and is the match found among all second texts.
 
     Those of `ClassificationEvaluator` for two classes except `loss` (the training loss depends on the batch), with the
@@ -74,6 +75,15 @@ class TwoTowerEvaluator:
             first_ids=text_ids(batch["input_ids"], match),
             second_ids=text_ids(batch["input_ids_b"], match),
         )
+
+    def state(self) -> Any:
+        """Returns the rows of pairs and of matches."""
+        return self._pairs.state(), self._matches.state()
+
+    def merge(self, state: Any) -> None:
+        """Adds rows of another evaluator."""
+        self._pairs.merge(state[0])
+        self._matches.merge(state[1])
 
     def result(self) -> dict[str, float]:
         """Returns the metrics as floats; all NaN when there were no rows."""

@@ -8,13 +8,14 @@ import numpy as np
 
 from easytransfer.metrics import scores
 from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
 # Rows kept in the report for the picture of predicted against true values.
 _PAIRS = 2000
 
 
-class RegressionEvaluator(RowCollector):
+class RegressionEvaluator(RowCollector, Evaluator):
     """Metrics of `batch["label_id"]` float [B] or [B, 1] against `outputs["logits"]` [B] or [B, 1].
 
     `mse`, `mae`, `pearson`, `spearman` (both 0 when predictions or truth are constant) and `loss`, equal to `mse`.

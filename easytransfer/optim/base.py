@@ -10,8 +10,11 @@ import tensorflow as tf
 
 from easytransfer.distributed.shards import mark_shard, shard_of
 
-# Variables whose names match any of these are not decayed (the original's list).
-NO_DECAY = ("LayerNorm", "layer_norm", "bias")
+# What runs before `NO_DECAY` had its present form did not decay (the original's list); a resumed one goes on so.
+FORMER_NO_DECAY = ("LayerNorm", "layer_norm", "bias")
+# Variables whose names match any of these are not decayed: biases, and scales and offsets of layer and batch
+# normalization. The original's list, and what its networks had none of.
+NO_DECAY = (*FORMER_NO_DECAY, r"(^|/)(gamma|beta)(:|$)")
 
 
 def matches(name: str, patterns: Sequence[str]) -> bool:
@@ -48,9 +51,16 @@ class Optimizer(tf.Module, abc.ABC):
         self.factors = [1.0] * len(self.variables_updated) if factors is None else list(factors)
         if len(self.factors) != len(self.variables_updated):
             raise ValueError(f"{len(self.factors)} factors for {len(self.variables_updated)} variables")
-        self.decays = [0.0 if matches(v.name, no_decay) else weight_decay for v in self.variables_updated]
+        self._weight_decay = weight_decay
+        self.leave_out(no_decay)
         self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
         self.slots = [{slot: self._slot(variable) for slot in self.SLOTS} for variable in self.variables_updated]
+
+    def leave_out(self, no_decay: Sequence[str]) -> None:
+        """Sets which variables are not decayed, by regular expressions of their names; before the first step."""
+        self.no_decay = tuple(no_decay)
+        rate = self._weight_decay
+        self.decays = [0.0 if matches(v.name, self.no_decay) else rate for v in self.variables_updated]
 
     def _slot(self, variable: tf.Variable) -> tf.Variable:
         """Makes a slot; that of a variable split over workers is split in the same way."""

@@ -10,7 +10,7 @@ from easytransfer.config.job import TrainConfig
 from easytransfer.errors import ConfigError
 from easytransfer.optim.adamw import AdamW
 from easytransfer.optim.adaptive import Adadelta, Adagrad
-from easytransfer.optim.base import Optimizer
+from easytransfer.optim.base import NO_DECAY, Optimizer
 from easytransfer.optim.lamb import LAMB
 from easytransfer.optim.schedule import Schedule
 from easytransfer.optim.sgd import SGD
@@ -25,7 +25,10 @@ def build_schedule(train: TrainConfig, total_steps: int) -> Schedule:
 
 
 def build_optimizer(
-    train: TrainConfig, variables: Sequence[tf.Variable], factors: Sequence[float] | None = None
+    train: TrainConfig,
+    variables: Sequence[tf.Variable],
+    factors: Sequence[float] | None = None,
+    no_decay: Sequence[str] = NO_DECAY,
 ) -> Optimizer:
     """Returns the configured optimizer for `variables`.
 
@@ -33,6 +36,7 @@ def build_optimizer(
         train: Training section of the configuration.
         variables: Variables it updates.
         factors: Learning-rate factor per variable.
+        no_decay: Regular expressions of variable names that are not decayed.
 
     Raises:
         ConfigError: Weight decay with an optimizer that has none.
@@ -49,12 +53,13 @@ def build_optimizer(
         return (Adagrad if name == "adagrad" else Adadelta)(variables, factors=factors)
     if name == "sgd":
         momentum = {"momentum": train.momentum, "nesterov": train.nesterov}
-        return SGD(variables, factors=factors, weight_decay=decay, **momentum)
+        return SGD(variables, factors=factors, weight_decay=decay, no_decay=no_decay, **momentum)
     beta2 = COMPAT_BETA2 if train.compat_v1 and name == "adam" and not decay else train.adam_beta2
     return (LAMB if name == "lamb" else AdamW)(
         variables,
         factors=factors,
         weight_decay=decay,
+        no_decay=no_decay,
         beta1=train.adam_beta1,
         beta2=beta2,
         epsilon=train.adam_epsilon,

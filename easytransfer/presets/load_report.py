@@ -19,6 +19,8 @@ class LoadReport:
         unexpected: Names in the file that the model has no place for.
         mismatched: (weight, name in the file, shape needed, shape found).
         ignored: Optimizer state, buffers and copies of tied weights.
+        repeated: Further names in the file of weights that matched, with equal values.
+        remedy: What a user can do about weights that do not fit.
         allowed: Missing or mismatched weights that the caller let through; they start from random values.
     """
 
@@ -28,12 +30,14 @@ class LoadReport:
     unexpected: list[str] = field(default_factory=list)
     mismatched: list[tuple[str, str, tuple[int, ...], tuple[int, ...]]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    remedy: str = "use the config.json that belongs to the weights"
     allowed: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """Returns one line of counts."""
         counts = [f"{len(self.matched)} weights matched"]
-        for what in ("missing", "mismatched", "unexpected", "ignored"):
+        for what in ("missing", "mismatched", "unexpected", "ignored", "repeated"):
             if getattr(self, what):
                 counts.append(f"{len(getattr(self, what))} {what}")
         return f"{self.source}: " + ", ".join(counts)
@@ -69,6 +73,5 @@ class LoadReport:
         raise ModelError(
             f"{self.source} does not fit the model: {len(self.missing)} weights missing, "
             f"{len(self.mismatched)} with another shape\n{self.table(problems_only=True)}\n",
-            fix="use the matching config.json, or allow the missing weights to start from random values with a "
-            "regular expression of their names (allow_missing)",
+            fix=self.remedy,
         )

@@ -9,6 +9,7 @@ import numpy as np
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
+from easytransfer.presets.weight_values import one_spelling, unread_type
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -18,7 +19,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     """Reads every tensor of one file.
 
     Raises:
-        ModelError: The file is missing, cut short or not in the format.
+        ModelError: The file is missing, cut short, not in the format, or holds numbers that NumPy has no type for.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -27,27 +28,50 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy)
 
         return load_file(str(path))
+    except AttributeError as error:  # safetensors looks the type up in NumPy
+        raise unread_type(str(error.name), _first_of(str(error.name), path), str(path)) from None
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}", fix="the file is incomplete or damaged; copy it again"
         ) from None
 
 
+def _first_of(dtype: str, path: str | Path) -> str:
+    """Returns the name of the first tensor whose type begins like `dtype`, which safetensors shortens to `F8_E4M3`."""
+    from safetensors import safe_open
+
+    with safe_open(str(path), "np") as file:
+        for name in file.keys():  # noqa: SIM118 - the file is no mapping
+            kind = file.get_slice(name).get_dtype()
+            if dtype.replace("float", "F").upper().startswith(kind):
+                return name
+    return "unknown"
+
+
 def read_safetensors_folder(folder: str | Path) -> dict[str, np.ndarray]:
     """Reads `model.safetensors`, or the shards listed in `model.safetensors.index.json`.
 
     Raises:
-        ModelError: A file is missing or damaged.
+        ModelError: A file is missing or damaged; two shards disagree about a tensor.
     """
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
         return read_safetensors(folder / WEIGHTS)
     shards = read_json(folder / INDEX).get("weight_map")
     if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
-        raise ModelError(f"{folder / INDEX} needs a weight_map of file names")
-    tensors = {}
-    for name in sorted(set(shards.values())):
-        tensors.update(read_safetensors(folder / name))
+        raise ModelError(
+            f"{folder / INDEX} needs a weight_map of file names",
+            received=None if not isinstance(shards, dict) else next(n for n in shards.values() if not _is_file_name(n)),
+            accepted="tensor names to names of files in the same folder",
+            fix="copy the index again",
+        )
+    tensors: dict[str, np.ndarray] = {}
+    for shard in sorted(set(shards.values())):
+        found = read_safetensors(folder / shard)
+        for name in tensors.keys() & found.keys():
+            both = {name: tensors[name], f"{name} in {shard}": found[name]}
+            one_spelling(list(both), both, str(folder))
+        tensors.update(found)
     return tensors
 
 

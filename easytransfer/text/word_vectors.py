@@ -15,7 +15,7 @@ MISSING_DEVIATION = 0.01
 
 
 def read_word_vectors(path: str | Path, words: Sequence[str], dimension: int, seed: int = 0) -> tuple[np.ndarray, int]:
-    """Reads the vectors of `words`; those that are not in the file are drawn from N(0, 0.01).
+    """Reads the vectors of `words`, the first of each; those that are not in the file are drawn from N(0, 0.01).
 
     Args:
         path: Text file: a first line `count dimension`, then one `word number number ...` a line, UTF-8.
@@ -38,6 +38,7 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dimension: int, se
     vectors = np.random.default_rng(seed).normal(0, MISSING_DEVIATION, (len(words), dimension)).astype(np.float32)
     ids = {word: number for number, word in enumerate(words)}
     found: set[int] = set()
+    repeated: list[str] = []
     # Some published files hold words cut in the middle of a character.
     with path.open(encoding="utf-8-sig", errors="replace", newline="\n") as lines:
         count = _read_header(path, lines.readline(), dimension)
@@ -47,12 +48,26 @@ def read_word_vectors(path: str | Path, words: Sequence[str], dimension: int, se
             word, *numbers = line.rstrip().rsplit(" ", dimension)
             if len(numbers) < dimension:
                 raise DataError(f"{path}:{number}: {len(numbers)} numbers behind a word instead of {dimension}")
-            if word in ids:
-                vectors[ids[word]] = _vector(path, number, word, numbers)
+            if word not in ids:
+                continue
+            vector = _vector(path, number, word, numbers)
+            if ids[word] not in found:
+                vectors[ids[word]] = vector
                 found.add(ids[word])
-    if number - 1 != count:
-        warn(f"{path} holds {number - 1:,} vectors, its first line says {count:,}; is it complete?")
+            elif not np.array_equal(vector, vectors[ids[word]]):
+                repeated.append(word)
+    _tell(path, number - 1, count, repeated)
     return vectors, len(found)
+
+
+def _tell(path: Path, lines: int, announced: int, repeated: list[str]) -> None:
+    if repeated:
+        warn(
+            f"{path} holds {len(repeated):,} further vectors of words that it has already, such as {repeated[0]!r}; "
+            "the first of each word is taken"
+        )
+    if lines != announced:
+        warn(f"{path} holds {lines:,} vectors, its first line says {announced:,}; is it complete?")
 
 
 def _read_header(path: Path, line: str, dimension: int) -> int:
@@ -78,7 +93,8 @@ def _read_header(path: Path, line: str, dimension: int) -> int:
 
 def _vector(path: Path, line: int, word: str, numbers: list[str]) -> np.ndarray:
     try:
-        vector = np.array(numbers, np.float32)
+        with np.errstate(over="ignore"):
+            vector = np.array(numbers, np.float32)
         if np.isfinite(vector).all():
             return vector
     except ValueError:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
-from easytransfer.train.task import Evaluator
 
 
 class BestTracker:

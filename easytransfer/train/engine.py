@@ -86,7 +86,7 @@ class Engine:
         self.optimizers, self.schedules = {}, {}
         for name, chosen in self._parameters.items():
             settings = train.model_copy(update=task.optimizer_settings(name))
-            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors)
+            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors, task.no_decay)
             self.schedules[name] = build_schedule(settings, total_steps)
         self.workers = workers
         # Positions of this worker's weights in the whole model.

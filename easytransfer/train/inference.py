@@ -11,9 +11,10 @@ import tensorflow as tf
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import device_arrays
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.step import EVALUATION, weighted_means
-from easytransfer.train.task import Batch, Evaluator, Outputs, Task
+from easytransfer.train.task import Batch, Outputs, Task
 
 Arrays = dict[str, np.ndarray]
 
@@ -61,8 +62,6 @@ class Inference:
             Metrics of the task's evaluator plus `loss` (the mean of the summed losses), and the evaluator.
         """
         evaluator = self.task.evaluator()
-        # Several workers exchange what the evaluator reads and all compute the metrics of the whole table.
-        alone, parts = self.workers.size == 1, []
         losses: dict[str, np.ndarray] = {}
         for batch in prefetch(iter(batches)):
             if check is not None:
@@ -70,20 +69,16 @@ class Inference:
             with explained_out_of_memory("evaluating", "use a smaller eval_batch_size or sequence_length"):
                 outputs, terms = self._outputs_and_losses(_tensors(batch))
             _add(losses, {name: np.float64(term) for name, term in terms.items()})
-            found = _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
-            if alone:
+            if self._has_outputs:
+                found = _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
                 evaluator.update(_real_rows(batch, batch), found)
-            elif self._has_outputs:
-                unread = self.task.unevaluated_columns
-                rows = {name: value for name, value in _real_rows(batch, batch).items() if name not in unread}
-                parts.append((rows, found))
-        if not alone:
-            shares = self.workers.gather_replicas((losses, parts))
-            losses = {}
-            for terms, found_parts in shares:
+        if self.workers.size > 1:
+            # Workers exchange what their evaluators have collected, and all compute the metrics of the whole table.
+            shares = self.workers.gather_replicas((losses, evaluator.state()))
+            losses, evaluator = {}, self.task.evaluator()
+            for terms, state in shares:
                 _add(losses, terms)
-                for rows, found in found_parts:
-                    evaluator.update(rows, found)
+                evaluator.merge(state)
         sums, weights = ({name: float(term[i]) for name, term in losses.items()} for i in range(2))
         means = weighted_means(sums, weights)
         return {"loss": sum(means.values()) if means else float("nan"), **evaluator.result()}, evaluator

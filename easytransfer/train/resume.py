@@ -9,6 +9,7 @@ from typing import Any
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.distributed.shards import shard_of, whole_value
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.optim.base import FORMER_NO_DECAY
 from easytransfer.run.environment import package_versions
 from easytransfer.run.report import Reporter
 from easytransfer.train import checkpoint
@@ -141,10 +142,25 @@ class RunCheckpoints:
                 )
         self._assign(found)
         self.engine.restore(found.training, str(found.path))
+        self._keep_decay(state.get("no_decay", {}))
         self.engine.task.restore_state(state["task"])
         progress.best.restore(state["best"])
         progress.step = progress.saved_step = state["step"]
         progress.metrics, progress.evaluated_step = state["metrics"], state["evaluated_step"]
+
+    def _keep_decay(self, stored: dict[str, list[str]]) -> None:
+        """Goes on with the weight decay the run was started with; older runs did not store what it leaves out."""
+        for name, optimizer in self.engine.optimizers.items():
+            now, before = optimizer.no_decay, optimizer.decays
+            optimizer.leave_out(stored.get(name, FORMER_NO_DECAY))
+            if optimizer.decays == before:
+                optimizer.leave_out(now)
+                continue
+            different = sum(new != old for new, old in zip(before, optimizer.decays, strict=True))
+            self.reporter.message(
+                "the run was started with another rule of weight decay and keeps it: a new run would decay "
+                f"{different} of {len(before)} weights differently"
+            )
 
     def _assign(self, found: checkpoint.Checkpoint) -> None:
         """Sets the model's weights, or those of this worker's stage."""
@@ -169,6 +185,7 @@ class RunCheckpoints:
             **self._course(),
             "epoch": epoch,
             "batch_in_epoch": batch,
+            "no_decay": {name: list(optimizer.no_decay) for name, optimizer in self.engine.optimizers.items()},
             "averaged_weights": bool(self.train.ema_decay),
             "loss_scale": None if scale is None else float(scale.value.numpy()),
             "skipped_steps": int(self.engine.skipped.numpy()),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
+from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.optim.base import NO_DECAY
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
@@ -21,19 +22,6 @@ if TYPE_CHECKING:
 # 0 for rows that only pad the batch.
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
-
-
-class Evaluator(Protocol):
-    """Collects outputs over a whole table and returns exact metrics, whatever the batch size."""
-
-    main_metric: str
-    higher_is_better: bool
-
-    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
-        """Adds one batch of real rows (padding rows are already removed)."""
-
-    def result(self) -> dict[str, float]:
-        """Returns plain floats by metric name, `main_metric` among them."""
 
 
 class Task(abc.ABC):
@@ -60,8 +48,8 @@ class Task(abc.ABC):
     # the last one `forward` returns `{"sent": what Stage.send returned}`, and `train_step` is the one below.
     splits: ClassVar[tuple[str, ...]] = ()
 
-    # Columns that no evaluator reads, such as images: workers that share an evaluation do not exchange them.
-    unevaluated_columns: ClassVar[tuple[str, ...]] = ()
+    # Regular expressions of the names of variables that are not decayed, whatever the optimizer.
+    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
     model: keras.Model
     # Set by the trainer before `build_model`.

@@ -13,6 +13,7 @@ from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError, Interrupted
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.optim import SCHEDULES
 from easytransfer.run.report import NullReporter, Reporter
 from easytransfer.train.engine import Engine
@@ -23,7 +24,7 @@ from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.precision import compiles, compute_precision
 from easytransfer.train.resume import RunCheckpoints
 from easytransfer.train.signals import StopRequest
-from easytransfer.train.task import Evaluator, Task
+from easytransfer.train.task import Task
 
 
 class Trainer:

@@ -47,7 +47,7 @@ def assign_arrays(variables: Sequence[tf.Variable], arrays: Mapping[str, np.ndar
         source: Where the arrays come from, for the message.
 
     Raises:
-        ModelError: A variable is missing, unknown or of another shape; the message holds the table.
+        ModelError: A variable is missing, unknown or of another shape, and the message holds the table; or it is NaN.
     """
     names = variable_names(variables)
     if set(names) != set(arrays) and list(map(_without_numbers, names)) == list(map(_without_numbers, arrays)):
@@ -64,6 +64,12 @@ def assign_arrays(variables: Sequence[tf.Variable], arrays: Mapping[str, np.ndar
         raise ModelError(
             f"the checkpoint {source} does not fit this model: {len(rows)} of {len(shapes)} variables differ",
             fix=f"build the model with the settings the checkpoint was trained with\n{table}",
+        )
+    broken = [name for name in names if arrays[name].dtype.kind == "f" and np.isnan(arrays[name]).any()]
+    if broken:
+        raise ModelError(
+            f"the checkpoint {source} holds NaN in {len(broken)} of {len(names)} variables, the first is {broken[0]}",
+            fix="its training had failed: take an earlier checkpoint, or train again with a lower learning_rate",
         )
     for name, variable in zip(names, variables, strict=True):
         assign_whole(variable, arrays[name])

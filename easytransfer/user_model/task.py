@@ -12,13 +12,14 @@ from easytransfer.data.table import BadRows, RowChunk, RowCount
 from easytransfer.errors import ConfigError
 from easytransfer.evaluators import EvalMetric, MetricCollector, fetches
 from easytransfer.layers.created_once import objects_in
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.model_zoo import PretrainedModel
 from easytransfer.preprocessors import RawRows, Settings, TextPreprocessor, column_values
 from easytransfer.run.log import warn
 from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import compute_precision
 from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs, Task
+from easytransfer.train.task import Batch, Outputs, Task
 from easytransfer.user_model.config import ModeKeys
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import Dropout
 from easytransfer.presets import Preset, resolve
 from easytransfer.presets.load_report import LoadReport
+from easytransfer.run.log import warn
 from modelzoo.bert import formats
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import BACKBONE, Weight, assign, extract, initial_value, variable, weight_table
+from modelzoo.bert.convert import BACKBONE, Weight, assign, extract, initial_value, of_encoder, variable, weight_table
 from modelzoo.bert.split import SplitBlock
 from modelzoo.bert.stage import StageEncoder
 
@@ -220,8 +221,8 @@ class BertBackbone(keras.Model):
         backbone.load_report = found.report
         log.info("%s", found.report.summary())
         found.report.check(allow_missing or preset.facts.get("allow_missing"))
+        _tell(found.report, config)
         if found.report.allowed:
-            log.warning("random start values for: %s", ", ".join(found.report.allowed))
             backbone.fresh_weights(seed, found.report.allowed)
         backbone.import_weights(found.values)
         return backbone
@@ -252,6 +253,20 @@ class BertBackbone(keras.Model):
 
 
 BACKBONE_CLASS = BertBackbone
+
+
+def _tell(report: LoadReport, config: BertConfig) -> None:
+    """Warns of weights that the file lacks, holds twice, or holds without a place for them in the encoder."""
+    if report.allowed:
+        warn(f"random start values for: {', '.join(report.allowed)}")
+    if report.repeated:
+        warn(f"{report.source} holds {len(report.repeated)} weights twice, with equal values: {report.repeated[0]}")
+    unused = of_encoder(report.unexpected)
+    if unused:
+        warn(
+            f"{report.source}: {len(unused)} tensors of the encoder are not used, the first is {unused[0]}: "
+            f"num_hidden_layers={config.num_hidden_layers} and the other settings have no place for them"
+        )
 
 
 def _build_encoder(config: BertConfig, tensor: Group | None, stage: Stage | None) -> BertEncoderV2:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets.folder import read_json
+from modelzoo.bert.family import check_configuration, check_files
 
 Form = Literal["hf", "google", "ez"]
 
@@ -92,11 +93,12 @@ class BertConfig(BaseModel):
         """Reads `config.json` (Hugging Face or EasyTransfer) or `bert_config.json` (Google) of a model folder.
 
         Raises:
-            ModelError: Neither file exists or it is not valid.
+            ModelError: Neither file exists, it is not valid, or the folder holds no BERT.
         """
         for name in ("config.json", _GOOGLE_FILE):
             path = Path(folder, name)
             if path.is_file():
+                check_files(path.parent)
                 return cls.from_file(path)
         raise ModelError(f"no config.json or {_GOOGLE_FILE} in {folder}", fix="point to a folder that holds a model")
 
@@ -143,12 +145,19 @@ def _check_architecture(data: dict[str, Any], source: str) -> None:
             f"model_type in {source} is not a BERT",
             received=model_type,
             accepted="bert, roberta in EasyTransfer's form",
+            fix="see `easy_transfer_app zoo list` for models that can be used",
         )
+    check_configuration(data, source)
     for key, value in _FIXED.items():
         if key in data and data[key] != value:
             raise ModelError(f"{key} in {source} is not supported", received=data[key], accepted=[str(value)])
     if data.get("embedding_size", data.get("hidden_size")) != data.get("hidden_size"):
-        raise ModelError(f"embedding_size in {source} differs from hidden_size, which a BERT encoder has not")
+        raise ModelError(
+            f"embedding_size in {source} differs from hidden_size, as in ALBERT and ELECTRA, which are no BERT",
+            received=data["embedding_size"],
+            accepted=str(data.get("hidden_size")),
+            fix="see `easy_transfer_app zoo list` for models that can be used",
+        )
 
 
 def _read_activation(data: dict[str, Any], form: Form | None, source: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from easytransfer.presets.load_report import LoadReport
+from easytransfer.presets.weight_values import as_floats, check_type, one_spelling
 from modelzoo.bert.config import BertConfig
 
 Part = Literal["encoder", "pooler", "mlm", "nsp"]
@@ -186,6 +187,14 @@ _OUTER_SCOPE = re.compile(r"^[^/]*pre_trained_model[^/]*/")
 # Index buffers, and copies of tied weights.
 _HF_IGNORED = re.compile(r"^(embeddings\.(position|token_type)_ids|cls\.predictions\.decoder\.(weight|bias))$")
 
+_ENCODER = re.compile(r"(bert/)?(embeddings|encoder|pooler)[./]")
+
+# An imported folder remembers what may be missing, so that training takes it.
+_REMEDY = (
+    "use the config.json that belongs to the weights, or let missing ones start from random values: "
+    "`easy_transfer_app zoo import {} NEW_FOLDER --allowMissing=REGEX` writes a model that may lack those named so"
+)
+
 
 def google_name(source: str) -> str | None:
     """Maps a variable of a Google or EasyTransfer checkpoint to Google's name; None for optimizer state."""
@@ -206,32 +215,45 @@ def match(
 
     Returns:
         Float32 arrays in Google's layout by Google's name, and the report (not yet checked).
+
+    Raises:
+        ModelError: A weight has two names with different values, is not stored as floating-point numbers, or holds
+            one that is not finite.
     """
     rename = google_name if layout == "google" else hf_name
-    report = LoadReport(source)
-    found: dict[str, str] = {}
+    report = LoadReport(source, remedy=_REMEDY.format(source))
+    found: dict[str, list[str]] = {}
     for name in tensors:
         key = rename(name)
         if key is None:
             report.ignored.append(name)
         else:
-            found[key] = name
+            found.setdefault(key, []).append(name)
     values = {}
     for row in table:
-        name = found.pop(row.name if layout == "google" else row.hf, None)
-        if name is None:
+        names = found.pop(row.name if layout == "google" else row.hf, [])
+        if not names:
             report.missing.append(row.name)
             continue
+        name = one_spelling(names, tensors, source)
+        report.repeated += names[1:]
         array = tensors[name]
+        check_type(array, name, source)
         transposed = layout == "hf" and row.transposed
         expected = row.shape[::-1] if transposed else row.shape
         if tuple(array.shape) != expected:
             report.mismatched.append((row.name, name, expected, tuple(array.shape)))
             continue
         report.matched.append((row.name, name, expected))
-        values[row.name] = np.asarray(array.T if transposed else array, np.float32)
-    report.unexpected = sorted(found.values())
+        array = as_floats(array, name, source)
+        values[row.name] = array.T if transposed else array
+    report.unexpected = sorted(name for names in found.values() for name in names)
     return values, report
+
+
+def of_encoder(names: Iterable[str]) -> list[str]:
+    """Returns the tensors of a file, in either layout, that belong to an encoder and not to a head."""
+    return [name for name in names if _ENCODER.match(hf_name(google_name(name) or "") or "")]
 
 
 def to_hf(values: Mapping[str, np.ndarray], config: BertConfig) -> dict[str, np.ndarray]:

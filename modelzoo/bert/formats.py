@@ -18,6 +18,7 @@ from easytransfer.errors import ModelError
 from easytransfer.presets.folder import new_folder, own_file, write_json, write_manifest
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
+from easytransfer.presets.weight_values import one_spelling
 from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
 from modelzoo.bert.config import BertConfig, Form
 from modelzoo.bert.convert import (
@@ -31,6 +32,7 @@ from modelzoo.bert.convert import (
     to_hf,
     weight_table,
 )
+from modelzoo.bert.family import check_files
 
 if TYPE_CHECKING:
     from easytransfer.text.wordpiece import WordPiece
@@ -45,6 +47,12 @@ _ARCHITECTURES = {
     ("mlm", "nsp"): "BertForPreTraining",
 }
 _PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
+# Words of the embedding, and what some files repeat of the masked-LM head.
+_WORDS = ("bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight")
+_DECODER, _DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+_BIAS = "cls.predictions.bias"
+# Files of weights that are named when nothing readable is beside them.
+_OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".npz", ".onnx", ".gguf")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -84,8 +92,10 @@ def detect_form(folder: str | Path, checkpoint: str | None = None) -> Form:
             fix="save the model as model.safetensors first, for example with "
             "`save_pretrained(folder, safe_serialization=True)` of transformers",
         )
+    others = sorted(path.name for path in folder.glob("*") if path.suffix in _OTHER_WEIGHTS)
     raise ModelError(
         f"no weights in {folder}",
+        received=", ".join(others) or None,
         accepted=f"{WEIGHTS}, or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)",
         fix="fetch or copy the weights; random weights are used only when from_scratch is set",
     )
@@ -109,36 +119,37 @@ def read_folder(
         checkpoint: Prefix of the TensorFlow checkpoint inside the folder.
 
     Raises:
-        ModelError: The folder has no weights, or a file is damaged.
+        ModelError: The folder has no weights, a file is damaged, or the weights are those of another family.
     """
     folder = Path(folder)
     form = form or detect_form(folder, checkpoint)
     config = config or BertConfig.from_folder(folder)
     if form == "hf":
-        source, tensors = str(folder), _with_tied_weights(read_safetensors_folder(folder))
+        source, tensors = str(folder), _with_tied_weights(read_safetensors_folder(folder), str(folder))
         names = [hf_name(name) for name in tensors]
         by_hf = {row.hf: row.name for row in weight_table(config, PARTS)}
         present = parts_in([by_hf[name] for name in names if name in by_hf], config)
     else:
         source, tensors = read_checkpoint(folder, checkpoint)
         present = parts_in([name for name in map(google_name, tensors) if name], config)
+    check_files(folder, tensors)
     wanted = parts if parts is not None else ("encoder", "pooler", *(p for p in present if p in ("mlm", "nsp")))
     table = weight_table(config, wanted)
     values, report = match(tensors, table, "hf" if form == "hf" else "google", source)
     return ModelFiles(config, values, report, form, present)
 
 
-def _with_tied_weights(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Checks that the output matrix of the masked-LM head is the embedding table, which this model always shares."""
-    decoder, words = (
-        tensors.get(name) for name in ("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight")
-    )
-    if decoder is not None and words is not None and not np.array_equal(decoder, words):
+def _with_tied_weights(tensors: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
+    """Checks that the masked-LM head shares the embedding table and has one bias, as this model always does."""
+    words = next((name for name in _WORDS if name in tensors), None)
+    if words is not None and _DECODER in tensors and not np.array_equal(tensors[_DECODER], tensors[words]):
         raise ModelError(
-            "the output matrix of the masked-LM head differs from the word embeddings; both must be shared"
+            f"{source}: the output matrix of the masked-LM head differs from the word embeddings; both must be shared",
+            received=f"{_DECODER}, {words}",
+            fix=f"remove {_DECODER} from the file where that head is not needed",
         )
-    bias = tensors.get("cls.predictions.decoder.bias")
-    return tensors if bias is None else {"cls.predictions.bias": bias, **tensors}
+    biases = [name for name in (_BIAS, _DECODER_BIAS) if name in tensors]
+    return {_BIAS: tensors[one_spelling(biases, tensors, source)], **tensors} if biases else tensors
 
 
 def read_checkpoint(folder: Path, prefix: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
@@ -158,7 +169,10 @@ def read_checkpoint(folder: Path, prefix: str | None = None) -> tuple[str, dict[
         names = sorted(reader.get_variable_to_shape_map())
         if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names):
             raise ModelError(
-                f"{path} is an object-based TensorFlow 2 checkpoint", accepted="checkpoints with variable names"
+                f"{path} is an object-based TensorFlow 2 checkpoint",
+                received=names[0],
+                accepted="checkpoints with variable names, such as bert/pooler/dense/kernel",
+                fix="save the model as model.safetensors, or with tf.compat.v1.train.Saver",
             )
         return path, {name: reader.get_tensor(name) if google_name(name) else np.empty(0) for name in names}
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:

@@ -17,6 +17,8 @@ from easytransfer.presets import Preset, resolve
 from easytransfer.presets.folder import new_folder, read_json, write_json, write_manifest
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import WEIGHTS, read_safetensors_folder, write_safetensors
+from easytransfer.presets.weight_values import as_floats, check_type
+from easytransfer.run.log import warn
 from modelzoo.cnn import library, plan, saved_model
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.keras_builder import KerasBuilder
@@ -104,14 +106,17 @@ class CnnBackbone(keras.Model):
             allow_missing: Regular expression of weight names that may keep their start values.
 
         Raises:
-            ModelError: A weight is missing or has another shape.
+            ModelError: A weight is missing, has another shape, or is not made of finite floating-point numbers.
         """
         report, variables = LoadReport(source), self.named_variables()
         for name, variable in variables.items():
             shape = tuple(variable.shape)
             if name not in values:
                 report.missing.append(name)
-            elif values[name].shape != shape:
+                continue
+            if variable.dtype.is_floating:
+                check_type(values[name], name, source)
+            if values[name].shape != shape:
                 report.mismatched.append((name, name, shape, values[name].shape))
             else:
                 report.matched.append((name, name, shape))
@@ -120,9 +125,14 @@ class CnnBackbone(keras.Model):
         log.info("%s", report.summary())
         report.check(allow_missing)
         if report.allowed:
-            log.warning("random start values for: %s", ", ".join(report.allowed))
+            warn(f"random start values for: {', '.join(report.allowed)}")
+        if report.unexpected:
+            warn(f"{source}: {len(report.unexpected)} weights are not used, the first is {report.unexpected[0]}")
         for name, _, _ in report.matched:
-            variables[name].assign(values[name])
+            value, dtype = values[name], variables[name].dtype
+            if dtype.is_floating:
+                value = as_floats(value, name, source, dtype.as_numpy_dtype)
+            variables[name].assign(value)
 
     @classmethod
     def from_preset(

@@ -13,6 +13,7 @@ from easytransfer.export.selfcheck.failure import CheckFailed
 from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
 from easytransfer.presets.download import check_address
 from easytransfer.presets.folder import own_file
+from easytransfer.presets.weight_values import check_finite
 from modelzoo.cnn.config import CnnConfig
 
 FOLDER = "saved_model"
@@ -48,6 +49,20 @@ def resolve_handle(handle: str) -> str:
     return folder
 
 
+def _check_weights(folder: str, handle: str) -> None:
+    """Checks that the stored variables are finite; a layer knows only those that its SavedModel lists.
+
+    Raises:
+        ModelError: One is not.
+    """
+    if not Path(folder, "variables", "variables.index").is_file():
+        return
+    reader = tf.train.load_checkpoint(str(Path(folder, "variables", "variables")))
+    for name, dtype in reader.get_variable_to_dtype_map().items():
+        if dtype.is_floating:
+            check_finite(reader.get_tensor(name), name.split("/.ATTRIBUTES")[0], handle)
+
+
 def features(images: Any, config: CnnConfig) -> Any:
     """Adds a SavedModel: images to [batch, width].
 
@@ -75,7 +90,7 @@ class SavedModelLayer(keras.layers.Layer):
         handle: Folder or address.
 
     Raises:
-        ModelError: The SavedModel is not found, or cannot be called.
+        ModelError: The SavedModel is not found, cannot be called, or has weights that are not finite.
     """
 
     def __init__(self, handle: str, **kwargs: Any) -> None:
@@ -91,6 +106,7 @@ class SavedModelLayer(keras.layers.Layer):
                 f"{handle} cannot be used as a layer: {str(error).splitlines()[0]}",
                 accepted="a SavedModel that can be called, such as `model.export` or `tf.saved_model.save` write",
             ) from None
+        _check_weights(folder, handle)
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """See `features`."""

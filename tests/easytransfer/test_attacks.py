@@ -11,7 +11,7 @@ from easytransfer.attacks.auto_step import auto_step, checkpoints
 from easytransfer.attacks.ball import NORMS, Ball
 from easytransfer.attacks.gradient import fast_gradient, projected_gradient
 from easytransfer.attacks.names import named_attack
-from easytransfer.attacks.noise import NumberedDraws, normal_noise, uniform_noise
+from easytransfer.attacks.noise import NumberedDraws, normal_noise, random_start, uniform_noise
 from easytransfer.attacks.objectives import objective
 from easytransfer.attacks.run import attacked
 from easytransfer.errors import ConfigError
@@ -170,6 +170,38 @@ def test_noise_has_its_distribution():
         assert uniform.min() >= -1 and uniform.max() < 1
         assert abs(uniform.mean()) < 0.02 and abs(uniform.var() - 1 / 3) < 0.01
         assert abs(normal.mean()) < 0.03 and abs(normal.std() - 1) < 0.03 and 3 < np.abs(normal).max() < 6
+
+
+@pytest.mark.parametrize("kind", ["numbered", "by_row"])
+def test_starts_in_a_round_ball_are_uniform(kind):
+    """Lengths to the power d, and every coordinate of the direction, by the distributions they must have."""
+    from scipy import stats
+
+    rows, size = 4000, 12
+    draws = NumberedDraws(1, tf.range(rows)) if kind == "numbered" else RowDraws(tf.constant([1, 2]), tf.constant(rows))
+    centre = tf.fill([rows, 2, 2, 3], 0.5)
+    change = (random_start(centre, Ball("l2", 0.3), draws) - centre).numpy().reshape(rows, size).astype(np.float64)
+    length = np.linalg.norm(change, axis=1)
+    assert length.max() <= 0.3 + 1e-6
+    assert stats.kstest((length / 0.3) ** size, "uniform").pvalue > 0.01
+    # The square of a coordinate of a uniform direction is Beta(1/2, (d - 1) / 2); signs are fair.
+    direction = change / length[:, None]
+    for coordinate in direction.T:
+        assert stats.kstest(coordinate**2, stats.beta(0.5, (size - 1) / 2).cdf).pvalue > 0.001
+    assert abs((direction > 0).mean() - 0.5) < 0.01
+    # Pixels are not correlated, nor are lengths and directions.
+    assert np.abs(np.corrcoef(change.T) - np.eye(size)).max() < 0.07
+    assert abs(np.corrcoef(length, direction[:, 0])[0, 1]) < 0.05
+
+
+def test_starts_in_a_cube_are_uniform_and_the_same_as_before():
+    from scipy import stats
+
+    draws = lambda: NumberedDraws(3, tf.range(500))  # noqa: E731
+    centre = tf.fill([500, 2, 3, 1], 0.5)
+    start = random_start(centre, Ball("linf", 0.25), draws()).numpy()
+    np.testing.assert_array_equal(start, (centre + 0.25 * uniform_noise(centre, draws())).numpy())
+    assert stats.kstest((start.ravel() - 0.25) / 0.5, "uniform").pvalue > 0.01
 
 
 # Attacks -----------------------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def test_merged_workers_and_other_row_orders_agree(case):
     order = np.random.default_rng(5).permutation(60)
     first, second = order[:25], order[25:]
     merged = filled(make(), labels[first], logits[first], 8)
-    merged.merge(filled(make(), labels[second], logits[second], 4))
+    merged.merge(filled(make(), labels[second], logits[second], 4).state())
     whole = filled(make(), labels, logits).result()
     assert merged.result() == pytest.approx(whole, abs=1e-15)
     assert merged.result()["loss"] == whole["loss"], "the sum of the losses is exact"

@@ -78,6 +78,19 @@ def test_a_table_on_disk_gives_the_batches_of_the_table_in_memory(tmp_path):
     )
 
 
+def test_the_first_rows_of_a_table_on_disk(tmp_path):
+    memory, disk = stored(tmp_path / "a", 10**9), stored(tmp_path / "b", 100)
+    assert disk.head(60) is disk
+    for table in (memory.head(7), disk.head(7)):
+        assert table.row_count == 7 and len(table) == 14
+        whole, part = memory.batch(range(14)), table.batch(range(14))
+        for name in whole:
+            np.testing.assert_array_equal(part[name], whole[name])
+    head = disk.columns["image"].head(3)
+    del disk
+    np.testing.assert_array_equal(head[:], memory.columns["image"][:3])
+
+
 def test_an_earlier_reading_is_used_again_while_its_key_is_the_same(tmp_path):
     first = stored(tmp_path, 100)
     found = TableStore(tmp_path, KEY, 100).stored()

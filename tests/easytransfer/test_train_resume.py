@@ -8,11 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from toy_tasks import GeneratorCriticTask, Recorder, WordTask, words_batches
+from toy_tasks import CLASSES, WORDS, GeneratorCriticTask, Recorder, WordTask, words_batches
 
+from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.errors import ConfigError, Interrupted, ModelError
+from easytransfer.optim.base import FORMER_NO_DECAY, NO_DECAY
 from easytransfer.train import checkpoint
+from easytransfer.train.resume import RunCheckpoints
 from easytransfer.train.trainer import Trainer
 
 HARD = {"ema_decay": 0.9, "num_accumulated_batches": 2, "weight_decay_ratio": 0.01, "num_freezed_layers": 1}
@@ -176,3 +179,44 @@ def test_killed_three_times_and_resumed_ends_the_same(repository):
 def test_twenty_kills_at_random_times(repository):
     result = kill_trials(repository, "--trials", "20")
     assert result["equal"] == 20 and result["kills"] >= 15
+
+
+# Weight decay --------------------------------------------------------------------------------------------------
+
+
+class NormTask(WordTask):
+    """Has scales and offsets of batch normalization, which runs once decayed."""
+
+    def build_model(self):
+        inputs = {name: keras.Input([None], dtype="int32", name=name) for name in ("input_ids", "input_mask")}
+        x = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(WORDS, 4, name="words")(inputs["input_ids"]))
+        x = keras.layers.BatchNormalization(name="bn")(x)
+        return keras.Model(inputs, {"logits": keras.layers.Dense(CLASSES, name="head")(x)})
+
+    def layer_groups(self):
+        return [list(self.model.trainable_variables)]
+
+
+class FormerNormTask(NormTask):
+    no_decay = FORMER_NO_DECAY
+
+
+def test_a_run_keeps_the_rule_of_weight_decay_it_was_started_with(tmp_path, monkeypatch):
+    """A run from before the rule was stored goes on with that of its time, says so, and hands it on."""
+    settings = {"weight_decay_ratio": 0.5, "lr_decay": "constant", "warmup_ratio": 0.0, "rows": 16}
+    fresh, _ = run(tmp_path / "fresh", task=NormTask(), **settings, num_epochs=2)
+    assert last(tmp_path / "fresh").state["no_decay"] == {"default": list(NO_DECAY)}
+    run(tmp_path / "unbroken", task=FormerNormTask(), **settings, num_epochs=2)
+    state = RunCheckpoints._state
+    with monkeypatch.context() as patch:
+        patch.setattr(RunCheckpoints, "_state", lambda *given: {**state(*given), "no_decay": {}})
+        run(tmp_path / "resumed", task=FormerNormTask(), **settings, num_epochs=1)
+    resumed, _ = run(tmp_path / "resumed", task=NormTask(), **settings, num_epochs=2)
+    message = "the run was started with another rule of weight decay and keeps it: a new run would decay 2 of 5 weights"
+    assert any(message in line for line in resumed.reporter.messages)
+    assert not any("weight decay" in line for line in fresh.reporter.messages)
+    ends = {name: last(tmp_path / name) for name in ("unbroken", "resumed", "fresh")}
+    assert ends["resumed"].state["no_decay"] == {"default": list(FORMER_NO_DECAY)}
+    for name, value in ends["unbroken"].weights.items():
+        np.testing.assert_array_equal(value, ends["resumed"].weights[name])
+    assert not np.array_equal(ends["fresh"].weights["bn/gamma"], ends["resumed"].weights["bn/gamma"])

@@ -158,6 +158,13 @@ def test_word_vectors_are_read_and_misses_are_drawn(tmp_path):
     assert abs(many.std() - 0.01) < 2e-4 and abs(many.mean()) < 2e-4
 
 
+def test_a_word_that_a_file_holds_twice_keeps_its_first_vector_and_is_told(tmp_path, capfd):
+    path = vectors_file(tmp_path, "4 2\ngood 1 2\nfilm 3 4\ngood 5 6\nfilm 3 4\n")
+    vectors, found = read_word_vectors(path, WORDS, 2)
+    assert found == 2 and vectors[6].tolist() == [1, 2] and vectors[7].tolist() == [3, 4]
+    assert "1 further vectors of words that it has already, such as 'good'" in capfd.readouterr().err
+
+
 def test_word_vectors_of_a_file_that_ends_early_are_reported(tmp_path, capfd):
     read_word_vectors(vectors_file(tmp_path, "7 2\ngood 1 2\n"), WORDS, 2)
     assert "1 vectors, its first line says 7" in capfd.readouterr().err
@@ -172,6 +179,7 @@ def test_word_vectors_of_a_file_that_ends_early_are_reported(tmp_path, capfd):
         (b"3 2 \x00\x93\xff\xfe\n", DataError, "convert a binary file"),
         ("2 2\ngood 1 2\nfilm 1\n", DataError, "vectors.txt:3: 1 numbers behind a word instead of 2"),
         ("2 2\ngood 1 2\n\n", DataError, "vectors.txt:3: 0 numbers"),
+        ("1 2\ngood 1 1e39\n", DataError, "vectors.txt:2: the vector of 'good' is not made of finite numbers"),
         ("1 2\ngood 1 two\n", DataError, "vectors.txt:2: the vector of 'good'"),
         ("1 2\ngood 1 nan\n", DataError, "finite"),
     ],

@@ -64,7 +64,7 @@ def test_chinese_roberta_of_easytransfer_is_a_bert_and_hugging_face_roberta_is_n
         ({"hidden_act": "swish"}, "got 'swish'; accepted: gelu, gelu_fast, gelu_new"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"is_decoder": True}, "is_decoder"),
-        ({"embedding_size": 16}, "embedding_size"),
+        ({"embedding_size": 16}, "embedding_size .*got 16; accepted: 32; see"),
         ({"hidden_size": 30}, "hidden_size 30 is not a multiple of num_attention_heads 4"),
         ({"vocab_size": 0}, "vocab_size"),
         ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob"),

@@ -253,6 +253,16 @@ def test_missing_weights_are_never_silently_random(tmp_path):
     np.testing.assert_array_equal(first.embedding_table, second.embedding_table)
 
 
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "weights.npz", "model.gguf"])
+def test_weights_in_a_form_that_is_not_read_are_named(tmp_path, name):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(
+        ModelError, match=f"no weights in .*; got '{name}'; accepted: model.safetensors, or a TensorFlow"
+    ):
+        load_backbone(tmp_path)
+
+
 def test_pickle_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
@@ -263,7 +273,7 @@ def test_pickle_is_refused(tmp_path):
 def test_object_based_checkpoint_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict("ez")))
     tf.train.Checkpoint(v=tf.Variable(1.0)).write(str(tmp_path / "model.ckpt"))
-    with pytest.raises(ModelError, match="object-based TensorFlow 2 checkpoint"):
+    with pytest.raises(ModelError, match="object-based TensorFlow 2 checkpoint; got .*accepted: .*; save the model"):
         load_backbone(tmp_path)
 
 

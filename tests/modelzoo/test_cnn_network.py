@@ -11,6 +11,7 @@ from tiny_cnn import TINY
 from easytransfer import keras
 from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import dropout_seed
+from easytransfer.optim import AdamW
 from modelzoo.cnn.network import build
 from modelzoo.cnn.profile import profile
 
@@ -220,3 +221,15 @@ def test_odd_batches_of_narrow_networks_do_not_break_the_heap():
     """The gradient of a strided 1x1 convolution with few channels does, in TensorFlow 2.20 with oneDNN."""
     done = subprocess.run([sys.executable, "-c", _ODD_BATCH], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_biases_scales_and_offsets_are_not_decayed(name):
+    """By name, in every family; moving statistics are not trained at all."""
+    network = built(name)
+    optimizer = AdamW(network.trainable_variables, weight_decay=0.1)
+    decayed = {True: set(), False: set()}
+    for variable, decay in zip(network.trainable_variables, optimizer.decays, strict=True):
+        decayed[bool(decay)].add(variable.name.split(":")[0].rpartition("/")[2])
+    assert {"kernel"} <= decayed[True] <= {"kernel", "depthwise_kernel"}
+    assert {"bias"} <= decayed[False] <= {"bias", "gamma", "beta"}

@@ -113,8 +113,32 @@ def test_verify_finds_a_changed_byte(tmp_path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="model.safetensors has SHA-256"):
+    with pytest.raises(
+        ModelError, match="model.safetensors has SHA-256.*`easy_transfer_app zoo import .*a NEW_FOLDER`"
+    ):
         commands.verify(str(tmp_path / "a"))
+
+
+def test_every_known_name_that_is_absent_says_where_it_belongs(tmp_path):
+    for name in [*SPEC_NAMES, *ROBERTA]:
+        for read in (lambda name: load_backbone(name, zoo=tmp_path), lambda name: commands.verify(name, tmp_path)):
+            with pytest.raises(ModelError) as error:
+                read(name)
+            place = tmp_path / ("roberta" if name in ROBERTA else "bert") / name
+            assert f"model {name} is known but not on this machine; put it into {place}," in str(error.value)
+            assert f"`easy_transfer_app zoo fetch {name}`" in str(error.value) and error.value.exit_code == 4
+
+
+def test_the_chinese_roberta_names_are_found_as_the_original_has_them(tiny, tmp_path):
+    """TensorFlow checkpoints, a vocabulary of WordPiece and `"model_type": "roberta"`."""
+    for name in ROBERTA:
+        folder = tmp_path / "roberta" / name
+        commands.export_model(tiny, folder, "ez")
+        config = json.loads((folder / "config.json").read_text()) | {"model_type": "roberta"}
+        config.pop("architectures")  # The original's files have none.
+        (folder / "config.json").write_text(json.dumps(config))
+    assert load_backbone(ROBERTA[0], zoo=tmp_path).config.model_type == "bert"
+    assert commands.verify(ROBERTA[1], tmp_path)["forward"] == "finite"
 
 
 def test_verify_finds_values_that_are_not_finite(tmp_path):

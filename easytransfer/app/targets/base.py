@@ -13,8 +13,9 @@ from easytransfer.app.inputs.base import Column
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.export.servable import Signature
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.step import Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs
+from easytransfer.train.task import Batch, Outputs
 
 
 class Target(abc.ABC):

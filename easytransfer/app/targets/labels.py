@@ -23,10 +23,11 @@ from easytransfer.export.servable import Signature
 from easytransfer.export.signatures import classify_signature, regress_signature
 from easytransfer.losses import classification
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
 from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Evaluator, Outputs
+from easytransfer.train.task import Batch, Outputs
 
 
 class LabelTarget(Target):

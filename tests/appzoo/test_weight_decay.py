@@ -1,0 +1,120 @@
+"""Which weights are decayed, by name: every application, every kind of network, every optimizer."""
+
+import numpy as np
+import pytest
+
+from appzoo.discovery import applications, config_class, load_application
+from easytransfer.config.job import RuntimeConfig
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.train.engine import Engine
+
+RATE = 0.1
+DECAYING = ["adam", "adamw", "lamb", "sgd"]
+IMAGES = EncodedTable(
+    {
+        "image": np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8),
+        "label_id": np.arange(6, dtype=np.int32) % 3,
+        "row_number": np.arange(6, dtype=np.int32),
+    }
+)
+TEXTS = ["how much is it", "where is it"]
+PAIR = {"first_sequence": "a", "second_sequence": "b", "label_name": "label"}
+# Model and data settings of every model name; BERT stands for the tiny model's folder.
+TEXT_APPS = {
+    "text_classify_bert": ({}, {"first_sequence": "a", "label_name": "label"}),
+    "text_classify_cnn": ({"embedding_size": 4, "num_filters": [3], "filter_sizes": [2]}, {"first_sequence": "a"}),
+    "text_match_bert": ({}, PAIR),
+    "text_match_bert_two_tower": ({}, PAIR),
+    **{f"text_match_{name}": ({"embedding_size": 6, "hidden_size": 4}, PAIR) for name in ("dam", "damplus", "hcnn")},
+    "text_match_bicnn": ({"embedding_size": 6, "hidden_size": 4}, PAIR),
+    "sequence_labeling_bert": ({"use_crf": True}, {"first_sequence": "a", "label_enumerate_values": "O,B-X,I-X"}),
+    "text_comprehension_bert": ({}, {**PAIR, "label_enumerate_values": None}),
+    "text_comprehension_bert_hae": ({}, {**PAIR, "label_enumerate_values": None}),
+}
+NETWORK = {"network": "resnet8_w4_cifar"}
+IMAGE_APPS = {
+    "image_classify": NETWORK,
+    "adversarial_training": NETWORK,
+    "co_training": {"members": ["resnet8_w4_cifar", "densenet10_k4_cifar"]},
+    "distillation_skd": NETWORK,
+    "dimension_pruning": {"network": "prunable_resnet8_w8_cifar"},
+}
+
+
+def built(name, **model):
+    """An application with its model, ready for training."""
+    settings, data = TEXT_APPS.get(name, (IMAGE_APPS.get(name), {}))
+    values = {"model_name": name, "train": {"weight_decay_ratio": RATE}}
+    values["data"] = {"label_enumerate_values": "no,yes" if name in TEXT_APPS else "cat,dog,owl", **data}
+    values["model"] = {**settings, **model}
+    if name in IMAGE_APPS:
+        values["model"] |= {"image_size": 16}
+    if name == "distillation_skd":
+        values["distillation"] = {"kd_method": "none"}
+    app = load_application(name)(config_class(name).model_validate(values))
+    app.prepare(None, lambda column: TEXTS)
+    if name in IMAGE_APPS:
+        app.fit_labels(IMAGES)
+    app.build_model()
+    return app
+
+
+def names(app, kind="adamw"):
+    """Names of decayed and of other variables; the rate of each optimizer is checked on the way."""
+    engine = Engine(app, app.config.train.model_copy(update={"optimizer_type": kind}), RuntimeConfig(), 10)
+    decayed, others = set(), set()
+    for optimizer in engine.optimizers.values():
+        for variable, decay in zip(optimizer.variables_updated, optimizer.decays, strict=True):
+            assert decay in (0.0, RATE)
+            (decayed if decay else others).add(variable.name.split(":")[0])
+    assert len(decayed | others) == len({v.name for v in app.model.trainable_variables})
+    return decayed, others
+
+
+def last_parts(found):
+    return {name.rpartition("/")[2] for name in found}
+
+
+def test_no_application_is_forgotten():
+    assert {*TEXT_APPS, *IMAGE_APPS} == {name for each in applications().values() for name in each.model_names}
+
+
+@pytest.mark.parametrize("name", TEXT_APPS)
+def test_text_applications_leave_out_biases_and_layer_normalization(name, tiny_model):
+    bert = {"pretrain_model_name_or_path": str(tiny_model)} if "bert" in name else {}
+    decayed, others = names(built(name, **bert))
+    further = {"transitions"} if name.startswith("sequence") else set()
+    assert last_parts(decayed) == {"kernel", "embeddings"} | further
+    assert last_parts(others) == ({"bias", "gamma", "beta"} if bert else {"bias"})
+    if bert:
+        assert {each.split("/")[-2] for each in others if each.endswith(("gamma", "beta"))} == {
+            *("layer_norm", "self_attention_layer_norm", "output_layer_norm")
+        }
+
+
+@pytest.mark.parametrize("name", ["image_classify", "distillation_skd", "dimension_pruning"])
+def test_image_applications_leave_out_biases_and_batch_normalization(name):
+    app = built(name)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) == {"kernel"}
+        assert last_parts(others) == {"gamma", "beta", "bias"}
+
+
+def test_adversarial_training_decays_everything():
+    app = built("adversarial_training")
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) == {"kernel", "gamma", "beta", "bias"} and not others
+
+
+@pytest.mark.parametrize(
+    ("network", "scales"),
+    [("resnet8_w4_cifar", True), ("densenet10_k4_cifar", False), ("efficientnet_b0_cifar", False)],
+)
+def test_co_training_decays_scales_but_of_densenet_and_efficientnet(network, scales):
+    app = built("co_training", members=[network] * 2)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) - {"depthwise_kernel"} == ({"kernel", "gamma"} if scales else {"kernel"})
+        assert last_parts(others) == ({"beta", "bias"} if scales else {"beta", "bias", "gamma"})
