@@ -50,8 +50,8 @@ class App(Task):
         ...         return GestureNetwork(self.target.num_outputs)
     """
 
-    inputs: list[Input]
-    target: Target | None
+    inputs: Sequence[Input] = ()
+    target: Target | None = None
     # Columns of `encode` that are there for labelled tables only; the model never reads them.
     label_columns: Sequence[str] = ("label_id",)
     # Files of `save_assets` that go into an export: what `prepare(folder)` needs when only the export is left.
@@ -136,7 +136,7 @@ class App(Task):
 
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of the arrays of the inputs."""
-        return {name: spec for part in getattr(self, "inputs", ()) for name, spec in part.specs().items()}
+        return {name: spec for part in self.inputs for name, spec in part.specs().items()}
 
     def fit_labels(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
@@ -167,7 +167,9 @@ class App(Task):
 
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""
-        return self.target.table_columns() if self.target else []
+        if self.target is not None:
+            return self.target.table_columns()
+        return [self.config.data.label_name] if self.config.data.label_name else []
 
     def spread(self, chunk: RowChunk) -> RowChunk:
         """Returns the chunk that `encode` and the output see; see `RowChunk.spread` for rows that hold several."""
