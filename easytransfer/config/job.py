@@ -183,7 +183,7 @@ class TrainConfig(ConfigModel):
     )
     metric_for_best: str | None = setting(
         None,
-        "Metric that picks the best checkpoint; default per task.",
+        "Metric that picks the best checkpoint, of equal ones the lower loss, then the later step; default per task.",
         advanced=True,
         aliases=("export_best_checkpoint_metric",),
         modes="T",

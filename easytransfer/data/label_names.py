@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def class_name(cell: Any) -> str:
     """Returns the name of the class that a cell holding one value stands for; empty where it holds none."""
     if isinstance(cell, np.generic):
         cell = cell.item()
-    if isinstance(cell, (bool, float)):
+    if isinstance(cell, (bool, float, Decimal)):
         return number_text(cell)
     return trimmed(cell.decode("utf-8", "replace") if isinstance(cell, bytes) else str(cell))
 
@@ -57,13 +58,15 @@ def one_value(cell: Any) -> Any:
     return cell[0]
 
 
-def number_text(value: float) -> str:
+def number_text(value: float | Decimal) -> str:
     """Returns a number or truth value as the text that stands for it; empty for NaN, which means a missing value."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and math.isnan(value):
+    if isinstance(value, int):
+        return str(value)
+    if math.isnan(value):
         return ""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
 
 
 def trimmed(text: str) -> str:

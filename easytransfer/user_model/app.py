@@ -113,7 +113,7 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             except BaseException as error:
                 folder.finish("failed", error=error)
                 raise
-            folder.finish("done", report={"step": fit.steps, "metrics": fit.best_metrics})
+            folder.finish("done", report=_outcome(fit))
         return {**fit.best_metrics, "steps": fit.steps}
 
     def run_evaluate(self, reader: TableReader, checkpoint_path: str | None = None) -> dict[str, float]:
@@ -333,6 +333,11 @@ def _single(results: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for result in results:
         for row in zip(*result.values(), strict=True):
             yield dict(zip(result, row, strict=True))
+
+
+def _outcome(fit: FitResult) -> dict[str, Any]:
+    """Returns `report.json`: the metrics of the best checkpoint, its step, and all steps of the training."""
+    return {"checkpoint_step": fit.best_step, "steps": fit.steps, "metrics": fit.best_metrics}
 
 
 def _unusable(reader: TableReader) -> DataError:

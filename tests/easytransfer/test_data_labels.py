@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from easytransfer.errors import ConfigError, DataError
         (np.float32(3), "3"),
         (np.int64(7), "7"),
         (0.5, "0.5"),
+        (Decimal("1.0"), "1"),
+        (Decimal("0.5"), "0.5"),
         (1e20, "100000000000000000000"),
         (float("inf"), "inf"),
         (True, "true"),
