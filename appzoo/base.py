@@ -13,6 +13,8 @@ import numpy as np
 from easytransfer import keras
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, device_arrays
+from easytransfer.data.labels import LabelMap
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
 from easytransfer.export.servable import Signature
@@ -90,15 +92,24 @@ class App(Task, abc.ABC):
         """
 
     @property
+    def label_map(self) -> LabelMap | None:
+        """Names of the classes with their ids, None where there are none."""
+        return None
+
+    @property
     def labels(self) -> list[str] | None:
         """Names of the classes in id order, None where there are none."""
-        return None
+        return self.label_map.names if self.label_map is not None else None
 
     # Rows --------------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
+        return dict.fromkeys(self.input_columns(), "none")
 
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""

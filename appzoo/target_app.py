@@ -84,9 +84,9 @@ class TargetApp(App):
         return SingleLabel(labels) if labels is not None and len(labels) > 1 else Score()
 
     @property
-    def labels(self) -> list[str] | None:
-        """Class names, None for a number."""
-        return self.target.labels.names if self.target.labels else None
+    def label_map(self) -> LabelMap | None:
+        """Classes, None for a number."""
+        return self.target.labels
 
     def save_assets(self, folder: Path) -> None:
         """Writes the label map; a subclass adds its vocabulary."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.data.cells import NOT_NUMBER, read_number
 from easytransfer.data.labels import LabelMap
 from easytransfer.metrics.scores import sigmoid, softmax
 
@@ -111,15 +112,14 @@ class Score(Target):
     num_outputs = 1
 
     def read(self, cell: Any) -> float:
-        """Returns the finite number in the cell."""
+        """Returns the number in the cell, by the rules of `float` columns whatever the type of the cell."""
+        if isinstance(cell, str) and not cell.strip():
+            raise ValueError("empty label")
         try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            known = f"not a number: {cell!r} (without labelEnumerateValues the task is regression)"
-            raise ValueError(known if str(cell).strip() else "empty label") from None
-        if not np.isfinite(value):
-            raise ValueError(f"not a finite number: {cell!r}")
-        return value
+            return read_number(cell)
+        except ValueError as error:
+            hint = " (without labelEnumerateValues the task is regression)"
+            raise ValueError(f"{error}{hint if str(error).startswith(NOT_NUMBER) else ''}") from None
 
     def array(self, values: list[float]) -> np.ndarray:
         """Returns float32 [batch]."""

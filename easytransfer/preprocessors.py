@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.config.job import DataConfig
+from easytransfer.data.cells import read_number
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import Column
@@ -116,6 +117,12 @@ class TextPreprocessor(Process):
             table["label_id"] = np.array([labels[row] for row in kept], np.int32 if settings.labels else np.float32)
         for column in settings.columns:
             if column.name in settings.append:
+                if column.name in table or column.name in masks:
+                    raise ConfigError(
+                        "append_feature_columns names a column that the preprocessor makes",
+                        received=column.name,
+                        fix="leave it out, or rename the column in input_schema",
+                    )
                 table[column.name] = column_values(column, [chunk.columns[column.name][row] for row in kept])
         return EncodedTable(table, masks, pads)
 
@@ -149,10 +156,7 @@ class TextPreprocessor(Process):
     def _read_label(self, cell: str) -> Any:
         labels = self.settings.labels
         if labels is None:
-            value = float(cell)
-            if not np.isfinite(value):
-                raise ValueError
-            return value
+            return read_number(cell)
         return [labels.ids[name.strip()] for name in cell.split(",")] if self.multi_label else labels.ids[cell]
 
     # Unpacking -----------------------------------------------------------------------------------------------

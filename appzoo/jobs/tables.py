@@ -17,7 +17,9 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
+from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.run.log import say, warn
 
 # Rows decoded and tokenized at a time: large enough for the tokenizer's threads, small enough to stay in cache.
 CHUNK_ROWS = 8192
@@ -47,9 +49,12 @@ def open_input(app: App, spec: str, needed: list[str], bad_rows: BadRows) -> Tab
     """Opens a table with the configured schema; a column that is needed but missing is an error."""
     data = app.config.data
     schema = parse_schema(data.input_schema) if data.input_schema else None
-    table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
-    if not is_id_table(table.schema):
-        table.spread = app.spread
+    if is_id_table(schema or open_table(spec, schema=None, data=data).schema):
+        return open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
+    table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed, texts=app.text_columns())
+    if schema is None and needed:
+        table.narrow(needed)
+    table.spread = app.spread
     return table
 
 
@@ -62,7 +67,7 @@ def chosen_columns(output_schema: str | None, available: Sequence[str], aliases:
     """Returns the columns `outputSchema` asks for, all when it is not given; `aliases` are suggested for typing errors.
 
     Raises:
-        ConfigError: One of them is not available.
+        ConfigError: One of them is not available, or named twice.
     """
     if output_schema is None:
         return list(available)
@@ -74,7 +79,7 @@ def chosen_columns(output_schema: str | None, available: Sequence[str], aliases:
                 accepted=available,
                 fix=did_you_mean(name, [*available, *aliases]),
             )
-    return names(output_schema)
+    return distinct_columns(names(output_schema))
 
 
 def output_form(data: DataConfig, output: str) -> str | None:
@@ -188,3 +193,13 @@ def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
         yield from chunk.compact().columns[column]
     if not table.count.accepted:
         raise table.count.nothing_usable(spec, table.bad_rows.summary())
+
+
+def say_labels(app: App) -> None:
+    """Says which classes there are, and how many rows each has where they were taken from the table."""
+    labels, column = app.label_map, app.config.data.label_name
+    if labels is None:
+        return
+    say(f"labels: {labels.describe_counts()}")
+    if labels.counts[column] == 1:
+        warn(f"one row has the class {column!r}, as the label column is called; a header needs --header=names")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows
+from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows, say_labels
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
@@ -136,8 +136,7 @@ def _load(config: JobConfig, run_dir: Path | None, limit: int | None = None) -> 
     app = new_app(config)
     data = config.data
     app.prepare(None, lambda column: column_cells(app, data.train_table, column))
-    if app.labels:
-        say(f"labels: {', '.join(app.labels[:20])}")
+    say_labels(app)
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
         before = app.text_counts.copy()

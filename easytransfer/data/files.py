@@ -16,6 +16,9 @@ from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_UTF32_BOMS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+# Share of zeros among the high bytes of a text without such a mark.
+_ZERO_SHARE = 0.8
 # What well-known binary files begin with.
 _SIGNATURES = {
     b"\x89PNG": "a PNG picture",
@@ -190,8 +193,9 @@ def open_text(path: str) -> BinaryIO:
     stream = open_binary(path)
     try:
         begin = stream.peek(_BEGINNING)[:_BEGINNING]  # type: ignore[attr-defined]
-        if begin.startswith(_UTF16_BOMS):
-            raise DataError(f"{path} looks like UTF-16", fix="convert it to UTF-8")
+        if encoding := _other_encoding(begin):
+            fix = f"convert it to UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
+            raise DataError(f"{path} looks like {encoding}", accepted="UTF-8", fix=fix)
         if what := _binary_kind(begin):
             fix = "give it a name that ends in .gz" if "gzip" in what else "name a table of text"
             raise DataError(f"{path} is not text: it looks like {what}", fix=fix)
@@ -201,6 +205,20 @@ def open_text(path: str) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def _other_encoding(begin: bytes) -> str | None:
+    """Returns the encoding of a text that begins like this when it is one of two or four bytes a character."""
+    if begin.startswith(_UTF32_BOMS):
+        return "UTF-32"
+    if begin.startswith(_UTF16_BOMS):
+        return "UTF-16"
+    # Without a mark, every other byte of Latin letters is 0.
+    for place, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
+        high, low = begin[place::2], begin[1 - place :: 2]
+        if len(begin) > 1 and high.count(0) > _ZERO_SHARE * len(high) and low.count(0) < _BINARY_SHARE * len(low):
+            return encoding
+    return None
 
 
 def _binary_kind(begin: bytes) -> str | None:

@@ -18,6 +18,9 @@ class LabelMap:
     Args:
         names: Unique, non-empty names; ids are their positions.
 
+    Attributes:
+        counts: How often each was found, where the names were taken from a table.
+
     Raises:
         ConfigError: A name is empty or given twice.
     """
@@ -36,6 +39,7 @@ class LabelMap:
             )
         self.names = names
         self.ids = {name: i for i, name in enumerate(names)}
+        self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,7 +59,9 @@ class LabelMap:
                     "labelEnumerateValues=auto found no label in the training table",
                     fix="check the table, the delimiter and labelName",
                 )
-            return cls(sorted(counts))
+            found = cls(sorted(counts))
+            found.counts = counts
+            return found
         # Not `Path.is_file`, which raises for a list longer than a file name.
         if os.path.isfile(spec):
             try:
@@ -91,3 +97,8 @@ class LabelMap:
         """Returns the names for a message, cut after `most`."""
         shown = ", ".join(self.names[:most])
         return shown if len(self) <= most else f"{shown}, ... ({len(self)} in all)"
+
+    def describe_counts(self, most: int = 20) -> str:
+        """Returns the names, each with its count where these are known, cut after `most`."""
+        shown = [f"{name} ({self.counts[name]:,})" if self.counts else name for name in self.names[:most]]
+        return ", ".join(shown) + ("" if len(self) <= most else f", ... ({len(self)} in all)")

@@ -193,14 +193,23 @@ class base_model(Hooks):  # noqa: N801 - the original's name
                 )
             return stored
         if spec == "auto" and reader is not None:
-            return LabelMap.parse(spec, lambda: Counter(str(cell).strip() for cell in reader.cells(column)))
+            found = LabelMap.parse(spec, lambda: Counter(str(cell).strip() for cell in reader.cells(column)))
+            say(f"labels: {found.describe_counts()}")
+            return found
         return given
 
     def _new_task(self, reader: TableReader, modes: tuple[str, ...]) -> HookTask:
+        self._take_texts(reader)
         settings = self._settings(reader)
         reader.table.schema.require(settings.append, where="append_feature_columns")
         TextPreprocessor.default_settings = settings
         return HookTask(self, modes, settings)
+
+    def _take_texts(self, reader: TableReader) -> None:
+        """Lets a preprocessor find text where the table has numbers or bytes."""
+        data = self.job.data
+        if self.config.on_the_fly:
+            reader.table.take_text({name: "none" for name in (data.first_sequence, data.second_sequence) if name})
 
     def _encoded(
         self, task: HookTask, reader: TableReader, size: int = 4096
@@ -210,6 +219,7 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         Raises:
             DataError: No row can be used.
         """
+        self._take_texts(reader)
         chunks = reader.chunks(size)
         first = next(chunks, None)
         if first is None:
