@@ -332,7 +332,9 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}*"))
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> list[Any]:
+    if path.is_dir():  # of pictures: its own time says nothing of theirs
+        return [[str(file), _stamp(file)] for file in _files(path)]
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 

@@ -17,7 +17,6 @@ from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError
-from easytransfer.run.log import say
 from easytransfer.text.masking import TokenMasker
 from easytransfer.train import checkpoint
 

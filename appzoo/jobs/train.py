@@ -16,6 +16,7 @@ from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
+from easytransfer.data.files import expand, real_path
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
@@ -24,7 +25,7 @@ from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import default_commands, write_card
-from easytransfer.run.environment import environment_record, input_files
+from easytransfer.run.environment import environment_record, input_records
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
@@ -57,13 +58,17 @@ def train(config: JobConfig) -> dict[str, Any]:
     workers = open_workers(config.distribution)
     if not workers.is_chief:
         return _follow(config, workers)
-    settings = config.runtime
+    settings, inputs = config.runtime, _inputs(config)
     folder = RunFolder.create(
-        config.checkpoint_dir, config.model_dump(mode="json"), resume=settings.resume, overwrite=settings.overwrite
+        config.checkpoint_dir,
+        config.model_dump(mode="json"),
+        resume=settings.resume,
+        overwrite=settings.overwrite,
+        inputs=inputs,
     )
     with folder:
         try:
-            report = _train(config, folder, workers)
+            report = _train(config, folder, workers, inputs)
         except Interrupted as error:
             folder.finish("interrupted", error=error)
             raise
@@ -76,6 +81,12 @@ def train(config: JobConfig) -> dict[str, Any]:
     _say_end(config, report)
     shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
+
+
+def _inputs(config: JobConfig) -> list[dict[str, Any]]:
+    """Returns records of the files of both tables."""
+    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
+    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})
 
 
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
@@ -103,14 +114,13 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
     )
 
 
-def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
+def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     app, tables = _load(config, folder.path)
     app.fit_labels(tables["train"].encoded)
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
-    specs = (config.data.train_table, config.data.eval_table)
     present = [device.name for device in tf.config.list_physical_devices()]
-    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, tables=input_files(specs)))
+    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, inputs=inputs))
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -161,7 +171,10 @@ def _say_table(part: str, rows: EncodedRows, counts: Any) -> None:
 def _dry_run(config: JobConfig) -> dict[str, Any]:
     """Checks folder, tables, model and one step of shapes without writing anything."""
     RunFolder(config.checkpoint_dir).plan(
-        config.model_dump(mode="json"), resume=config.runtime.resume, overwrite=config.runtime.overwrite
+        config.model_dump(mode="json"),
+        resume=config.runtime.resume,
+        overwrite=config.runtime.overwrite,
+        inputs=_inputs(config),
     )
     app, tables = _load(config, None, DRY_RUN_ROWS)
     app.fit_labels(tables["train"].encoded)

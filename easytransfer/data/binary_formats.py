@@ -184,9 +184,7 @@ class ParquetFormat(RowFormat):
             self.unusable = {field.name: f"has type {field.type}" for field in found if columns[field.name] is None}
             schema = Schema(tuple(column for column in columns.values() if column is not None))
         else:
-            Schema(tuple(Column(name, "str") for name in columns)).require(
-                schema.names, f"the columns of {files[0]}"
-            )
+            Schema(tuple(Column(name, "str") for name in columns)).require(schema.names, f"the columns of {files[0]}")
         self.schema = schema
 
     def take_text(self, columns: Mapping[str, ListForm]) -> None:

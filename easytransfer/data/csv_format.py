@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -81,8 +81,8 @@ class CsvFormat(DelimitedFormat):
     def _rows(self, stream: BinaryIO, file: str) -> Iterator[tuple[int, _CsvRecord]]:
         """Yields (first line, record), without empty lines at the end.
 
-        Where quotes take several lines and what comes of it is no row, each of the lines is a record of its own, so that
-        all of them are counted.
+        Where quotes take several lines and what comes of it is no row, each of the lines is a record of its own, so
+        that all of them are counted.
 
         Raises:
             DataError: Too many lines are lost in this way.
@@ -99,8 +99,8 @@ class CsvFormat(DelimitedFormat):
             lines = record.text.split("\n")
             if len(lines) > MOST_QUOTED_LINES and self._looks_swallowed(record, lines):
                 raise DataError(
-                    f"{file}:{line}: {BAD_QUOTING}: a quote that is opened there takes {len(lines)} lines, more than the "
-                    f"{MOST_QUOTED_LINES} that may be lost",
+                    f"{file}:{line}: {BAD_QUOTING}: a quote that is opened there takes {len(lines)} lines, more than "
+                    f"the {MOST_QUOTED_LINES} that may be lost",
                     received=lines[0][:SHOWN_CHARACTERS],
                     fix='close the quote, or write a quote inside of a quoted cell as ""',
                 )

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from easytransfer.config.paths import expand_home
 from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -67,7 +68,11 @@ def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     return files
 
 
-def _expand_one(spec: str) -> list[str]:
+def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
+    try:
+        spec = expand_home(os.fspath(spec))
+    except ValueError as error:
+        raise DataError(f"table file {spec} does not exist", fix=str(error)) from None
     if spec.startswith("odps://"):
         raise ConfigError(
             "odps:// tables are not supported",

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
 from easytransfer.run.atomic import sync
 
@@ -24,7 +25,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         ConfigError: The path is a directory, or exists and `overwrite` is off.
         ResourceError: The folder cannot be created or written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         raise ConfigError(f"output {path} is a directory", fix="name a file in it")
     if path.exists() and not overwrite:

@@ -16,6 +16,7 @@ import tensorflow as tf
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches, prefetch
 from easytransfer.data.encoded import EncodedTable, device_arrays
+from easytransfer.data.files import real_path
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
@@ -24,7 +25,7 @@ from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError
 from easytransfer.model_zoo import set_model_root
 from easytransfer.preprocessors import Settings, TextPreprocessor, fixed_arrays
 from easytransfer.presets import resolve
-from easytransfer.run.environment import environment_record, input_files
+from easytransfer.run.environment import environment_record, input_records
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.log import print_result, say, setup_logging
 from easytransfer.run.report import RunReporter
@@ -97,11 +98,18 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         if not self.job.checkpoint_dir:
             raise ConfigError("train_config.model_dir is missing", fix="name the folder for checkpoints")
         runtime = self.job.runtime
+        readers = {"training": train_reader, "evaluation": eval_reader}
+        inputs = input_records({name: map(real_path, r.table.files) for name, r in readers.items() if r is not None})
         folder = RunFolder.create(
-            self.job.checkpoint_dir, self._record(), resume=runtime.resume, overwrite=runtime.overwrite
+            self.job.checkpoint_dir,
+            self._record(),
+            resume=runtime.resume,
+            overwrite=runtime.overwrite,
+            inputs=inputs,
         )
         with folder:
             try:
+                folder.write_run(environment_record(seed=runtime.seed, inputs=inputs))
                 fit = self._fit(folder, train_reader, eval_reader)
             except Interrupted as error:
                 folder.finish("interrupted", error=error)
@@ -239,12 +247,10 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         return table
 
     def _fit(self, folder: RunFolder, train_reader: TableReader, eval_reader: TableReader | None) -> FitResult:
-        runtime, data = self.job.runtime, self.job.data
+        runtime = self.job.runtime
         task = self._new_task(train_reader, (ModeKeys.TRAIN, *([] if eval_reader is None else [ModeKeys.EVAL])))
         if task.settings.labels is not None:
             task.settings.labels.save(folder.path)
-        tables = input_files((data.train_table, data.eval_table))
-        folder.write_run(environment_record(seed=runtime.seed, tables=tables))
         multiple, held_out = pad_multiple(runtime), None
         rows = self._encode(task, train_reader)
         train = Batches(rows, train_reader.batch_size, shuffle=True, seed=runtime.seed, pad_multiple=multiple)

@@ -268,9 +268,11 @@ def test_plain_gives_strict_json(tmp_path):
 def test_environment_record(tmp_path):
     table = tmp_path / "a.tsv"
     table.write_bytes(b"abc")
-    record = environment.environment_record(seed=7, devices=["CPU:0"], tables=[table])
+    inputs = environment.input_records({"training": [table]})
+    record = environment.environment_record(seed=7, devices=["CPU:0"], inputs=inputs)
     # SHA-256 of "abc" from FIPS 180-2, appendix B.1
     assert record["inputs"][0] == {
+        "table": "training",
         "path": str(table),
         "bytes": 3,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
