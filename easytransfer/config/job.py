@@ -79,7 +79,9 @@ class DataConfig(ConfigModel):
     )
     escape: bool = setting(False, "Decode \\t, \\n and \\\\ inside text cells.")
     bad_rows: Literal["fail", "skip", "quarantine"] = setting(
-        "fail", "What a bad row does: stop, be skipped and counted, or be copied aside with its reason."
+        "fail",
+        "What a bad row does: stop, be skipped and counted, or be copied aside with its reason. A quote in a .csv "
+        "table that takes more than 100 lines without making a row stops the job in any case.",
     )
     max_bad_rows: int = setting(0, "Stop after this many bad rows; 0 means no limit.", ge=0)
     no_truncate: bool = setting(False, "Treat a text longer than sequenceLength as a bad row instead of cutting it.")

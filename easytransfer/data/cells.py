@@ -260,7 +260,7 @@ def _check_image(value: Any) -> Any:
         value = value.strip()
     if not isinstance(value, (str, bytes, np.ndarray)):
         raise ValueError(f"{WRONG_TYPE}: expected a path, bytes or an array, got {type(value).__name__}")
-    if not len(value):
+    if not np.size(value) if isinstance(value, np.ndarray) else not value:
         raise ValueError(f"{NO_IMAGE}: the cell is empty")
     return value
 
@@ -334,7 +334,7 @@ def _check_one(kind: str, value: Any) -> Any:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, (int, float, Decimal)):
-            if math.isnan(value):
+            if not isinstance(value, int) and math.isnan(value):
                 raise ValueError(f"{MISSING_VALUE}: NaN")
             return str(value)
         if not isinstance(value, str):
