@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from appzoo.base import App
-from easytransfer.config.job import DataConfig
+from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.files import expand, real_path
 from easytransfer.data.id_tables import encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.run.environment import input_records
 from easytransfer.run.log import say, warn
 
 # Rows decoded and tokenized at a time: large enough for the tokenizer's threads, small enough to stay in cache.
@@ -203,3 +205,9 @@ def say_labels(app: App) -> None:
     say(f"labels: {labels.describe_counts()}")
     if labels.counts[column] == 1:
         warn(f"one row has the class {column!r}, as the label column is called; a header needs --header=names")
+
+
+def table_records(config: JobConfig) -> list[dict[str, Any]]:
+    """Returns a record of every file of the tables of a training, by which it knows them again when it goes on."""
+    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
+    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})

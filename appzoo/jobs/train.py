@@ -11,12 +11,11 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows, say_labels
+from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows, say_labels, table_records
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
-from easytransfer.data.files import expand, real_path
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
@@ -25,7 +24,7 @@ from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import default_commands, write_card
-from easytransfer.run.environment import environment_record, input_records
+from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
@@ -58,7 +57,7 @@ def train(config: JobConfig) -> dict[str, Any]:
     workers = open_workers(config.distribution)
     if not workers.is_chief:
         return _follow(config, workers)
-    settings, inputs = config.runtime, _inputs(config)
+    settings, inputs = config.runtime, table_records(config)
     folder = RunFolder.create(
         config.checkpoint_dir,
         config.model_dump(mode="json"),
@@ -81,12 +80,6 @@ def train(config: JobConfig) -> dict[str, Any]:
     _say_end(config, report)
     shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
-
-
-def _inputs(config: JobConfig) -> list[dict[str, Any]]:
-    """Returns records of the files of both tables."""
-    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
-    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})
 
 
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
@@ -174,7 +167,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
         config.model_dump(mode="json"),
         resume=config.runtime.resume,
         overwrite=config.runtime.overwrite,
-        inputs=_inputs(config),
+        inputs=table_records(config),
     )
     app, tables = _load(config, None, DRY_RUN_ROWS)
     app.fit_labels(tables["train"].encoded)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from easytransfer.config.paths import expand_home
+from easytransfer.config.paths import expand_home, user_path
 from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -148,6 +148,7 @@ def read_file_list(path: str) -> list[str]:
     Raises:
         DataError: The list cannot be read, is empty, or names a missing file.
     """
+    path = str(user_path(path))
     with reading(path), open_text(path) as stream:
         lines = [line.strip() for line in stream.read().decode("utf-8").splitlines() if line.strip()]
     if lines and lines[0].isdigit() and not os.path.exists(lines[0]):
@@ -155,7 +156,7 @@ def read_file_list(path: str) -> list[str]:
     if not lines:
         raise DataError(f"file list {path} names no file")
     beside = os.path.dirname(path)
-    names = [name if os.path.exists(name) else os.path.join(beside, name) for name in lines]
+    names = [name if os.path.exists(name) or name.startswith("~") else os.path.join(beside, name) for name in lines]
     return [file for name in names for file in _expand_one(name)]
 
 

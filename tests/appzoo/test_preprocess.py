@@ -242,6 +242,23 @@ def test_evaluating_and_predicting_on_ids(capfd, runs, table, ids, tmp_path):
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["predictions", "probabilities", "logits"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl"])
+def test_a_copied_column_takes_no_place_of_a_prediction(capfd, runs, tmp_path, name, suffix):
+    (tmp_path / "t.tsv").write_text("OLD\tgood movie\n")
+    flags = {
+        "checkpointPath": runs["text"], "inputTable": tmp_path / "t.tsv", "inputSchema": f"{name}:str:1,text:str:1",
+        "outputTable": tmp_path / f"out.{suffix}",
+    }  # fmt: skip
+    message = command(capfd, "predict", code=2, appendCols=f"text,{name}", outputSchema=name, **flags)
+    assert f"appendCols names a column that is written already; got '{name}'" in message
+    assert "appendCols names a column twice" in command(capfd, "predict", code=2, appendCols="text,text", **flags)
+    assert "outputSchema names a column twice" in command(
+        capfd, "predict", code=2, outputSchema="logits,logits", **flags
+    )
+    assert not list(tmp_path.glob("out*"))
+
+
 def test_unknown_label_ids_are_bad_rows(capfd, runs, ids, tmp_path):
     lines = ids.read_text(encoding="utf-8").splitlines()
     cells = lines[4].split("\t")
