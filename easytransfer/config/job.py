@@ -75,7 +75,9 @@ class DataConfig(ConfigModel):
     )
     delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
     header: Literal["none", "skip", "names"] = setting(
-        "none", "First line: `none` = data, `skip` = ignored, `names` = column names (default for .csv without schema)."
+        "none",
+        "First line: `none` = data (one with the declared names is refused), `skip` = ignored, `names` = column names "
+        "(default for .csv without schema).",
     )
     escape: bool = setting(False, "Decode \\t, \\n and \\\\ inside text cells.")
     bad_rows: Literal["fail", "skip", "quarantine"] = setting(

@@ -96,6 +96,9 @@ class CsvFormat(DelimitedFormat):
                 continue
             yield from empty
             empty.clear()
+            if "\n" not in record.text:
+                yield line, record
+                continue
             lines = record.text.split("\n")
             if len(lines) > MOST_QUOTED_LINES and self._looks_swallowed(record, lines):
                 raise DataError(
@@ -104,7 +107,7 @@ class CsvFormat(DelimitedFormat):
                     received=lines[0][:SHOWN_CHARACTERS],
                     fix='close the quote, or write a quote inside of a quoted cell as ""',
                 )
-            if len(lines) == 1 or not self._is_broken(record):
+            if not self._is_broken(record):
                 yield line, record
             else:
                 reason = record.error or f"{len(record.cells)} cells, expected {self.width}"

@@ -95,7 +95,13 @@ class DelimitedFormat(RowFormat):
             found = self._names(record) if self.header == "none" else []
         except DataError:
             return None
-        return f"{HEADER_LINE}: {_USE_HEADER}" if self._are_names(found) else None
+        if self._are_names(found):
+            return f"{HEADER_LINE}: {_USE_HEADER}"
+        # A table of one column takes any line as it is, also one with other separators.
+        for delimiter in _DELIMITERS if len(found) == self.width == 1 else ():
+            if delimiter in found[0] and self._are_names(found[0].split(delimiter)):
+                return f"{HEADER_LINE}: read the table {self._with(delimiter)} --header=names"
+        return None
 
     def _are_names(self, cells: Sequence[str]) -> bool:
         found = {cell.strip().strip('"').casefold() for cell in cells}

@@ -63,6 +63,8 @@ def test_every_file_of_a_table_may_have_a_header(tmp_path):
 def test_a_header_of_one_column_and_what_only_looks_like_one(tmp_path):
     path = write(tmp_path / "t.tsv", "text\na\n")
     assert rows_of(path, parse_schema("text:str:1")) == ([("a",)], {HEADER: 1})
+    with pytest.raises(DataError, match=f"t.csv:1: {HEADER}: read the table with --delimiter=, --header=names"):
+        rows_of(write(tmp_path / "t.csv", "text,label\na,x\n"), parse_schema("text:str:1"), policy="fail")
     path = write(tmp_path / "t.tsv", "text\tx\ntext\tlabel\n")
     assert rows_of(path, PAIR) == ([("text", "x"), ("text", "label")], {})
     assert rows_of(write(tmp_path / "t.tsv", "text\tlabel\na\tx\n"), PAIR, header="names")[0] == [("a", "x")]
