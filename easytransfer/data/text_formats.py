@@ -29,6 +29,7 @@ INVALID_JSON = "invalid JSON"
 
 _SPACES = re.compile(r" {2,}")
 _DELIMITERS = {"\t": "tab", ",": ",", ";": "';'", "|": "'|'"}
+_ONE_A_LINE = "write one JSON object a line, without a list around them"
 _USE_HEADER = "--header=names takes the columns from it, --header=skip leaves it out"
 
 
@@ -236,9 +237,9 @@ class JsonlFormat(RowFormat):
             try:
                 row = parse_json(records[0].decode("utf-8"))
             except ValueError as error:
-                raise DataError(f"{file}:1: {INVALID_JSON}: {error}") from error
+                raise DataError(f"{file}:1: {INVALID_JSON}: {error}", fix=_ONE_A_LINE) from error
             if not isinstance(row, dict) or not row:
-                raise DataError(f"{file}:1: expected a JSON object with at least one key")
+                raise DataError(f"{file}:1: expected a JSON object with at least one key", fix=_ONE_A_LINE)
             return Schema(tuple(guess_column(name, value) for name, value in row.items()))
         raise no_rows(file)
 

@@ -97,7 +97,8 @@ def file_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Returns path, size and SHA-256 of a file, or of the names and contents of all visible files in a folder."""
     if not os.path.isdir(path):
         return {"path": os.fspath(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}
-    files = sorted(item for item in Path(path).rglob("[!.]*") if item.is_file())
+    inside = {item.relative_to(path): item for item in Path(path).rglob("*") if item.is_file()}
+    files = [inside[name] for name in sorted(inside) if not any(part[0] in "._" for part in name.parts)]
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode("utf-8", "surrogateescape"))

@@ -234,6 +234,15 @@ def test_wrong_flags_are_told(capfd, tmp_path, table, tiny_model, options, outpu
     assert part in run(capfd, table, tiny_model, f"{tmp_path}/{output}", code=2, **options)
 
 
+def test_a_header_is_no_row(capfd, tmp_path, table, tiny_model):
+    path = tmp_path / "rows.tsv"
+    path.write_text("id\ttext\tother\n" + table.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "rows.tsv:1: the first line holds the column names: --header=names" in run(
+        capfd, path, tiny_model, tmp_path / "x.tsv", code=3
+    )
+    assert run(capfd, path, tiny_model, tmp_path / "x.tsv", header="names")["written"] == ROWS
+
+
 def test_a_table_that_exists_is_not_replaced_unasked(capfd, tmp_path, table, tiny_model):
     (tmp_path / "out.tsv").write_text("mine")
     assert "exists" in run(capfd, table, tiny_model, tmp_path / "out.tsv", code=2)

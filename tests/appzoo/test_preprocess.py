@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -240,6 +241,19 @@ def test_evaluating_and_predicting_on_ids(capfd, runs, table, ids, tmp_path):
         inputSchema="id:int:1,text:str:1,label:str:1", outputTable=tmp_path / "b.tsv",
     )  # fmt: skip
     assert (tmp_path / "a.tsv").read_bytes() == (tmp_path / "b.tsv").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "tsv.gz"])
+def test_a_header_is_no_row(capfd, runs, table, tmp_path, mode, suffix):
+    path = tmp_path / f"t.{suffix}"
+    content = b"id\ttext\tlabel\n" + table.read_bytes()
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    output = {"outputTable": tmp_path / "out.tsv"} if mode == "predict" else {}
+    message = command(capfd, mode, code=3, checkpointPath=runs["text"], inputTable=path, **output)
+    assert f"t.{suffix}:1: the first line holds the column names: --header=names" in message
+    found = command(capfd, mode, checkpointPath=runs["text"], inputTable=path, header="skip", **output)
+    assert (found["read"], found["rejected"]) == (43, 0)
 
 
 @pytest.mark.parametrize("name", ["predictions", "probabilities", "logits"])

@@ -144,6 +144,12 @@ def test_a_table_read_in_the_wrong_way_names_the_right_one(tmp_path, name, conte
     assert "column 'text' is not in table" in str(error.value) and fix in str(error.value)
 
 
+@pytest.mark.parametrize("content", ['[{"text": "a"}, {"text": "b"}]', '[\n{"text": "a"},\n{"text": "b"}\n]\n'])
+def test_an_array_is_no_table_of_json_lines(tmp_path, content):
+    with pytest.raises(DataError, match="t.jsonl:1: .*; write one JSON object a line, without a list around them"):
+        rows_of(write(tmp_path / "t.jsonl", content), needed=["text"])
+
+
 def test_the_separator_line_of_spreadsheets(tmp_path):
     path = write(tmp_path / "t.csv", 'sep=;\r\ntext;label\r\n"a;b";x\r\n')
     assert rows_of(path, delimiter=";") == ([("a;b", "x")], {})
