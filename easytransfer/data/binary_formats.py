@@ -65,6 +65,11 @@ class TfrecordFormat(RowFormat):
         rows = [None if i in problems else row for i, row in enumerate(rows)]
         return parse_mappings(self.schema, rows, LazyTexts(records, _show), problems)
 
+    def narrow(self, names: Sequence[str]) -> None:
+        """Leaves out all columns but these."""
+        super().narrow(names)
+        self._stored = Schema(tuple(column for column in self._stored if column.name in names))
+
     def _unwrap(self, i: int, row: dict[str, Any], problems: dict[int, Problem]) -> None:
         """Takes single values out of their list; an absent feature looks like an empty list."""
         for column in self._stored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -17,6 +18,7 @@ from easytransfer.data.lines import READ_BLOCK, count_lines
 from easytransfer.data.row_format import Parsed, Problem
 from easytransfer.data.text_formats import DelimitedFormat
 from easytransfer.errors import DataError
+from easytransfer.run.log import warn
 
 BAD_QUOTING = "bad quoting"
 # More lines than this inside one pair of quotes that makes no row stop the job, whatever `badRows` says.
@@ -100,14 +102,17 @@ class CsvFormat(DelimitedFormat):
                 yield line, record
                 continue
             lines = record.text.split("\n")
-            if len(lines) > MOST_QUOTED_LINES and self._looks_swallowed(record, lines):
+            broken, swallowed = self._is_broken(record), self._hold_rows(lines)
+            if len(lines) > MOST_QUOTED_LINES and (broken or swallowed):
                 raise DataError(
                     f"{file}:{line}: {BAD_QUOTING}: a quote that is opened there takes {len(lines)} lines, more than "
                     f"the {MOST_QUOTED_LINES} that may be lost",
                     received=lines[0][:SHOWN_CHARACTERS],
                     fix='close the quote, or write a quote inside of a quoted cell as ""',
                 )
-            if not self._is_broken(record):
+            if not broken:
+                if swallowed:
+                    _tell(f"{file}:{line}: a cell in quotes holds {len(lines)} lines like rows; is a quote not closed?")
                 yield line, record
             else:
                 reason = record.error or f"{len(record.cells)} cells, expected {self.width}"
@@ -117,10 +122,10 @@ class CsvFormat(DelimitedFormat):
     def _is_broken(self, record: _CsvRecord) -> bool:
         return record.error is not None or (self.width > 0 and len(record.cells) != self.width)
 
-    def _looks_swallowed(self, record: _CsvRecord, lines: Sequence[str]) -> bool:
-        """Returns whether many lines in quotes are rows of the table rather than a long text."""
+    def _hold_rows(self, lines: Sequence[str]) -> bool:
+        """Returns whether most lines in quotes look like rows of the table rather than like a text."""
         like_rows = sum(text.count(self.delimiter) == self.width - 1 for text in lines)
-        return self._is_broken(record) or (self.width > 1 and like_rows > len(lines) / 2)
+        return self.width > 1 and len(lines) > 2 and like_rows > len(lines) / 2
 
     def _skip_separator_line(self, stream: BinaryIO, file: str) -> int:
         """Reads over a first line such as `sep=;` and returns how many lines these are."""
@@ -136,6 +141,12 @@ class CsvFormat(DelimitedFormat):
             )
         stream.readline()
         return 1
+
+
+@functools.lru_cache(maxsize=1024)
+def _tell(text: str) -> None:
+    """Warns, but once where a table is read several times."""
+    warn(text)
 
 
 def _read_csv(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, _CsvRecord]]:

@@ -235,6 +235,15 @@ def test_a_quote_that_takes_more_lines_than_stated_stops_the_job(tmp_path, polic
     assert f"more than {MOST_QUOTED_LINES} lines" in text
 
 
+def test_a_quote_that_takes_a_few_rows_without_a_trace_is_told_once(tmp_path, capsys):
+    path = write(tmp_path / "t.csv", 'text,label\n"open,x\nb,y\nc,y\nclosed",y\n"two\nlines",x\n')
+    for _ in range(2):
+        assert rows_of(path)[0] == [("open,x\nb,y\nc,y\nclosed", "y"), ("two\nlines", "x")]
+    assert (
+        capsys.readouterr().err.count("t.csv:2: a cell in quotes holds 4 lines like rows; is a quote not closed?") == 1
+    )
+
+
 def test_long_texts_in_quotes_are_rows(tmp_path):
     text = "\n".join(f"line {i} of a document" for i in range(3 * MOST_QUOTED_LINES))
     path = write(tmp_path / "t.csv", f'text,label\n"{text}",x\n')
@@ -275,6 +284,18 @@ def test_numbers_of_tfrecords_are_read_as_their_text(tmp_path):
             writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
     for schema in (None, parse_schema("text:int:1")):
         assert rows_of(path, schema, texts={"text": "none"}) == ([("7",), ("-1",)], {})
+
+
+def test_features_of_tfrecords_that_nobody_reads_may_be_absent(tmp_path):
+    import tensorflow as tf
+
+    path = tmp_path / "t.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for names in (("text", "more"), ("text",)):
+            feature = {name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a"])) for name in names}
+            writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
+    assert rows_of(path, needed=["text"]) == ([("a",), ("a",)], {})
+    assert rows_of(path) == ([("a", "a")], {"missing value": 1})
 
 
 @pytest.mark.parametrize("declared", ["text:str:*", "text:str:3", "text:int:*", "text:base64:1"])
