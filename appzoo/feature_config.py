@@ -36,6 +36,7 @@ class FeatureConfig(ConfigModel):
         "made with exportType=ez_bert_feat.",
         modes="P",
         required="P",
+        path="one",
     )
     features: FeatureSettings = FeatureSettings()
     data: DataConfig = DataConfig()

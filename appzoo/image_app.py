@@ -21,6 +21,7 @@ from appzoo.target_app import TargetApp
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
@@ -137,6 +138,10 @@ class ImageApp(TargetApp):
     def input_columns(self) -> list[str]:
         """Returns the image column."""
         return [str(self.config.data.first_sequence)]
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns none: images are no text."""
+        return {}
 
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Decodes and resizes images and reads labels; images that cannot be used are bad rows with their file."""

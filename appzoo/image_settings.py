@@ -22,7 +22,10 @@ class ImageDataConfig(DataConfig):
     )
     label_name: str | None = setting("label", "Label column.", modes="TEPS")
     label_enumerate_values: str | None = setting(
-        "auto", "Class names: comma list, a file with one per line, or `auto`; none means regression.", modes="TEPS"
+        "auto",
+        "Class names: comma list, a file with one per line, or `auto`; none means regression.",
+        modes="TEPS",
+        path="one",
     )
     input_schema: str | None = setting(
         None,

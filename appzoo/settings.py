@@ -12,7 +12,7 @@ class EncoderSettings(ModelConfig):
     """A pre-trained text encoder."""
 
     pretrain_model_name_or_path: str = setting(
-        "minilm-l6-en", "Encoder to start from: a ModelZoo name or a folder.", advanced=True, modes="TS"
+        "minilm-l6-en", "Encoder to start from: a ModelZoo name or a folder.", advanced=True, modes="TS", path="one"
     )
     from_scratch: bool = setting(
         False, "Start from random encoder weights instead of the pre-trained ones.", advanced=True, modes="T"

@@ -25,6 +25,10 @@ class WordSettings(ModelConfig):
     )
     embedding_size: int = setting(300, "Length of a word vector.", advanced=True, modes="T", ge=1)
     pretrain_word_embedding_name_or_path: str | None = setting(
-        None, "Start vectors: a text file of word2vec, first line `count dimension`.", advanced=True, modes="T"
+        None,
+        "Start vectors: a text file of word2vec, first line `count dimension`.",
+        advanced=True,
+        modes="T",
+        path="one",
     )
     fix_embedding: bool = setting(False, "Do not train the word vectors.", advanced=True, modes="T")

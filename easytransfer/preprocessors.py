@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.config.job import DataConfig
+from easytransfer.data.cells import read_number
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap
@@ -117,6 +118,12 @@ class TextPreprocessor(Process):
             table["label_id"] = np.array([labels[row] for row in kept], np.int32 if settings.labels else np.float32)
         for column in settings.columns:
             if column.name in settings.append:
+                if column.name in table or column.name in masks:
+                    raise ConfigError(
+                        "append_feature_columns names a column that the preprocessor makes",
+                        received=column.name,
+                        fix="leave it out, or rename the column in input_schema",
+                    )
                 table[column.name] = column_values(column, [chunk.columns[column.name][row] for row in kept])
         return EncodedTable(table, masks, pads)
 
@@ -148,7 +155,7 @@ class TextPreprocessor(Process):
     def _read_label(self, cell: Any) -> Any:
         labels = self.settings.labels
         if labels is None:
-            return _number(one_value(cell))
+            return read_number(one_value(cell))
         cells = class_names(cell) if self.multi_label else [one_value(cell)]
         ids = [labels.id_of(value) for value in cells]
         if None in ids or not ids:
@@ -296,16 +303,6 @@ def get_preprocessor(
         return kind(loading().load_tokenizer(pretrain_model_name_or_path, model_root()), multi_label, **stage)
 
     return created_once(kind.__name__, pretrain_model_name_or_path, make)
-
-
-def _number(cell: Any) -> float:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        value = float("nan")
-    if not np.isfinite(value):
-        raise ValueError(f"unknown label: {cell!r}; known: a number" if str(cell).strip() else "empty label")
-    return value
 
 
 def column_values(column: Column, cells: list[Any]) -> np.ndarray | Ragged:

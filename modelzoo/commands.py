@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
 from easytransfer.presets import catalogue, default_zoo, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import package_folder, user_path, zoo_folders
+from easytransfer.presets.preset import package_folder, zoo_folders
 from modelzoo.fetch import fetch
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.loading import family_module, family_of

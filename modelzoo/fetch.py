@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
-from easytransfer.presets.preset import CONFIG_NAMES, user_path
+from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model

@@ -43,6 +43,7 @@ class AdversarialSettings(ConfigModel):
         "Ratio of natural to robust risk that war keeps: a number, or the run folder of the thin network.",
         advanced=True,
         modes="T",
+        path="one",
     )
     war_alpha: float | None = setting(
         None, "Step of lambda under war; default 0.8 / steps per epoch.", advanced=True, modes="T", gt=0

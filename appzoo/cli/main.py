@@ -14,6 +14,7 @@ from typing import Any
 
 import easytransfer
 from appzoo.cli.text import VERBS
+from easytransfer.config.paths import user_path
 from easytransfer.config.schema import MODES
 from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ResourceError, did_you_mean
 from easytransfer.run import log
@@ -150,7 +151,7 @@ def dump_config(values: dict[str, Any], target: str) -> int:
     from easytransfer.run.atomic import write_json
 
     if target:
-        write_json(target, values)
+        write_json(user_path(target), values)
         log.say(f"configuration written to {target}")
     else:
         import json

@@ -17,13 +17,13 @@ from easytransfer.config.files import load_file, parse_override, take_mode
 from easytransfer.config.flags import FlagTable, Given, flag_value, split_flags
 from easytransfer.config.job import NO_CLASSES, JobConfig
 from easytransfer.config.original import from_original_json, is_original
+from easytransfer.config.paths import user_path
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets import resolve as resolve_preset
-from easytransfer.presets.preset import user_path
 from easytransfer.run import log
 
 Model = TypeVar("Model", bound=ConfigModel)
@@ -153,6 +153,7 @@ class JobReader:
             self.draft.put(path, value, f"--set {path}")
         self._split_train_tables()
         unknown = self._put_flags(FlagTable(JobConfig, OWN_FLAGS), self.flags)
+        self.draft.expand_paths(settings_of(JobConfig))
         try:
             self._inherit()
             config_class = self._config_class()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from appzoo.cli.verbs import Parser
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
 from easytransfer.run import log
 
@@ -19,7 +19,7 @@ def validate_export(arguments: Sequence[str]) -> int:
         ModelError: A check fails, or there is nothing to check.
     """
     parser = Parser(prog="easy_transfer_app export validate", description="Checks an export in a fresh process.")
-    parser.add_argument("folder", type=Path, help="folder of one version, such as exports/sentiment/1")
+    parser.add_argument("folder", type=user_path, help="folder of one version, such as exports/sentiment/1")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON line")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
     options = parser.read(arguments)

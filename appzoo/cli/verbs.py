@@ -12,6 +12,7 @@ from easytransfer.config.fields import section_texts
 from easytransfer.config.files import commented_yaml, load_file, take_mode
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import from_original_json, is_original
+from easytransfer.config.paths import expand_home
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.run import log
 
@@ -68,7 +69,7 @@ def config(arguments: Sequence[str]) -> str | dict[str, Any]:
     """Prints the default configuration of an application, or checks a file."""
     parser = Parser(prog="easy_transfer_app config", description="Print the full default configuration, or check one.")
     parser.add_argument("app", nargs="?", help="application or model name, such as text_classify_bert")
-    parser.add_argument("--check", metavar="FILE", help="check a YAML or JSON configuration instead")
+    parser.add_argument("--check", metavar="FILE", type=expand_home, help="check a YAML or JSON configuration instead")
     options = parser.read(arguments)
     if options["check"]:
         return check_file(options["check"])
@@ -144,18 +145,20 @@ def _zoo_parser() -> argparse.ArgumentParser:
         "--offline", type=_boolean, default=True, metavar="true|false", help="false allows the network; default true"
     )
     importing = commands.add_parser("import", parents=[writing, lenient], help="convert a foreign checkpoint")
-    importing.add_argument("source")
-    importing.add_argument("target")
+    importing.add_argument("source", type=expand_home)
+    importing.add_argument("target", type=expand_home)
     importing.add_argument("--format", choices=("auto", "hf", "google", "ez"), default="auto")
     exporting = commands.add_parser("export", parents=[in_zoo, writing, lenient], help="write a model in another form")
     exporting.add_argument("name_or_path", metavar="name")
-    exporting.add_argument("target")
+    exporting.add_argument("target", type=expand_home)
     exporting.add_argument("--format", choices=("hf", "google", "ez"), required=True)
     tiny = commands.add_parser("make-tiny", parents=[writing], help="write a tiny model with random weights, for tests")
-    tiny.add_argument("target")
+    tiny.add_argument("target", type=expand_home)
     tiny.add_argument("--type", dest="family", default="bert", help="model family")
     tiny.add_argument("--seed", type=int, default=0)
-    tiny.add_argument("--vocab", metavar="FILE", help="vocabulary to use instead of the built-in small one")
+    tiny.add_argument(
+        "--vocab", metavar="FILE", type=expand_home, help="vocabulary to use instead of the built-in small one"
+    )
     return parser
 
 

@@ -17,7 +17,10 @@ class PruningSettings(ImageSettings):
         "prunable_resnet20_w8_cifar", "Network to train and prune; base_path has its own.", advanced=True, modes="T"
     )
     base_path: str | None = setting(
-        None, "Run folder of the trained image network to prune; without it one is trained first.", modes="T"
+        None,
+        "Run folder of the trained image network to prune; without it one is trained first.",
+        modes="T",
+        path="one",
     )
     base_epochs: float = setting(
         10.0, "Epochs of training before pruning, without base_path.", advanced=True, modes="T", gt=0

@@ -18,6 +18,7 @@ class DistillationSettings(ConfigModel):
         None,
         "Teacher: run folder or checkpoint of an image application, or a folder with a SavedModel that gives logits.",
         modes="TE",
+        path="one",
     )
     kd_method: Literal["skd_ln", "skd_std", "skd_l2", "kd", "none"] = setting(
         "skd_ln",

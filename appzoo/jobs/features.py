@@ -15,7 +15,7 @@ from appzoo.jobs.vectors import VectorSource, model_path, open_vectors
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, Table, open_table
-from easytransfer.errors import ConfigError
+from easytransfer.data.table_writer import distinct_columns
 from easytransfer.run.log import say, warn
 from easytransfer.train.precision import pad_multiple
 
@@ -75,7 +75,17 @@ def _open(config: FeatureConfig) -> Table:
     schema = parse_schema(data.input_schema) if data.input_schema else None
     texts = [name for name in (data.first_sequence, data.second_sequence) if name]
     needed = [*texts, *names(data.append_cols)]
-    return open_table(str(data.input_table), schema=schema, data=data, bad_rows=BadRows("skip"), needed=needed)
+    table = open_table(
+        str(data.input_table),
+        schema=schema,
+        data=data,
+        bad_rows=BadRows("skip"),
+        needed=needed,
+        texts=dict.fromkeys(texts, "none"),
+    )
+    if schema is None:
+        table.narrow(needed)
+    return table
 
 
 class _Rows:
@@ -87,9 +97,8 @@ class _Rows:
         self._multiple = pad_multiple(config.runtime)
         self._sides = ["", "_b"] if source.two_towers and config.data.second_sequence else [""]
         self.names = [f"{name}{side}" for side in self._sides for name in source.columns]
-        twice = sorted(set(self.names) & set(append))
-        if twice:
-            raise ConfigError("appendCols names a column that is written already", received=twice[0])
+        lengths = [f"num_tokens{side}" for side in self._sides] if padded else []
+        distinct_columns([*self.names, *lengths], append)
         if source.two_towers and len(self._sides) == 1:
             warn("the model has two towers; name the second text with --secondSequence to get its vectors, too")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections import Counter, deque
@@ -347,7 +348,10 @@ def _files(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}*"))
 
 
-def _stamp(path: Path) -> list[int]:
+def _stamp(path: Path) -> list[Any]:
+    if path.is_dir():  # of pictures: its own time says nothing of theirs
+        inside = json.dumps([[str(file.relative_to(path)), _stamp(file)] for file in _files(path)])
+        return [hashlib.sha256(inside.encode("utf-8", "surrogateescape")).hexdigest()]
     status = path.stat()
     return [status.st_size, status.st_mtime_ns]
 

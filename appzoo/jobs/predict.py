@@ -12,6 +12,7 @@ from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import BadRows, RowChunk
+from easytransfer.data.table_writer import distinct_columns
 from easytransfer.run.log import say
 from easytransfer.train.precision import pad_multiple
 
@@ -27,13 +28,14 @@ def predict(config: JobConfig) -> dict[str, Any]:
     app, data = trained.app, config.data
     columns = chosen_columns(data.output_schema, app.output_columns())
     append = names(data.append_cols)
+    written = distinct_columns(columns, append)
     output = Output(data, config.distribution, config.runtime, job_key("predict", config, trained.source))
     if data.merge:
         return {"mode": "predict", "output": str(output.path), **output.merge().summary()}
     needed = input_columns(app, str(data.input_table), False) + append
     table = open_input(app, str(data.input_table), needed, BadRows("skip"))
     if config.runtime.dry_run:
-        return {"mode": "predict", "dry_run": True, "columns": columns + append}
+        return {"mode": "predict", "dry_run": True, "columns": written}
     say(f"predicting {data.input_table} with {trained.source.name}")
     multiple = pad_multiple(config.runtime)
 
@@ -42,12 +44,12 @@ def predict(config: JobConfig) -> dict[str, Any]:
         return {name: found[name] for name in columns} | {name: chunk.columns[name] for name in append}
 
     encode = encoder(app, table, with_labels=False)
-    options = {"columns": columns + append, "chunk_rows": app.chunk_rows, "text_counts": app.text_counts}
+    options = {"columns": written, "chunk_rows": app.chunk_rows, "text_counts": app.text_counts}
     account = output.write(table, encode, compute, **options)
     return {
         "mode": "predict",
         "output": str(output.path),
-        "columns": columns + append,
+        "columns": written,
         **account.summary(),
         "rows_per_second": round(account.read / (time.monotonic() - started), 1),
     }

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from appzoo.jobs.parts import Output, job_key
-from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input
+from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input, say_labels
 from appzoo.jobs.trained import new_app
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table import BadRows, RowChunk
+from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError
-from easytransfer.run.log import say
 from easytransfer.text.masking import TokenMasker
 from easytransfer.train import checkpoint
 
@@ -45,8 +45,7 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     if not app.preprocessable:
         raise ConfigError(f"{config.model_name} has nothing to preprocess", fix="train on the table as it is")
     app.prepare(_assets(config), lambda column: column_cells(app, str(data.input_table), column))
-    if app.labels:
-        say(f"labels: {', '.join(app.labels[:20])}")
+    say_labels(app)
     labelled = data.label_name is not None
     append = names(data.append_cols)
     needed = input_columns(app, str(data.input_table), labelled) + append
@@ -71,6 +70,7 @@ class _Rows:
         self._width = app.config.data.sequence_length
         schema = app.config.data.output_schema
         self.asked = None if schema is None else names(ALIASES.get(schema, schema))
+        distinct_columns(self.asked or (), append)
         self._masker = self._new_masker() if set(MASKED) & set(self.asked or ()) else None
         unlabelled = [] if labelled else [name for name in self.asked or () if name in app.label_columns]
         if unlabelled:
@@ -90,12 +90,13 @@ class _Rows:
         """Returns the columns to write for a chunk.
 
         Raises:
-            ConfigError: A column is asked for that the application does not make.
+            ConfigError: A column is asked for that the application does not make, or copied in place of one it makes.
         """
         found = dense_columns(encoded, self._width, self._app.label_columns)
         if self._masker is not None:
             found |= self._masked(chunk, encoded)
         chosen = chosen_columns(None if self.asked is None else ",".join(self.asked), list(found), ALIASES)
+        distinct_columns(chosen, self._append)
         appended = {name: [chunk.columns[name][row] for row in encoded.row_of] for name in self._append}
         return {name: found[name] for name in chosen} | appended
 

@@ -16,15 +16,18 @@ import numpy as np
 import easytransfer
 from appzoo.jobs.text_counts import counted_since
 from easytransfer.app.contract import App
-from easytransfer.config.job import DataConfig
+from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.files import expand, stamps
+from easytransfer.data.files import expand, real_path, stamps
 from easytransfer.data.id_tables import IDS, SEGMENTS, Limit, encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
 from easytransfer.data.table_store import Elsewhere, TableStore
+from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.run.environment import input_records
+from easytransfer.run.log import say, warn
 
 
 @dataclass
@@ -53,9 +56,12 @@ def open_input(app: App, spec: str, needed: list[str], bad_rows: BadRows) -> Tab
     """Opens a table with the configured schema; a column that is needed but missing is an error."""
     data = app.config.data
     schema = parse_schema(data.input_schema) if data.input_schema else None
-    table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
-    if not is_id_table(table.schema):
-        table.spread = app.spread
+    if is_id_table(schema or open_table(spec, schema=None, data=data).schema):
+        return open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed)
+    table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed, texts=app.text_columns())
+    if schema is None and needed:
+        table.narrow(needed)
+    table.spread = app.spread
     return table
 
 
@@ -68,7 +74,7 @@ def chosen_columns(output_schema: str | None, available: Sequence[str], aliases:
     """Returns the columns `outputSchema` asks for, all when it is not given; `aliases` are suggested for typing errors.
 
     Raises:
-        ConfigError: One of them is not available.
+        ConfigError: One of them is not available, or named twice.
     """
     if output_schema is None:
         return list(available)
@@ -80,7 +86,7 @@ def chosen_columns(output_schema: str | None, available: Sequence[str], aliases:
                 accepted=available,
                 fix=did_you_mean(name, [*available, *aliases]),
             )
-    return names(output_schema)
+    return distinct_columns(names(output_schema))
 
 
 def output_form(data: DataConfig, output: str) -> str | None:
@@ -296,3 +302,19 @@ def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
         yield from chunk.compact().columns[column]
     if not table.count.accepted:
         raise table.count.nothing_usable(spec, table.bad_rows.summary())
+
+
+def say_labels(app: App) -> None:
+    """Says which classes there are, and how many rows each has where they were taken from the table."""
+    labels, column = app.label_map, app.config.data.label_name
+    if labels is None:
+        return
+    say(f"labels: {labels.describe_counts()}")
+    if labels.counts[column] == 1:
+        warn(f"one row has the class {column!r}, as the label column is called; a header needs --header=names")
+
+
+def table_records(config: JobConfig) -> list[dict[str, Any]]:
+    """Returns a record of every file of the tables of a training, by which it knows them again when it goes on."""
+    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
+    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})

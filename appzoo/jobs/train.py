@@ -19,7 +19,9 @@ from appzoo.jobs.tables import (
     load_rows,
     load_stored_rows,
     machine_folder,
+    say_labels,
     table_key,
+    table_records,
 )
 from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import model_call, new_app, open_trained
@@ -37,7 +39,7 @@ from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import default_commands, write_card
-from easytransfer.run.environment import environment_record, input_files
+from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
@@ -74,10 +76,11 @@ def train(config: JobConfig) -> dict[str, Any]:
     workers = open_workers(config.distribution)
     if not workers.is_chief:
         return _follow(config, workers)
-    folder = RunFolder.create(config.checkpoint_dir, **run_settings(config))
+    inputs = table_records(config)
+    folder = RunFolder.create(config.checkpoint_dir, **run_settings(config), inputs=inputs)
     with folder:
         try:
-            report = _train(config, folder, workers)
+            report = _train(config, folder, workers, inputs)
         except Interrupted as error:
             folder.finish("interrupted", error=error)
             raise
@@ -120,14 +123,13 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
     )
 
 
-def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, Any]:
+def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     app, tables = _load(config, folder.path, workers)
     app.fit_labels(tables["train"].encoded)
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
-    specs = (config.data.train_table, config.data.eval_table)
     present = [device.name for device in tf.config.list_physical_devices()]
-    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, tables=input_files(specs)))
+    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, inputs=inputs))
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -164,8 +166,7 @@ def _load(
     app = new_app(config)
     data = config.data
     app.prepare(None, lambda column: column_cells(app, data.train_table, column))
-    if app.labels:
-        say(f"labels: {', '.join(app.labels[:20])}")
+    say_labels(app)
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
         new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
@@ -199,7 +200,7 @@ def _clear_cache(config: JobConfig, workers: Workers) -> None:
 
 def _dry_run(config: JobConfig) -> dict[str, Any]:
     """Checks folder, tables, model and one step of shapes without writing anything."""
-    RunFolder(config.checkpoint_dir).plan(**run_settings(config))
+    RunFolder(config.checkpoint_dir).plan(**run_settings(config), inputs=table_records(config))
     app, tables = _load(config, None)
     app.fit_labels(tables["train"].encoded)
     app.build_model()

@@ -23,6 +23,7 @@ from easytransfer import keras
 from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.labels import LabelMap
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
@@ -81,9 +82,9 @@ class BertLabeling(App):
         return self.model
 
     @property
-    def labels(self) -> list[str] | None:
-        """Tags in id order."""
-        return self._labels.names if self._labels is not None else None
+    def label_map(self) -> LabelMap | None:
+        """Tags with their ids."""
+        return self._labels
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and the head with the unused pooler: what freezing leaves."""
@@ -96,6 +97,11 @@ class BertLabeling(App):
     def input_columns(self) -> list[str]:
         """Returns the text column."""
         return [self.config.data.first_sequence]
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns text and tags, which may be lists of words."""
+        data = self.config.data
+        return {name: "words" for name in (data.first_sequence, data.label_name) if name}
 
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes the words of every row to one or more windows; rows whose tags do not fit are bad rows."""

@@ -20,6 +20,7 @@ from appzoo.text_comprehension.windows import WindowEncoder, token_span
 from easytransfer import keras
 from easytransfer.app.contract import App, Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.export.servable import Signature
@@ -95,6 +96,12 @@ class BertComprehension(App):
                 fix="give --firstSequence=<context column> and --secondSequence=<question column>",
             )
         return [data.first_sequence, data.second_sequence]
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns the context, and questions and answers, which may be lists."""
+        data = self.config.data
+        lists: dict[str, ListForm] = {name: "json" for name in (data.second_sequence, data.label_name) if name}
+        return dict.fromkeys(self.input_columns()[:1], "none") | lists
 
     def label_inputs(self) -> list[str]:
         """Returns the column with the answers."""

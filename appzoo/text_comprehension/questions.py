@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from easytransfer.data.cells import read_integer
 from easytransfer.data.formats import form_of
 from easytransfer.data.table import RowChunk
 
@@ -105,7 +106,7 @@ def read_pairs(cell: str) -> list[tuple[str, str]]:
         ValueError: The number of parts is odd, or the cell is empty.
     """
     parts = _json_list(cell)
-    parts = cell.split(SEPARATOR) if parts is None else [str(part) for part in parts]
+    parts = cell.split(SEPARATOR) if parts is None else [_part(part) for part in parts]
     if not cell.strip() or not parts:
         raise ValueError("empty text: no question")
     if len(parts) % 2:
@@ -116,13 +117,23 @@ def read_pairs(cell: str) -> list[tuple[str, str]]:
     return list(zip(parts[::2], parts[1::2], strict=True))
 
 
+def _part(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise ValueError(f"wrong type: a part of the list is no text: {str(value)[:40]!r}")
+    return str(value)
+
+
 def _json_list(cell: str) -> list[Any] | None:
-    if not (cell.startswith("[") and cell.endswith("]")):
+    if not (cell.startswith(("[", "{")) and cell.endswith(("]", "}"))):
         return None
     try:
         found = json.loads(cell)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
+    if isinstance(found, dict) and all(isinstance(found.get(key), list) for key in ("text", "answer_start")):
+        # The form in which published copies of SQuAD have their answers: lists side by side.
+        sides = zip(found["text"], found["answer_start"], strict=False)
+        return [{"text": text, "answer_start": start} for text, start in sides]
     return found if isinstance(found, list) else None
 
 
@@ -155,10 +166,10 @@ def _golds_of(text: str, start: str) -> tuple[Gold, ...]:
 
 def _gold(text: Any, start: Any) -> Gold:
     try:
-        if isinstance(start, (bool, float)) or not isinstance(text, str):
+        if not isinstance(text, str):
             raise ValueError
-        return Gold(text, int(start))
-    except (TypeError, ValueError):
+        return Gold(text, read_integer(start))
+    except ValueError:
         raise ValueError(f"answer start is not an integer: {str(start)[:40]!r}") from None
 
 

@@ -17,6 +17,8 @@ from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged, device_arrays
+from easytransfer.data.labels import LabelMap
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
 from easytransfer.export.servable import Signature
@@ -155,15 +157,28 @@ class App(Task):
         """
 
     @property
+    def label_map(self) -> LabelMap | None:
+        """Names of the classes with their ids, None where there are none."""
+        return getattr(self.target, "labels", None)
+
+    @property
     def labels(self) -> list[str] | None:
         """Names of the classes in id order, None where there are none."""
-        return self.target.names if self.target else None
+        if self.target is not None:
+            return self.target.names
+        return self.label_map.names if self.label_map is not None else None
 
     # Rows --------------------------------------------------------------------------------------------------
 
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
         return list(dict.fromkeys(name for part in self.inputs for name in part.table_columns()))
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
+        if not self.inputs:
+            return dict.fromkeys(self.input_columns(), "none")
+        return {name: lists for part in self.inputs for name, lists in part.text_columns().items()}
 
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from easytransfer.config.fields import Setting, settings_of
-from easytransfer.config.schema import ConfigModel
+from easytransfer.config.schema import ConfigModel, expand_path
 from easytransfer.errors import ConfigError, closest
 
 Model = TypeVar("Model", bound=ConfigModel)
@@ -71,6 +73,15 @@ class Draft:
                 place = place[section]
             del place[name]
         return value
+
+    def expand_paths(self, settings: Iterable[Setting]) -> None:
+        """Replaces `~` in paths, for those who read them before all values are checked."""
+        for setting in settings:
+            if setting.path_form and setting.path in self.origins:
+                with contextlib.suppress(ValueError):  # told by `build`, with the other wrong values
+                    self.put(
+                        setting.path, expand_path(self.get(setting.path), setting.path_form), self.origins[setting.path]
+                    )
 
     def get(self, path: str, default: Any = None) -> Any:
         """Returns the value at a dotted path, or `default`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from easytransfer.config.schema import MODES, ConfigModel, is_sequence, union_members
+from easytransfer.config.schema import MODES, ConfigModel, is_sequence, path_form, union_members
 
 MODE_LETTERS = dict(zip(MODES, "TEPXS", strict=True))
 _TYPE_NAMES = {str: "text", int: "int", float: "float", bool: "true|false"}
@@ -32,6 +32,7 @@ class Setting:
         default: Default value.
         text: One sentence about it.
         is_bool: Whether the flag may stand without a value.
+        path_form: `one` for a path, `list` for a comma list of them, else empty.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Setting:
     default: Any
     text: str
     is_bool: bool
+    path_form: str
 
     @property
     def name(self) -> str:
@@ -132,6 +134,7 @@ def _setting(path: str, field: FieldInfo) -> Setting:
         default=field.get_default(call_default_factory=True),
         text=field.description or "",
         is_bool=bool in union_members(field.annotation),
+        path_form=path_form(field),
     )
 
 

@@ -14,6 +14,7 @@ import yaml
 
 from easytransfer.config.fields import Setting, section_texts, settings_of
 from easytransfer.config.json_text import parse_json
+from easytransfer.config.paths import user_path
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.errors import ConfigError
 
@@ -72,7 +73,7 @@ def load_file(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: If the file is missing, is not a mapping, repeats a key, or names an unset variable.
     """
     try:
-        text = read_text(path)
+        text = read_text(user_path(path))
     except OSError as error:
         near = sorted(str(item) for item in Path(path).parent.glob("*.y*ml")) if Path(path).parent.is_dir() else []
         raise ConfigError(

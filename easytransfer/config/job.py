@@ -23,17 +23,25 @@ Variant = Literal["float32", "float16", "int8", "xla"]
 class DataConfig(ConfigModel):
     """Tables and their columns."""
 
-    train_table: str | None = setting(None, "Training table: file, glob or directory.", modes="T", required="T")
-    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T")
+    train_table: str | None = setting(
+        None, "Training table: file, glob or directory.", modes="T", required="T", path="list"
+    )
+    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T", path="list")
     input_table: str | None = setting(
         None,
         "Input table; in train the pair `train,eval`; in export a labelled one, to compare weights on.",
         aliases=("tables",),
         modes="TEPXS",
         required="EPS",
+        path="list",
     )
     output_table: str | None = setting(
-        None, "Where predicted or preprocessed rows are written.", aliases=("outputs",), modes="PS", required="PS"
+        None,
+        "Where predicted or preprocessed rows are written.",
+        aliases=("outputs",),
+        modes="PS",
+        required="PS",
+        path="one",
     )
     input_schema: str | None = setting(
         None,
@@ -45,7 +53,10 @@ class DataConfig(ConfigModel):
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
     label_name: str | None = setting(None, "Label column.", modes="TEPS", required="T")
     label_enumerate_values: str | None = setting(
-        None, "Class names: comma list, a file with one per line, or `auto`; none means regression.", modes="TEPS"
+        None,
+        "Class names: comma list, a file with one per line, or `auto`; none means regression.",
+        modes="TEPS",
+        path="one",
     )
     sequence_length: int = setting(128, "Total tokens after packing.", modes="TPXS", ge=3)
     append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
@@ -56,7 +67,7 @@ class DataConfig(ConfigModel):
         modes="PXS",
     )
     tokenizer_name_or_path: str | None = setting(
-        None, "Tokenizer of preprocess; default that of the pre-trained model.", advanced=True, modes="S"
+        None, "Tokenizer of preprocess; default that of the pre-trained model.", advanced=True, modes="S", path="one"
     )
     max_predictions_per_seq: int = setting(
         20, "Most tokens of a row hidden for masked language modelling.", advanced=True, modes="S", ge=1
@@ -66,11 +77,15 @@ class DataConfig(ConfigModel):
     )
     delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
     header: Literal["none", "skip", "names"] = setting(
-        "none", "First line: `none` = data, `skip` = ignored, `names` = column names (default for .csv without schema)."
+        "none",
+        "First line: `none` = data (one with the declared names is refused), `skip` = ignored, `names` = column names "
+        "(default for .csv without schema).",
     )
     escape: bool = setting(False, "Decode \\t, \\n and \\\\ inside text cells.")
     bad_rows: Literal["fail", "skip", "quarantine"] = setting(
-        "fail", "What a bad row does: stop, be skipped and counted, or be copied aside with its reason."
+        "fail",
+        "What a bad row does: stop, be skipped and counted, or be copied aside with its reason. A quote in a .csv "
+        "table that takes more than 100 lines without making a row stops the job in any case.",
     )
     max_bad_rows: int = setting(0, "Stop after this many bad rows; 0 means no limit.", ge=0)
     no_truncate: bool = setting(False, "Treat a text longer than sequenceLength as a bad row instead of cutting it.")
@@ -201,7 +216,11 @@ class TrainConfig(ConfigModel):
     )
     log_step_count_steps: int = setting(20, "Steps between log lines.", advanced=True, modes="T", ge=1)
     init_checkpoint_path: str | None = setting(
-        None, "Start from the weights of another run's checkpoint, without its optimizer.", advanced=True, modes="T"
+        None,
+        "Start from the weights of another run's checkpoint, without its optimizer.",
+        advanced=True,
+        modes="T",
+        path="one",
     )
     export_best_checkpoint: bool = setting(
         True, "Export the best checkpoint after training instead of the last.", advanced=True, modes="T"
@@ -224,7 +243,9 @@ class RuntimeConfig(ConfigModel):
     log_format: Literal["text", "json"] = setting("text", "Form of the log on stderr.")
     dry_run: bool = setting(False, "Check flags, files, the first 100 rows and model shapes, then exit.")
     offline: bool = setting(True, "Never touch the network.")
-    model_zoo_base_path: str | None = setting(None, "Root of the ModelZoo; default $HOME/.eztransfer_modelzoo.")
+    model_zoo_base_path: str | None = setting(
+        None, "Root of the ModelZoo; default $HOME/.eztransfer_modelzoo.", path="one"
+    )
 
 
 class DistributionConfig(ConfigModel):
@@ -293,7 +314,11 @@ class DistributionConfig(ConfigModel):
         "", "Where to start workers, host:slots,...; all on this machine when empty.", advanced=True, modes="T"
     )
     hosts_script: str | None = setting(
-        None, "Program that prints host:slots lines, asked again and again by an elastic job.", advanced=True, modes="T"
+        None,
+        "Program that prints host:slots lines, asked again and again by an elastic job.",
+        advanced=True,
+        modes="T",
+        path="one",
     )
     remote_shell: str = setting(
         "ssh -o BatchMode=yes", "Command that runs a command line on another host.", advanced=True, modes="T"
@@ -332,7 +357,7 @@ class ExportConfig(ConfigModel):
         "convert_bert_to_google and convert_google_bert_to_ez_transfer.",
         modes="X",
     )
-    export_dir_base: str | None = setting(None, "Target directory of the export.", modes="X", required="X")
+    export_dir_base: str | None = setting(None, "Target directory of the export.", modes="X", required="X", path="one")
     flat: bool = setting(
         False,
         "Write <exportDirBase>/<version> instead of <exportDirBase>/<name>/<version> with the server's configuration.",
@@ -366,15 +391,16 @@ class JobConfig(ConfigModel):
 
     schema_version: Literal[2] = setting(2, "Version of this configuration form.", advanced=True)
     model_name: str | None = setting(
-        None, "Application, such as text_classify_bert; `easy_transfer_app apps` lists them.", required="T"
+        None, "Application, such as text_classify_bert; `easy_transfer_app apps` lists them.", required="T", path="one"
     )
-    checkpoint_dir: str | None = setting(None, "Run folder written by training.", modes="T", required="T")
+    checkpoint_dir: str | None = setting(None, "Run folder written by training.", modes="T", required="T", path="one")
     checkpoint_path: str | None = setting(
         None,
         "Run folder, one of its checkpoints, or an exported SavedModel; preprocess takes vocabulary and labels from a "
         "run folder.",
         modes="EPXS",
         required="EPX",
+        path="one",
     )
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -6,11 +6,13 @@ import copy
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from easytransfer.config.json_text import parse_json
+from easytransfer.config.paths import expand_home, expand_homes
 
 MODES = ("train", "evaluate", "predict", "export", "preprocess")
 
@@ -24,6 +26,7 @@ def setting(
     aliases: tuple[str, ...] = (),
     modes: str = "TEPXS",
     required: str = "",
+    path: Literal["", "one", "list"] = "",
     **bounds: Any,
 ) -> Any:
     """Declares one configuration field; the field is the single source of its flag, help text and bounds.
@@ -36,9 +39,12 @@ def setting(
         aliases: Further accepted names, as flags or advanced keys.
         modes: Modes the field applies to, letters of T(rain) E(valuate) P(redict) (e)X(port) S (preprocess).
         required: Modes in which it must be given, same letters.
+        path: `one` where the value is a path, or a path among other things; `list` for a comma list of them. A `~` at
+            the beginning of a path is replaced.
         **bounds: Pydantic bounds such as `ge`, `gt`, `le`.
     """
     extra = {"flag": flag, "advanced": advanced, "aliases": list(aliases), "modes": modes, "required": required}
+    extra["path"] = path
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
@@ -99,6 +105,23 @@ def read_value(value: Any, annotation: Any) -> Any:
     return value
 
 
+def path_form(field: FieldInfo) -> str:
+    """Returns the `path` that `setting` was given for a field."""
+    extra = field.json_schema_extra
+    return str(extra.get("path", "")) if isinstance(extra, dict) else ""
+
+
+def expand_path(value: Any, form: str) -> Any:
+    """Replaces `~` in the value of a setting whose `path` is `form`.
+
+    Raises:
+        ValueError: There is no such home folder.
+    """
+    if not form or not isinstance(value, str):
+        return value
+    return expand_home(value) if form == "one" else expand_homes(value)
+
+
 class ConfigModel(BaseModel):
     """A configuration section. Unknown keys are errors; values are checked on assignment too.
 
@@ -130,4 +153,5 @@ class ConfigModel(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read(cls, value: Any, info: ValidationInfo) -> Any:
-        return read_value(value, cls.model_fields[str(info.field_name)].annotation)
+        field = cls.model_fields[str(info.field_name)]
+        return expand_path(read_value(value, field.annotation), path_form(field))

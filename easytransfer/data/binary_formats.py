@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from easytransfer.data.cells import MISSING_VALUE, WRONG_TYPE
 from easytransfer.data.files import is_picture, open_binary
 from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
-from easytransfer.data.schema import Column, Schema
+from easytransfer.data.schema import Column, ListForm, Schema
 from easytransfer.errors import ConfigError, DataError
 
 # Of a record in messages and among bad rows: one with a picture in it has millions.
@@ -39,13 +39,15 @@ class TfrecordFormat(RowFormat):
 
     def __init__(self, files: Sequence[str], schema: Schema | None) -> None:
         self.schema = schema or self._guess(files[0])
+        # As the records hold the columns, while `schema` may say to take numbers as text.
+        self._stored = self.schema
 
     def parse(self, records: Sequence[bytes]) -> Parsed:
         """Parses a block of records in one TensorFlow call; one by one only where that fails."""
         import tensorflow as tf
 
         kinds = {"int": tf.int64, "float": tf.float32}
-        features = {column.name: tf.io.RaggedFeature(kinds.get(column.type, tf.string)) for column in self.schema}
+        features = {column.name: tf.io.RaggedFeature(kinds.get(column.type, tf.string)) for column in self._stored}
         try:
             with tf.device("/cpu:0"):
                 found = tf.io.parse_example(tf.constant(list(records), tf.string), features)
@@ -63,9 +65,14 @@ class TfrecordFormat(RowFormat):
         rows = [None if i in problems else row for i, row in enumerate(rows)]
         return parse_mappings(self.schema, rows, LazyTexts(records, _show), problems)
 
+    def narrow(self, names: Sequence[str]) -> None:
+        """Leaves out all columns but these."""
+        super().narrow(names)
+        self._stored = Schema(tuple(column for column in self._stored if column.name in names))
+
     def _unwrap(self, i: int, row: dict[str, Any], problems: dict[int, Problem]) -> None:
         """Takes single values out of their list; an absent feature looks like an empty list."""
-        for column in self.schema:
+        for column in self._stored:
             if column.is_list and column.type != "base64":
                 continue
             values = row[column.name]
@@ -86,7 +93,7 @@ class TfrecordFormat(RowFormat):
             try:
                 feature = tf.train.Example.FromString(record).features.feature
                 row = {}
-                for column in self.schema:
+                for column in self._stored:
                     kind = feature[column.name].WhichOneof("kind") if column.name in feature else None
                     if kind not in (None, _PROTO_LISTS[column.type]):
                         problems[i] = (column.name, f"{WRONG_TYPE}: expected {_PROTO_LISTS[column.type]}, got {kind}")
@@ -176,13 +183,21 @@ class ParquetFormat(RowFormat):
         if any(file.lower().endswith(".gz") for file in files):
             raise ConfigError("Parquet files are compressed inside; .parquet.gz is not read", received=files[0])
         found = self._open(files[0]).schema_arrow
+        columns = {field.name: _column_of(field) for field in found}
+        self._nested = [field.name for field in found if import_pyarrow()[0].types.is_nested(field.type)]
         if schema is None:
-            schema = Schema(tuple(_column_of(field, files[0]) for field in found))
+            self.unusable = {field.name: f"has type {field.type}" for field in found if columns[field.name] is None}
+            schema = Schema(tuple(column for column in columns.values() if column is not None))
         else:
-            Schema(tuple(Column(name, "str") for name in found.names)).require(
-                schema.names, f"the columns of {files[0]}"
-            )
+            Schema(tuple(Column(name, "str") for name in columns)).require(schema.names, f"the columns of {files[0]}")
         self.schema = schema
+
+    def take_text(self, columns: Mapping[str, ListForm]) -> None:
+        """Reads columns as text; lists of structures and the like have a text as JSON only."""
+        nested = [name for name in self._nested if name in self.unusable and columns.get(name) == "json"]
+        self.schema = Schema((*self.schema, *(Column(name, "str") for name in nested)))
+        self.unusable = {name: why for name, why in self.unusable.items() if name not in nested}
+        super().take_text(columns)
 
     def parse(self, records: Sequence[dict[str, Any]]) -> Parsed:
         """Checks the values against the schema."""
@@ -228,21 +243,20 @@ def import_pyarrow() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-def _column_of(field: Any, file: str) -> Column:
-    pyarrow, _ = import_pyarrow()
+def _column_of(field: Any) -> Column | None:
+    """Returns the column that fits a type of Parquet, None where there is none."""
+    types = import_pyarrow()[0].types
     kind, length = field.type, 1
-    if pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind) or pyarrow.types.is_fixed_size_list(kind):
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         kind, length = kind.value_type, None
-    types = pyarrow.types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
     if types.is_integer(kind):
         return Column(field.name, "int", length)
     if types.is_floating(kind):
         return Column(field.name, "float", length)
     if types.is_binary(kind) or types.is_large_binary(kind):
         return Column(field.name, "image", length)
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind):
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_boolean(kind) or types.is_decimal(kind):
         return Column(field.name, "str", length)
-    raise ConfigError(
-        f"column {field.name!r} of {file} has type {field.type}",
-        accepted="integers, floats, strings, bytes of pictures, lists",
-    )
+    return None

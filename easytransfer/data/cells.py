@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
+import math
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from easytransfer.data.schema import Column
 INVALID_UTF8 = "invalid UTF-8"
 NUL_CHARACTER = "NUL character"
 EMPTY_LINE = "empty line"
+HEADER_LINE = "the first line holds the column names"
 COLUMN_COUNT = "wrong column count"
 EMPTY_NUMBER = "empty number"
 NOT_INTEGER = "not an integer"
@@ -27,6 +31,9 @@ BAD_BASE64 = "bad base64"
 MISSING_VALUE = "missing value"
 WRONG_TYPE = "wrong type"
 NO_IMAGE = "no image"
+
+# What to do about a table in another encoding.
+TO_UTF8 = "tables are UTF-8: convert others, such as with iconv -f LATIN1 -t UTF-8 OLD > NEW"
 
 # Rows looked at one by one around a bad cell.
 _CAREFUL_ROWS = 32
@@ -83,6 +90,20 @@ def convert_values(column: Column, values: Sequence[Any]) -> tuple[list[Any], Pr
     return _one_by_one(values, lambda value: _check_value(column, value))
 
 
+def read_number(value: Any) -> float:
+    """Returns the number in a cell by the rules of `float` columns, whatever the type of the cell.
+
+    Raises:
+        ValueError: It is no number, or none that a 32-bit float can hold; the message is the reason shown to the user.
+    """
+    return _check_one("float", value)
+
+
+def read_integer(value: Any) -> int:
+    """Returns the integer in a cell by the rules of `int` columns; otherwise like `read_number`."""
+    return _check_one("int", value)
+
+
 def _one_by_one(items: Sequence[Any], convert: Callable[[Any], Any]) -> tuple[list[Any], Problems]:
     values: list[Any] = [None] * len(items)
     problems: Problems = {}
@@ -136,7 +157,8 @@ def _parse_cell(column: Column, cell: str, escape: bool) -> Any:
         raise ValueError(EMPTY_NUMBER)
     parts = cell.split(",") if cell else []
     _check_length(column, len(parts))
-    return [_parse_one(column.type, part, escape) for part in parts]
+    values = [_parse_one(column.type, part, escape) for part in parts]
+    return values if column.lists == "none" else _list_text(column, values)
 
 
 def _parse_one(kind: str, text: str, escape: bool = False) -> Any:
@@ -160,6 +182,13 @@ def _in_range(number: int) -> int:
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"{OUT_OF_RANGE}: {number} is not a 64-bit integer")
     return number
+
+
+def _float(number: Any) -> float:
+    try:
+        return float(number)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{OUT_OF_RANGE}: {str(number)[:40]} is not a finite 32-bit float") from error
 
 
 def _finite(number: float) -> float:
@@ -232,7 +261,7 @@ def _check_image(value: Any) -> Any:
         value = value.strip()
     if not isinstance(value, (str, bytes, np.ndarray)):
         raise ValueError(f"{WRONG_TYPE}: expected a path, bytes or an array, got {type(value).__name__}")
-    if not len(value):
+    if not np.size(value) if isinstance(value, np.ndarray) else not value:
         raise ValueError(f"{NO_IMAGE}: the cell is empty")
     return value
 
@@ -249,6 +278,8 @@ def _check_value(column: Column, value: Any) -> Any:
             raise ValueError(f"{INVALID_UTF8}: {error.reason}") from error
     if isinstance(value, np.ndarray):
         value = value.tolist()
+    if column.lists != "none":
+        return _list_text(column, value) if isinstance(value, (list, tuple, dict)) else _check_one("str", value)
     if column.type == "base64":
         if isinstance(value, (str, bytes)):
             return _decode_base64(column, value)
@@ -266,19 +297,49 @@ def _check_list(column: Column, value: Any) -> list[Any]:
     return [_check_one(column.type, item) for item in value]
 
 
+def _list_text(column: Column, value: Any) -> str:
+    """Returns the text of a list, as the column's `lists` says."""
+    if column.lists == "json":
+        try:
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_json_value)
+        except TypeError as error:
+            raise ValueError(f"{WRONG_TYPE}: {error}") from error
+        return _check_one("str", text)
+    if isinstance(value, dict):
+        raise ValueError(f"{WRONG_TYPE}: expected words, got a mapping")
+    words = [_check_one("str", word) for word in value]
+    for word in words:
+        if not word or " " in word:
+            raise ValueError(f"{WRONG_TYPE}: a word of the list is empty or holds a blank: {word[:40]!r}")
+    return " ".join(words)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return _check_one("str", value) if isinstance(value, (bytes, Decimal)) else _not_text(value)
+
+
+def _not_text(value: Any) -> Any:
+    raise ValueError(f"{WRONG_TYPE}: expected a string, got {type(value).__name__}")
+
+
 def _check_one(kind: str, value: Any) -> Any:
-    if isinstance(value, np.generic):
+    # Times in NumPy's own form would become numbers.
+    if isinstance(value, np.generic) and value.dtype.kind not in "mM":
         value = value.item()
     if isinstance(value, bytes):
         value = value.decode("utf-8", "backslashreplace")
     if kind == "str":
         # A label written as the number 1 or 1.0 means the class named "1"; NaN is how some tables say "missing".
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not (text := number_text(value)):
-                raise ValueError(MISSING_VALUE)
-            return text
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, (int, float, Decimal)):
+            if not isinstance(value, int) and math.isnan(value):
+                raise ValueError(f"{MISSING_VALUE}: NaN")
+            return number_text(value)
         if not isinstance(value, str):
-            raise ValueError(f"{WRONG_TYPE}: expected a string, got {type(value).__name__}")
+            _not_text(value)
         if "\0" in value:
             raise ValueError(NUL_CHARACTER)
         if not is_utf8(value):
@@ -288,6 +349,6 @@ def _check_one(kind: str, value: Any) -> Any:
         return _parse_one(kind, value)
     if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
         return _in_range(value)
-    if kind == "float" and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return _finite(float(value))
+    if kind == "float" and isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
+        return _finite(_float(value))
     raise ValueError(f"{NOT_INTEGER if kind == 'int' else NOT_NUMBER}: {str(value)[:40]!r}")

@@ -12,10 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from easytransfer.config.paths import expand_home, user_path
 from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_UTF32_BOMS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
+# Share of zeros among the high bytes of a text without such a mark.
+_ZERO_SHARE = 0.8
 # What well-known binary files begin with.
 _SIGNATURES = {
     b"\x89PNG": "a PNG picture",
@@ -64,7 +68,11 @@ def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     return files
 
 
-def _expand_one(spec: str) -> list[str]:
+def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
+    try:
+        spec = expand_home(os.fspath(spec))
+    except ValueError as error:
+        raise DataError(f"table file {spec} does not exist", fix=str(error)) from None
     if spec.startswith("odps://"):
         raise ConfigError(
             "odps:// tables are not supported",
@@ -140,6 +148,7 @@ def read_file_list(path: str) -> list[str]:
     Raises:
         DataError: The list cannot be read, is empty, or names a missing file.
     """
+    path = str(user_path(path))
     with reading(path), open_text(path) as stream:
         lines = [line.strip() for line in stream.read().decode("utf-8").splitlines() if line.strip()]
     if lines and lines[0].isdigit() and not os.path.exists(lines[0]):
@@ -147,7 +156,7 @@ def read_file_list(path: str) -> list[str]:
     if not lines:
         raise DataError(f"file list {path} names no file")
     beside = os.path.dirname(path)
-    names = [name if os.path.exists(name) else os.path.join(beside, name) for name in lines]
+    names = [name if os.path.exists(name) or name.startswith("~") else os.path.join(beside, name) for name in lines]
     return [file for name in names for file in _expand_one(name)]
 
 
@@ -190,8 +199,9 @@ def open_text(path: str) -> BinaryIO:
     stream = open_binary(path)
     try:
         begin = stream.peek(_BEGINNING)[:_BEGINNING]  # type: ignore[attr-defined]
-        if begin.startswith(_UTF16_BOMS):
-            raise DataError(f"{path} looks like UTF-16", fix="convert it to UTF-8")
+        if encoding := _other_encoding(begin):
+            fix = f"convert it to UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
+            raise DataError(f"{path} looks like {encoding}", accepted="UTF-8", fix=fix)
         if what := _binary_kind(begin):
             fix = "give it a name that ends in .gz" if "gzip" in what else "name a table of text"
             raise DataError(f"{path} is not text: it looks like {what}", fix=fix)
@@ -201,6 +211,20 @@ def open_text(path: str) -> BinaryIO:
         stream.close()
         raise
     return stream
+
+
+def _other_encoding(begin: bytes) -> str | None:
+    """Returns the encoding of a text that begins like this when it is one of two or four bytes a character."""
+    if begin.startswith(_UTF32_BOMS):
+        return "UTF-32"
+    if begin.startswith(_UTF16_BOMS):
+        return "UTF-16"
+    # Without a mark, every other byte of Latin letters is 0.
+    for place, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
+        high, low = begin[place::2], begin[1 - place :: 2]
+        if len(begin) > 1 and high.count(0) > _ZERO_SHARE * len(high) and low.count(0) < _BINARY_SHARE * len(low):
+            return encoding
+    return None
 
 
 def _binary_kind(begin: bytes) -> str | None:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from easytransfer.config.job import DataConfig
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
 from easytransfer.data.cells import unescape
+from easytransfer.data.csv_format import CsvFormat
 from easytransfer.data.files import IMAGE_SUFFIXES, real_path, table_suffix
 from easytransfer.data.image_formats import FolderFormat, IdxFormat, NpzFormat, is_idx
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Schema
 from easytransfer.data.squad_format import SquadFormat
-from easytransfer.data.text_formats import CsvFormat, JsonlFormat, TsvFormat
+from easytransfer.data.text_formats import JsonlFormat, TsvFormat
 from easytransfer.errors import ConfigError
 
 FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet", "squad")
@@ -68,7 +69,7 @@ def choose_format(
     if form == "jsonl":
         return JsonlFormat(files, schema)
     if form == "squad":
-        return SquadFormat()
+        return SquadFormat(files)
     if form == "tfrecord":
         return TfrecordFormat(files, schema)
     if form == "folder":

@@ -58,6 +58,9 @@ class LabelMap:
     Args:
         names: Unique, non-empty names; ids are their positions.
 
+    Attributes:
+        counts: How often each was found, where the names were taken from a table.
+
     Raises:
         ConfigError: A name is empty or given twice.
     """
@@ -76,6 +79,7 @@ class LabelMap:
             )
         self.names = names
         self.ids = {name: i for i, name in enumerate(names)}
+        self.counts: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -113,7 +117,9 @@ class LabelMap:
                 fix="add rows of other classes, or name another column in labelName; "
                 "labelEnumerateValues=none predicts numbers",
             )
-        return cls(sorted(counts))
+        found = cls(sorted(counts))
+        found.counts = counts
+        return found
 
     @classmethod
     def _listed(cls, spec: str) -> LabelMap:
@@ -189,3 +195,8 @@ class LabelMap:
         """Returns the names for a message, cut after `most`."""
         shown = ", ".join(self.names[:most])
         return shown if len(self) <= most else f"{shown}, ... ({len(self)} in all)"
+
+    def describe_counts(self, most: int = 20) -> str:
+        """Returns the names, each with its count where these are known, cut after `most`."""
+        shown = [f"{name} ({self.counts[name]:,})" if self.counts else name for name in self.names[:most]]
+        return ", ".join(shown) + ("" if len(self) <= most else f", ... ({len(self)} in all)")

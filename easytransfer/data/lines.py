@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from easytransfer.data.cells import INVALID_UTF8, NUL_CHARACTER
+from easytransfer.data.cells import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 from easytransfer.data.files import open_text
 from easytransfer.data.row_format import Problem
 
@@ -30,7 +30,7 @@ def decode_lines(records: Sequence[bytes]) -> tuple[list[str], dict[int, Problem
                 lines.append(record.decode("utf-8").rstrip("\n"))
             except UnicodeDecodeError as error:
                 lines.append(record.decode("utf-8", "backslashreplace").rstrip("\n"))
-                problems[i] = ("", f"{INVALID_UTF8}: {error.reason} at byte {error.start + 1}")
+                problems[i] = ("", f"{INVALID_UTF8}: {error.reason} at byte {error.start + 1}; {TO_UTF8}")
     if b"\r" in raw:
         lines = [line.removesuffix("\r") for line in lines]
     if b"\0" in raw:
@@ -40,19 +40,37 @@ def decode_lines(records: Sequence[bytes]) -> tuple[list[str], dict[int, Problem
     return lines, problems
 
 
-def line_blocks(stream: BinaryIO, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-    """Yields (line numbers, lines) in blocks of up to `size` lines."""
-    first = 1
+def line_blocks(stream: BinaryIO, size: int, blank_end: bool = False) -> Iterator[tuple[np.ndarray, list[bytes]]]:
+    """Yields (line numbers, lines) in blocks of up to `size` lines.
+
+    Args:
+        stream: The file.
+        size: Lines of a block.
+        blank_end: Whether empty lines at the end of the file count; they are left out where they cannot be rows.
+    """
+    first, held = 1, []
     while block := list(islice(stream, size)):
-        yield np.arange(first, first + len(block)), block
-        first += len(block)
+        block = held + block
+        end = len(block)
+        while end and not blank_end and not block[end - 1].strip(b"\r\n"):
+            end -= 1
+        held = block[end:]
+        for start in range(0, end, size):
+            lines = block[start : min(start + size, end)]
+            yield np.arange(first, first + len(lines)), lines
+            first += len(lines)
 
 
-def count_lines(file: str) -> int:
-    """Counts lines, an unfinished last one included."""
-    lines, last = 0, b"\n"
+def count_lines(file: str, blank_end: bool = False) -> int:
+    """Counts lines as `line_blocks` yields them, an unfinished last one included."""
+    lines, last, tail = 0, b"\n", b"\n"
     with open_text(file) as stream:
         while block := stream.read(READ_BLOCK):
             lines += block.count(b"\n")
             last = block[-1:]
-    return lines + (last != b"\n")
+            filled = block.rstrip(b"\r\n")
+            tail = block[len(filled) :] if filled else tail + block
+    lines += last != b"\n"
+    # What stands behind the first line end of the tail are empty lines.
+    _, *empty = tail.split(b"\n")
+    return lines if blank_end or not empty else lines - (len(empty) - 1) - bool(empty[-1])

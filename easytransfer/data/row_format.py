@@ -6,16 +6,17 @@ import abc
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from easytransfer.data.cells import MISSING_VALUE, convert_values
 from easytransfer.data.files import reading, real_path
-from easytransfer.data.schema import Schema
-from easytransfer.errors import DataError
+from easytransfer.data.schema import ListForm, Schema
+from easytransfer.errors import ConfigError, DataError
 
 Problem = tuple[str, str]
 
@@ -52,9 +53,43 @@ class LazyTexts(Sequence[str]):
 
 
 class RowFormat(abc.ABC):
-    """Reads one table form. Raw records are cheap to skip; parsing happens for the rows of one worker only."""
+    """Reads one table form. Raw records are cheap to skip; parsing happens for the rows of one worker only.
+
+    Attributes:
+        schema: The columns that can be read.
+        unusable: Further columns, each with what is in the way of those who ask for it.
+    """
 
     schema: Schema
+    unusable: Mapping[str, str] = MappingProxyType({})
+
+    def require(self, names: Sequence[str], where: str) -> None:
+        """Checks that columns can be read.
+
+        Raises:
+            ConfigError: One of them cannot.
+        """
+        for name in names:
+            if name in self.unusable:
+                raise ConfigError(f"column {name!r} of {where} {self.unusable[name]}", accepted=self.schema.names)
+        missing = [name for name in names if name not in self.schema]
+        self.schema.require(missing, where, self.advice() if missing else None)
+
+    def take_text(self, columns: Mapping[str, ListForm]) -> None:
+        """Reads columns as text from now on; see `Column.as_text`."""
+        self.schema = self.schema.as_text(columns)
+
+    def narrow(self, names: Sequence[str]) -> None:
+        """Leaves out all columns but these: what nobody reads may hold anything."""
+        self.schema = Schema(tuple(column for column in self.schema if column.name in names))
+
+    def advice(self) -> str | None:
+        """Returns what to do where a column is missing because the table is read in the wrong way."""
+        return None
+
+    def first_record_problem(self, record: Any) -> str | None:
+        """Returns why the first record of a file is no row, None where it may be one."""
+        return None
 
     def records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, Sequence[Any]]]:
         """Yields (line numbers, raw records) in blocks of up to `size`.

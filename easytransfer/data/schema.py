@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from easytransfer.errors import ConfigError, did_you_mean
 
 ColumnType = Literal["int", "float", "str", "base64", "image"]
 COLUMN_TYPES: tuple[str, ...] = get_args(ColumnType)
+ListForm = Literal["none", "words", "json"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LENGTH = re.compile(r"0{0,9}[1-9][0-9]{0,8}")
@@ -27,16 +28,38 @@ class Column:
         type: `int` (64 bit), `float` (32 bit), `str`, `base64` (base64 text of little-endian float32 values), or
             `image` (path of a picture, `data:` text or encoded bytes; an array in array files).
         length: Values per cell; None for any number of them, written `*`.
+        lists: What becomes of lists in a text column: `none` refuses them, `words` sets blanks between their words,
+            `json` writes them as JSON.
     """
 
     name: str
     type: ColumnType
     length: int | None = 1
+    lists: ListForm = "none"
 
     @property
     def is_list(self) -> bool:
         """Whether a cell becomes a sequence of values instead of one value."""
         return self.length != 1 or self.type == "base64"
+
+    def as_text(self, lists: ListForm = "none") -> Column:
+        """Returns the column as one that is read as text, for tables whose texts look like something else.
+
+        Args:
+            lists: What becomes of lists.
+
+        Raises:
+            ConfigError: It holds lists or vectors, which mean no text.
+        """
+        if self.type == "base64" or (self.length != 1 and lists == "none"):
+            what = "vectors" if self.type == "base64" else "lists"
+            raise ConfigError(
+                f"column {self.name!r} holds {what}, text is needed",
+                received=str(self),
+                accepted=f"{self.name}:str:1",
+                fix="name another column, or write one text into each cell",
+            )
+        return replace(self, type="str", lists=lists)
 
     def __str__(self) -> str:
         return f"{self.name}:{self.type}:{'*' if self.length is None else self.length}"
@@ -77,8 +100,17 @@ class Schema(Sequence[Column]):
         """Whether every cell is a single value; otherwise rows carry features such as token ids."""
         return all(column.length == 1 for column in self.columns)
 
-    def require(self, names: Sequence[str], where: str = "the input schema") -> None:
+    def as_text(self, columns: Mapping[str, ListForm]) -> Schema:
+        """Returns the schema with some columns read as text; see `Column.as_text`."""
+        return Schema(tuple(c.as_text(columns[c.name]) if c.name in columns else c for c in self.columns))
+
+    def require(self, names: Sequence[str], where: str = "the input schema", fix: str | None = None) -> None:
         """Checks that every one of `names` is declared.
+
+        Args:
+            names: Columns.
+            where: What declares them.
+            fix: What to do where one is missing; the nearest names when None.
 
         Raises:
             ConfigError: A name is missing; the message lists the declared columns and the nearest one.
@@ -88,7 +120,7 @@ class Schema(Sequence[Column]):
                 raise ConfigError(
                     f"column {name!r} is not in {where}",
                     accepted=self.names,
-                    fix=did_you_mean(name, self.names) or None,
+                    fix=fix or did_you_mean(name, self.names) or None,
                 )
 
 

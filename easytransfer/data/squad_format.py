@@ -10,12 +10,14 @@ import numpy as np
 
 from easytransfer.config.json_text import parse_json
 from easytransfer.data.cells import WRONG_TYPE
-from easytransfer.data.files import open_text
+from easytransfer.data.files import open_text, reading
+from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import DataError
 
 COLUMNS = ("id", "title", "context", "question", "answers")
+_ARRAY = "a JSON array: write its rows one object a line and name the file .jsonl"
 _SHAPE = '{"data": [{"paragraphs": [{"context": ..., "qas": [{"id": ..., "question": ..., "answers": [...]}]}]}]}'
 
 
@@ -27,8 +29,22 @@ class SquadFormat(RowFormat):
     the file says nothing of answers. The number of a row is that of its question in the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: Sequence[str]) -> None:
+        self._file = files[0]
         self.schema = Schema(tuple(Column(name, "str") for name in COLUMNS))
+
+    def narrow(self, names: Sequence[str]) -> None:
+        """Changes nothing: a question is known by its `id`, which nobody has to ask for."""
+
+    def advice(self) -> str | None:
+        """Returns how tables of rows are written, which are in no `.json` file."""
+        with reading(self._file), open_text(self._file) as stream:
+            begin = stream.read(READ_BLOCK).lstrip()
+        if begin.startswith(b"["):
+            return f"{self._file} is {_ARRAY}"
+        if _is_object(begin.split(b"\n")[0]):
+            return f"{self._file} has one object a line: name it .jsonl"
+        return None
 
     def parse(self, records: Sequence[dict[str, Any]]) -> Parsed:
         """Checks the types; a question without one of its parts is a bad row."""
@@ -54,6 +70,15 @@ class SquadFormat(RowFormat):
         return sum(1 for _ in _questions(file))
 
 
+def _is_object(line: bytes) -> bool:
+    """Returns whether a line holds a whole JSON object that is no SQuAD file."""
+    try:
+        found = parse_json(line.decode("utf-8"))
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "data" not in found
+
+
 def _show(record: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in record.items() if name != "context"}, ensure_ascii=False)
 
@@ -66,6 +91,8 @@ def _questions(file: str) -> Iterator[dict[str, Any]]:
         articles = parse_json(text)
     except ValueError as error:
         raise DataError(f"{file} is not JSON: {error}", accepted=_SHAPE) from error
+    if isinstance(articles, list):
+        raise DataError(f"{file} is {_ARRAY}", accepted=_SHAPE)
     articles = articles.get("data") if isinstance(articles, dict) else None
     for a, article in enumerate(_list(articles, file, "data")):
         place = f"data[{a}]"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from easytransfer.data.bad_rows import BadRows, RowCount
 from easytransfer.data.files import expand
 from easytransfer.data.formats import choose_format
 from easytransfer.data.row_format import RowFormat
-from easytransfer.data.schema import Column, Schema
+from easytransfer.data.schema import Column, ListForm, Schema
 
 _CELL_END = re.compile(r"[\t,;|]")
 
@@ -153,6 +154,18 @@ class Table:
         """The columns that rows have, in table order."""
         return list(self._format.schema)
 
+    def take_text(self, columns: Mapping[str, ListForm]) -> None:
+        """Reads columns as text from now on, see `Column.as_text`.
+
+        Raises:
+            ConfigError: One of them holds lists or vectors.
+        """
+        self._format.take_text(columns)
+
+    def narrow(self, names: Sequence[str]) -> None:
+        """Leaves out all columns but these, whose cells then make no bad rows; formats may keep some they need."""
+        self._format.narrow(names)
+
     def row_count(self) -> int:
         """Counts the rows, bad ones included, without parsing them; remembered while files do not change."""
         return sum(self._format.count(file) for file in self.files)
@@ -193,6 +206,8 @@ class Table:
                 if len(mine) < len(records):
                     index, lines, records = index[mine], lines[mine], [records[i] for i in mine]
                 parsed = self._format.parse(records)
+                if lines[0] == 1 and (reason := self._format.first_record_problem(records[0])) is not None:
+                    parsed.problems[0] = ("", reason)
                 count.read += len(records)
                 count.accepted += len(records)
                 empty.update(parsed.empty_text)
@@ -220,6 +235,7 @@ def open_table(
     data: DataConfig | None = None,
     bad_rows: BadRows | None = None,
     needed: Sequence[str] = (),
+    texts: Mapping[str, ListForm] = MappingProxyType({}),
     form: str | None = None,
 ) -> Table:
     """Opens a table: a file, glob, directory, comma list of these, or a `*.list_csv`/`*.list_tfrecord` file.
@@ -238,6 +254,8 @@ def open_table(
         data: Delimiter, header and escape settings; the defaults when None.
         bad_rows: Where bad rows go; None stops at the first one.
         needed: Columns the caller will read.
+        texts: Columns whose cells are taken as text, whatever the table or `schema` says, and what becomes of lists in
+            them; see `Column.lists`.
         form: Form to use instead of the one the suffix says: `text`, `csv`, `jsonl`, `tfrecord`, `parquet`,
             `squad`, `folder`, `idx` or `npz`.
 
@@ -248,5 +266,6 @@ def open_table(
     data = data or DataConfig()
     files = expand(spec)
     row_format = choose_format(files, schema=schema, data=data, form=form)
-    row_format.schema.require(needed, where=f"table {spec}" if schema is None else "the input schema")
+    row_format.take_text(texts)
+    row_format.require(needed, where=f"table {spec}" if schema is None else "the input schema")
     return Table(row_format, files, bad_rows or BadRows("fail"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import errno
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
 from easytransfer.run.atomic import sync
 
@@ -23,7 +25,7 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
         ConfigError: The path is a directory, or exists and `overwrite` is off.
         ResourceError: The folder cannot be created or written.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_dir():
         raise ConfigError(f"output {path} is a directory", fix="name a file in it")
     if path.exists() and not overwrite:
@@ -35,6 +37,24 @@ def check_output(path: str | os.PathLike[str], *, overwrite: bool = False) -> Pa
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise ResourceError(f"folder {path.parent} is not writable")
     return path
+
+
+def distinct_columns(columns: Sequence[str], appended: Sequence[str] = ()) -> list[str]:
+    """Returns the columns of an output, those copied from the input last.
+
+    Raises:
+        ConfigError: A name stands twice, so that one of the two columns would not be written.
+    """
+    for where, names in (("outputSchema", columns), ("appendCols", appended)):
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ConfigError(f"{where} names a column twice", received=twice[0], fix="name it once")
+    if taken := [name for name in appended if name in columns]:
+        raise ConfigError(
+            "appendCols names a column that is written already",
+            received=taken[0],
+            fix="leave it out of appendCols, or rename it in the input table or inputSchema",
+        )
+    return [*columns, *appended]
 
 
 class TableWriter(abc.ABC):

@@ -1,13 +1,12 @@
-"""Text tables: tab-separated lines, quoted CSV and JSON lines."""
+"""Text tables: tab-separated lines and JSON lines; quoted CSV is in `csv_format`."""
 
 from __future__ import annotations
 
-import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,22 +14,23 @@ from easytransfer.config.json_text import parse_json
 from easytransfer.data.cells import (
     COLUMN_COUNT,
     EMPTY_LINE,
-    INVALID_UTF8,
-    NUL_CHARACTER,
+    HEADER_LINE,
+    TO_UTF8,
     WRONG_TYPE,
     convert_cells,
 )
 from easytransfer.data.files import open_text
-from easytransfer.data.lines import READ_BLOCK, count_lines, decode_lines, line_blocks
+from easytransfer.data.lines import count_lines, decode_lines, line_blocks
 from easytransfer.data.row_format import Parsed, Problem, RowFormat, finish_column, no_rows, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import ConfigError, DataError
 
 INVALID_JSON = "invalid JSON"
-BAD_QUOTING = "bad quoting"
 
 _SPACES = re.compile(r" {2,}")
-_SURROGATE = re.compile("[\udc80-\udcff]")
+_DELIMITERS = {"\t": "tab", ",": ",", ";": "';'", "|": "'|'"}
+_ONE_A_LINE = "write one JSON object a line, without a list around them"
+_USE_HEADER = "--header=names takes the columns from it, --header=skip leaves it out"
 
 
 class DelimitedFormat(RowFormat):
@@ -52,29 +52,70 @@ class DelimitedFormat(RowFormat):
         self.delimiter = delimiter
         self.header = header
         self.escape = escape
-        names = self._header(files[0]) if header == "names" else None
+        self.width = 0
+        self.names = names = self._header(files[0]) if header == "names" else None
+        if names is not None:
+            self.unusable = {n: "stands in its header twice" for n, count in Counter(names).items() if count > 1}
         if schema is None:
             if names is None:
                 raise ConfigError(
                     f"the columns of {files[0]} are unknown",
                     fix="declare them with --inputSchema=name:type:length,... or use --header=names",
                 )
-            schema = Schema(tuple(Column(name, "str") for name in names))
-        elif names is not None:
-            Schema(tuple(Column(name, "str") for name in names)).require(schema.names, f"the header of {files[0]}")
-        self.schema = schema
-        self.names = names
-        self.width = len(names or schema)
-        self._places = [names.index(column.name) for column in schema] if names else list(range(len(schema)))
+            # A column without a name, such as a saved index, cannot be asked for.
+            named = [name for name in names if name and name not in self.unusable]
+            self.schema = Schema(tuple(Column(name, "str") for name in named))
+        else:
+            self.schema = schema
+        if schema is not None and names is not None:
+            self._require_in_header(files[0])
+        self.width = len(names or self.schema)
+
+    def _require_in_header(self, file: str) -> None:
+        """Checks that the declared columns are those of the header."""
+        declared, names = self.schema, self.names or []
+        self.schema = Schema(tuple(Column(name, "str") for name in dict.fromkeys(names) if name))
+        self.require(declared.names, f"the header of {file}")
+        self.schema, self.unusable = declared, {}
+
+    def advice(self) -> str | None:
+        """Returns the separator that cuts a header of one column into several."""
+        only = self.names[0] if self.names is not None and len(self.names) == 1 else ""
+        for delimiter in _DELIMITERS:
+            if delimiter != self.delimiter and delimiter in only:
+                return f"the header has {only.count(delimiter) + 1} columns {self._with(delimiter)}"
+        return None
+
+    def _with(self, delimiter: str) -> str:
+        """Says how the table is read with another separator."""
+        return f"with --delimiter={_DELIMITERS[delimiter]}"
+
+    def first_record_problem(self, record: Any) -> str | None:
+        """Returns what to do about a first line with the declared names, which is no row."""
+        try:
+            found = self._names(record) if self.header == "none" else []
+        except DataError:
+            return None
+        if self._are_names(found):
+            return f"{HEADER_LINE}: {_USE_HEADER}"
+        # A table of one column takes any line as it is, also one with other separators.
+        for delimiter in _DELIMITERS if len(found) == self.width == 1 else ():
+            if delimiter in found[0] and self._are_names(found[0].split(delimiter)):
+                return f"{HEADER_LINE}: read the table {self._with(delimiter)} --header=names"
+        return None
+
+    def _are_names(self, cells: Sequence[str]) -> bool:
+        found = {cell.strip().strip('"').casefold() for cell in cells}
+        return {name.casefold() for name in self.schema.names} <= found
 
     def _counting_key(self) -> tuple[Any, ...]:
-        return (type(self).__name__, self.delimiter, self.header != "none")
+        return (type(self).__name__, self.delimiter, self.header != "none", self.width)
 
     def _header(self, file: str) -> list[str]:
         for _, records in RowFormat.records(self, file, 1):
             names = self._names(records[0])
-            if len(set(names)) < len(names) or not all(names):
-                raise DataError(f"the header of {file} has empty or repeated names", received=", ".join(names))
+            if not any(names):
+                raise DataError(f"the header of {file} has no names", fix="--header=none where it has no header")
             return names
         raise no_rows(file)
 
@@ -103,7 +144,8 @@ class DelimitedFormat(RowFormat):
         result = Parsed({}, texts, problems)
         good = [i for i in range(len(cells)) if i not in problems] if problems else range(len(cells))
         by_place = list(zip(*([cells[i] for i in good] if problems else cells), strict=True)) or [()] * self.width
-        for column, place in zip(self.schema, self._places, strict=True):
+        for number, column in enumerate(self.schema):
+            place = number if self.names is None else self.names.index(column.name)
             values, bad = convert_cells(column, by_place[place], self.escape)
             for k, reason in bad.items():
                 problems.setdefault(good[k], (column.name, reason))
@@ -121,9 +163,10 @@ class DelimitedFormat(RowFormat):
         """Returns what to do about a row that has the right number of cells when it is read in another way."""
         if "\r" in text:
             return "the lines end in CR alone: convert them to LF"
-        for delimiter, flag in (("\t", "tab"), (",", ","), (";", "';'"), ("|", "'|'")):
+        for delimiter in _DELIMITERS:
             if delimiter != self.delimiter and text.count(delimiter) == self.width - 1 > 0:
-                return f"it has {self.width} cells with --delimiter={flag}"
+                named = " --header=names" if self.header == "none" and self._are_names(text.split(delimiter)) else ""
+                return f"it has {self.width} cells {self._with(delimiter)}{named}"
         if len(_SPACES.split(text.strip())) == self.width > 1:
             return "its cells seem to be set apart by spaces: put one TAB between them"
         return None
@@ -142,59 +185,14 @@ class TsvFormat(DelimitedFormat):
         try:
             return [name.strip() for name in record.decode("utf-8").rstrip("\r\n").split(self.delimiter)]
         except UnicodeDecodeError as error:
-            raise DataError("the header is not valid UTF-8", received=ascii(record[:80])) from error
+            raise DataError("the header is not valid UTF-8", received=ascii(record[:80]), fix=TO_UTF8) from error
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
         with open_text(file) as stream:
-            yield from line_blocks(stream, size)
+            yield from line_blocks(stream, size, blank_end=self.width == 1)
 
     def _count(self, file: str) -> int:
-        return max(0, count_lines(file) - (self.header != "none"))
-
-
-class _CsvRecord(NamedTuple):
-    cells: list[str]
-    text: str
-    error: str | None
-
-
-class CsvFormat(DelimitedFormat):
-    """CSV with RFC 4180 quoting: a cell in double quotes may hold delimiters, line breaks and doubled quotes."""
-
-    def parse(self, records: Sequence[_CsvRecord]) -> Parsed:
-        """Converts split records."""
-        problems: dict[int, Problem] = {}
-        texts = [record.text for record in records]
-        joined = "".join(texts)
-        suspicious = "\0" in joined or _SURROGATE.search(joined) is not None
-        for i, record in enumerate(records):
-            if suspicious and "\0" in record.text:
-                problems[i] = ("", NUL_CHARACTER)
-            elif suspicious and _SURROGATE.search(record.text):
-                problems[i] = ("", INVALID_UTF8)
-                texts[i] = record.text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            elif record.error is not None:
-                problems[i] = ("", f"{BAD_QUOTING}: {record.error}")
-        return self._finish([record.cells for record in records], texts, problems)
-
-    def _names(self, record: _CsvRecord) -> list[str]:
-        if record.error is not None or _SURROGATE.search(record.text):
-            raise DataError("the CSV header has bad quoting or invalid UTF-8", received=record.text[:80])
-        return [name.strip() for name in record.cells]
-
-    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[_CsvRecord]]]:
-        with open_text(file) as stream:
-            rows = _read_csv(stream, self.delimiter)
-            while block := list(islice(rows, size)):
-                yield np.array([line for line, _ in block]), [record for _, record in block]
-
-    def _count(self, file: str) -> int:
-        with open_text(file) as stream:
-            quoted = any(b'"' in block for block in iter(lambda: stream.read(READ_BLOCK), b""))
-        if not quoted:
-            return max(0, count_lines(file) - (self.header != "none"))
-        with open_text(file) as stream:
-            return max(0, sum(1 for _ in _read_csv(stream, self.delimiter)) - (self.header != "none"))
+        return max(0, count_lines(file, blank_end=self.width == 1) - (self.header != "none"))
 
 
 class JsonlFormat(RowFormat):
@@ -239,9 +237,9 @@ class JsonlFormat(RowFormat):
             try:
                 row = parse_json(records[0].decode("utf-8"))
             except ValueError as error:
-                raise DataError(f"{file}:1: {INVALID_JSON}: {error}") from error
+                raise DataError(f"{file}:1: {INVALID_JSON}: {error}", fix=_ONE_A_LINE) from error
             if not isinstance(row, dict) or not row:
-                raise DataError(f"{file}:1: expected a JSON object with at least one key")
+                raise DataError(f"{file}:1: expected a JSON object with at least one key", fix=_ONE_A_LINE)
             return Schema(tuple(guess_column(name, value) for name, value in row.items()))
         raise no_rows(file)
 
@@ -252,30 +250,3 @@ def guess_column(name: str, value: Any) -> Column:
         return Column(name, "str")
     kinds = {type(item) for item in value}
     return Column(name, "int" if kinds <= {int} else "float" if kinds <= {int, float} else "str", None)
-
-
-def _read_csv(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, _CsvRecord]]:
-    """Yields (first line, record)."""
-    # A cell may be a whole document; the module's own limit is 128 KB.
-    csv.field_size_limit(1 << 24)
-    taken: list[str] = []
-
-    def lines() -> Iterator[str]:
-        for line in stream:
-            taken.append(line.decode("utf-8", "surrogateescape"))
-            yield taken[-1]
-
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    first = 1
-    while True:
-        cells: list[str] = []
-        problem: str | None = None
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = str(error)
-        yield first, _CsvRecord(cells or [""], "".join(taken).rstrip("\r\n"), problem)
-        first += len(taken)
-        taken.clear()

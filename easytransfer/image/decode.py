@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from easytransfer.config.paths import expand_home
+
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 # The kinds of bad cells; a detail may follow after a colon.
 UNREADABLE = "cannot read the image file"
@@ -74,7 +76,10 @@ def load_image(cell: Any, folder: str = "", *, channels: int, max_pixels: int) -
         return decode(cell, channels=channels, max_pixels=max_pixels)
     if cell.startswith("data:"):
         return decode(_data_text(cell), channels=channels, max_pixels=max_pixels)
-    path = os.path.join(folder, cell)
+    try:
+        path = os.path.join(folder, expand_home(cell))
+    except ValueError as error:
+        raise ValueError(f"{UNREADABLE}: {error}") from error
     try:
         if os.path.getsize(path) > MOST_BYTES:
             raise ValueError(f"{TOO_LARGE}: {path} has more than {MOST_BYTES} bytes")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, closest
 from easytransfer.presets import catalogue
 from easytransfer.presets.folder import MANIFEST, read_json
@@ -39,14 +40,6 @@ class Preset:
 def default_zoo() -> Path:
     """Returns the root of the ModelZoo that is used when none is configured."""
     return Path.home() / ".eztransfer_modelzoo"
-
-
-def user_path(text: str | Path) -> Path:
-    """Returns the path with `~` replaced, also where there is no such user."""
-    try:
-        return Path(os.path.expanduser(text))
-    except ValueError:  # a NUL in the name of a user
-        return Path(text)
 
 
 def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:

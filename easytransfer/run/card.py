@@ -251,7 +251,8 @@ def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
-    tables, inputs = report.get("data", {}), record.get("inputs", [])
+    # One file may be both tables.
+    tables, inputs = report.get("data", {}), {item["path"]: item for item in record.get("inputs", [])}.values()
     if not tables and not inputs:
         return
     yield "## Data"

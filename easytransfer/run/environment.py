@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +39,14 @@ def environment_record(
     *,
     seed: int | None = None,
     devices: Sequence[str] = (),
-    tables: Iterable[str | os.PathLike[str]] = (),
+    inputs: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Returns the content of `run.json` at the start of a run.
 
     Args:
         seed: Seed of the run.
         devices: Names of the accelerators and processors used, as TensorFlow lists them.
-        tables: Input files, hashed here.
+        inputs: The input files, as `input_records` gives them.
     """
     return {
         "easytransfer": easytransfer.__version__,
@@ -57,7 +59,7 @@ def environment_record(
         "devices": list(devices),
         "seed": seed,
         "command": shown_arguments(sys.argv),
-        "inputs": [file_record(path) for path in tables],
+        "inputs": list(inputs),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -92,13 +94,26 @@ def git_revision(folder: str | os.PathLike[str] | None = None) -> str | None:
 
 
 def file_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns path, size and SHA-256 of a file."""
-    return {"path": os.fspath(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}
+    """Returns path, size and SHA-256 of a file, or of the names and contents of all visible files in a folder."""
+    if not os.path.isdir(path):
+        return {"path": os.fspath(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}
+    inside = {item.relative_to(path): item for item in Path(path).rglob("*") if item.is_file()}
+    files = [inside[name] for name in sorted(inside) if not any(part[0] in "._" for part in name.parts)]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(path)}\0{sha256(file)}\n".encode("utf-8", "surrogateescape"))
+    size = sum(file.stat().st_size for file in files)
+    return {"path": os.fspath(path), "bytes": size, "sha256": digest.hexdigest()}
 
 
-def input_files(specs: Iterable[str | None]) -> list[Path]:
-    """Returns the existing plain files among table names, once each, for `environment_record`."""
-    return list(dict.fromkeys(Path(spec) for spec in specs if spec and Path(spec).is_file()))
+def input_records(tables: Mapping[str, Iterable[str | os.PathLike[str]]]) -> list[dict[str, Any]]:
+    """Returns a record of every file of every table, by which a continued run knows them again.
+
+    Args:
+        tables: The files of each table by what it is for, such as `training`; what is no file is left out.
+    """
+    records = functools.lru_cache(file_record)
+    return [{"table": name, **records(path)} for name, files in tables.items() for path in files if Path(path).exists()]
 
 
 def memory_mb() -> float:

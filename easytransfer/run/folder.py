@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,6 +62,7 @@ class RunFolder:
         overwrite: bool = False,
         needed_bytes: int = 0,
         defaults: Mapping[str, Any] | None = None,
+        inputs: Sequence[Mapping[str, Any]] = (),
     ) -> RunFolder:
         """Makes or continues a run folder, locks it and writes the resolved configuration.
 
@@ -72,6 +73,7 @@ class RunFolder:
             overwrite: Remove the run that is there and start a new one.
             needed_bytes: Disk space the run will take.
             defaults: Values of settings that the run that is there does not name, because it is older than they are.
+            inputs: Its tables, see `run.environment.input_records`; a continued run must have the same.
 
         Raises:
             ConfigError: A run with another configuration is there (the differing keys are named), or none to resume.
@@ -82,7 +84,7 @@ class RunFolder:
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
             folder._lock = FolderLock(folder.path)
-            plan = folder.plan(config, resume=resume, overwrite=overwrite, defaults=defaults)
+            plan = folder.plan(config, resume=resume, overwrite=overwrite, defaults=defaults, inputs=inputs)
             if plan == "replace":
                 folder._remove_run()
             folder.resuming = plan == "resume"
@@ -107,6 +109,7 @@ class RunFolder:
         resume: Resume = "auto",
         overwrite: bool = False,
         defaults: Mapping[str, Any] | None = None,
+        inputs: Sequence[Mapping[str, Any]] = (),
     ) -> Literal["new", "resume", "replace"]:
         """Says what `create` would do, changing nothing; `--dryRun` calls it. Sets `changed`.
 
@@ -125,6 +128,7 @@ class RunFolder:
                 f"{self.path} holds a run already", fix="use --overwrite to replace it, or another checkpointDir"
             )
         if resume == "must" or not self.changed:
+            self._check_inputs(inputs, resume)
             return "resume"
         if not any(self.path.glob(CHECKPOINT_PATTERN)):
             return "replace"  # The earlier run stopped before it had anything to lose.
@@ -260,7 +264,38 @@ class RunFolder:
 
     # Inside ------------------------------------------------------------------------------------------------
 
+    def _check_inputs(self, inputs: Sequence[Mapping[str, Any]], resume: Resume) -> None:
+        """Refuses to go on with a table that has changed: the order of its rows and its metrics would not fit."""
+        if not any(self.path.glob(CHECKPOINT_PATTERN)):
+            return  # Nothing was made with the earlier tables.
+        before = input_contents(self.read_json(RUN_FILE, default={}).get("inputs", ()))
+        for table, files in input_contents(inputs).items():
+            known = before.get(table)
+            # Elsewhere is not another: only contents count.
+            if known is None or list(known.values()) == list(files.values()):
+                continue
+            shown = [path for path, digest in files.items() if digest not in known.values()]
+            shown = shown or [path for path, digest in known.items() if digest not in files.values()] or list(files)
+            what = f"the {table} table has changed since the run in {self.path} was started: {', '.join(shown[:5])}"
+            if resume == "must" and table != "training":
+                log.warn(f"{what}; the best checkpoint so far was chosen on the earlier one")
+                continue
+            raise ConfigError(
+                what,
+                fix="restore it, or start a new run: --overwrite or another checkpointDir, "
+                "with init_checkpoint_path to begin with these weights",
+            )
+
     def _remove_run(self) -> None:
         for pattern in _WRITTEN:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def input_contents(inputs: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Returns, for each table, the hashes of its files by path; records of older runs do not say which table."""
+    found: dict[str, dict[str, str]] = {}
+    for record in inputs:
+        if "table" in record:
+            found.setdefault(record["table"], {})[record["path"]] = record["sha256"]
+    return found

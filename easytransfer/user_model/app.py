@@ -16,6 +16,7 @@ import tensorflow as tf
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Batches, prefetch
 from easytransfer.data.encoded import EncodedTable, device_arrays
+from easytransfer.data.files import real_path
 from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
@@ -24,7 +25,7 @@ from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError
 from easytransfer.model_zoo import set_model_root
 from easytransfer.preprocessors import Settings, TextPreprocessor, fixed_arrays
 from easytransfer.presets import resolve
-from easytransfer.run.environment import environment_record, input_files
+from easytransfer.run.environment import environment_record, input_records
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.log import print_result, say, setup_logging
 from easytransfer.run.report import RunReporter
@@ -97,15 +98,19 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         if not self.job.checkpoint_dir:
             raise ConfigError("train_config.model_dir is missing", fix="name the folder for checkpoints")
         runtime = self.job.runtime
+        readers = {"training": train_reader, "evaluation": eval_reader}
+        inputs = input_records({name: map(real_path, r.table.files) for name, r in readers.items() if r is not None})
         folder = RunFolder.create(
             self.job.checkpoint_dir,
             self._record(),
             resume=runtime.resume,
             overwrite=runtime.overwrite,
             defaults=type(self.job)().model_dump(mode="json"),
+            inputs=inputs,
         )
         with folder:
             try:
+                folder.write_run(environment_record(seed=runtime.seed, inputs=inputs))
                 fit = self._fit(folder, train_reader, eval_reader)
             except Interrupted as error:
                 folder.finish("interrupted", error=error)
@@ -199,14 +204,23 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             return stored
         if spec == "auto" and reader is not None:
             several, skip = bool(self.config.model_config.get("multi_label")), self.job.data.bad_rows != "fail"
-            return LabelMap.parse(spec, lambda: count_classes(reader.cells(column), several=several, skip=skip))
+            found = LabelMap.parse(spec, lambda: count_classes(reader.cells(column), several=several, skip=skip))
+            say(f"labels: {found.describe_counts()}")
+            return found
         return given
 
     def _new_task(self, reader: TableReader, modes: tuple[str, ...]) -> HookTask:
+        self._take_texts(reader)
         settings = self._settings(reader)
         reader.table.schema.require(settings.append, where="append_feature_columns")
         TextPreprocessor.default_settings = settings
         return HookTask(self, modes, settings)
+
+    def _take_texts(self, reader: TableReader) -> None:
+        """Lets a preprocessor find text where the table has numbers or bytes."""
+        data = self.job.data
+        if self.config.on_the_fly:
+            reader.table.take_text({name: "none" for name in (data.first_sequence, data.second_sequence) if name})
 
     def _encoded(
         self, task: HookTask, reader: TableReader, size: int = 4096
@@ -216,6 +230,7 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         Raises:
             DataError: No row can be used.
         """
+        self._take_texts(reader)
         chunks = reader.chunks(size)
         first = next(chunks, None)
         if first is None:
@@ -235,12 +250,10 @@ class base_model(Hooks):  # noqa: N801 - the original's name
         return table
 
     def _fit(self, folder: RunFolder, train_reader: TableReader, eval_reader: TableReader | None) -> FitResult:
-        runtime, data = self.job.runtime, self.job.data
+        runtime = self.job.runtime
         task = self._new_task(train_reader, (ModeKeys.TRAIN, *([] if eval_reader is None else [ModeKeys.EVAL])))
         if task.settings.labels is not None:
             task.settings.labels.save(folder.path)
-        tables = input_files((data.train_table, data.eval_table))
-        folder.write_run(environment_record(seed=runtime.seed, tables=tables))
         multiple, held_out = pad_multiple(runtime), None
         rows = self._encode(task, train_reader)
         train = Batches(rows, train_reader.batch_size, shuffle=True, seed=runtime.seed, pad_multiple=multiple)

@@ -12,6 +12,7 @@ from easytransfer.config.draft import Draft
 from easytransfer.config.files import load_file
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import ORIGINAL_SECTIONS, from_original_json, original_values
+from easytransfer.config.paths import user_path
 from easytransfer.config.stored import RUN_CONFIG, find_run_config, load_run_config
 from easytransfer.errors import ConfigError, ModelError, closest, did_you_mean
 from easytransfer.run.log import warn
@@ -186,6 +187,7 @@ class Config:
         path = settings.get("checkpoint_path")
         if self.kind not in ("predict", "evaluate", "export") or not path:
             return None
+        path = user_path(path)
         try:
             # An export says what was exported, with paths left out.
             of_run = find_run_config(path).name == RUN_CONFIG

@@ -223,10 +223,29 @@ def test_digits_of_text_tables(capfd, tmp_path, table, tiny_model):
         ({"secondSequence": "othr"}, "x.tsv", "other"),
         ({"workerCount": 2, "task_index": 2}, "x.tsv", "task_index from 0 to 1"),
         ({"merge": "true"}, "x.tsv", "--workerCount=N"),
+        ({"outputSchema": "mean_output,mean_output"}, "x.tsv", "outputSchema names a column twice; got 'mean_output'"),
+        ({"appendCols": "id,id"}, "x.tsv", "appendCols names a column twice; got 'id'"),
+        (
+            {"appendCols": "pool_output", "inputSchema": "pool_output:str:1,text:str:1,other:str:1"},
+            *("x.tsv", "appendCols names a column that is written already; got 'pool_output'"),
+        ),
+        (
+            {"appendCols": "num_tokens", "inputSchema": "num_tokens:str:1,text:str:1,other:str:1"},
+            *("x/", "appendCols names a column that is written already; got 'num_tokens'"),
+        ),
     ],
 )
 def test_wrong_flags_are_told(capfd, tmp_path, table, tiny_model, options, output, part):
     assert part in run(capfd, table, tiny_model, f"{tmp_path}/{output}", code=2, **options)
+
+
+def test_a_header_is_no_row(capfd, tmp_path, table, tiny_model):
+    path = tmp_path / "rows.tsv"
+    path.write_text("id\ttext\tother\n" + table.read_text(encoding="utf-8"), encoding="utf-8")
+    assert "rows.tsv:1: the first line holds the column names: --header=names" in run(
+        capfd, path, tiny_model, tmp_path / "x.tsv", code=3
+    )
+    assert run(capfd, path, tiny_model, tmp_path / "x.tsv", header="names")["written"] == ROWS
 
 
 def test_a_table_that_exists_is_not_replaced_unasked(capfd, tmp_path, table, tiny_model):

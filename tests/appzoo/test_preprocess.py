@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -312,6 +313,36 @@ def test_a_training_counts_its_texts_and_names_its_steps(runs):
     best = json.loads((runs["text"] / "evaluation.json").read_text())["best"]["step"]
     assert report["step"] == report["checkpoint_step"] == best and report["steps"] == 6
     assert json.loads((runs["ids"] / "report.json").read_text())["text"] == {}
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "predict"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "tsv.gz"])
+def test_a_header_is_no_row(capfd, runs, table, tmp_path, mode, suffix):
+    path = tmp_path / f"t.{suffix}"
+    content = b"id\ttext\tlabel\n" + table.read_bytes()
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    output = {"outputTable": tmp_path / "out.tsv"} if mode == "predict" else {}
+    message = command(capfd, mode, code=3, checkpointPath=runs["text"], inputTable=path, **output)
+    assert f"t.{suffix}:1: the first line holds the column names: --header=names" in message
+    found = command(capfd, mode, checkpointPath=runs["text"], inputTable=path, header="skip", **output)
+    assert (found["read"], found["rejected"]) == (43, 0)
+
+
+@pytest.mark.parametrize("name", ["predictions", "probabilities", "logits"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl"])
+def test_a_copied_column_takes_no_place_of_a_prediction(capfd, runs, tmp_path, name, suffix):
+    (tmp_path / "t.tsv").write_text("OLD\tgood movie\n")
+    flags = {
+        "checkpointPath": runs["text"], "inputTable": tmp_path / "t.tsv", "inputSchema": f"{name}:str:1,text:str:1",
+        "outputTable": tmp_path / f"out.{suffix}",
+    }  # fmt: skip
+    message = command(capfd, "predict", code=2, appendCols=f"text,{name}", outputSchema=name, **flags)
+    assert f"appendCols names a column that is written already; got '{name}'" in message
+    assert "appendCols names a column twice" in command(capfd, "predict", code=2, appendCols="text,text", **flags)
+    assert "outputSchema names a column twice" in command(
+        capfd, "predict", code=2, outputSchema="logits,logits", **flags
+    )
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_unknown_label_ids_are_bad_rows(capfd, runs, ids, tmp_path):

@@ -70,7 +70,7 @@ def test_questions_without_their_parts_are_bad_rows_and_answers_may_be_absent(tm
         ("\x00\x01PNG", "is not JSON"),
         ('{"data": [', "is not JSON"),
         ("context\tquestion\n", "is not JSON"),
-        ("[1, 2]", "data is not a list"),
+        ("[1, 2]", "is a JSON array: write its rows one object a line and name the file .jsonl"),
         ({"data": [{"title": "x"}]}, r"data\[0\].paragraphs is not a list"),
         ({"data": [{"paragraphs": [{"context": "x"}]}]}, r"data\[0\].paragraphs\[0\].qas is not a list"),
         ({"data": [article("just text")]}, r"qas\[0\] is not an object"),

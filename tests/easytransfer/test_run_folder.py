@@ -57,6 +57,49 @@ def test_other_configuration_is_refused_by_name(tmp_path):
         assert folder.resuming and folder.changed == {"train.learning_rate": (2e-5, 1e-4)}
 
 
+def table_inputs(folder, **contents):
+    """Records of tables with these contents, one file each, or a folder of two."""
+    for name, content in contents.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "a.tsv").write_text(content)
+    return environment.input_records({name: [folder / name / "a.tsv"] for name in contents})
+
+
+def test_a_changed_table_is_named_whatever_its_length(tmp_path, capsys):
+    run, before = tmp_path / "run", table_inputs(tmp_path, training="a\t1\n", evaluation="b\t1\n")
+    stopped_run(run)
+    with RunFolder.create(run, config(), inputs=before) as folder:
+        folder.write_run(environment.environment_record(inputs=before))
+    for name in ("training", "evaluation"):
+        contents = {"training": "a\t1\n", "evaluation": "b\t1\n", name: "c\t1\n"}
+        now = table_inputs(tmp_path, **contents)
+        with pytest.raises(ConfigError, match=f"the {name} table has changed since .*/{name}/a.tsv; .*--overwrite"):
+            RunFolder.create(run, config(), inputs=now)
+        if name == "training":
+            with pytest.raises(ConfigError, match="the training table has changed"):
+                RunFolder.create(run, config(), inputs=now, resume="must")
+        else:
+            RunFolder.create(run, config(), inputs=now, resume="must").close()
+            assert "the best checkpoint so far was chosen on the earlier one" in capsys.readouterr().err
+    # The same content in another place is the same table.
+    moved = table_inputs(tmp_path / "moved", training="a\t1\n", evaluation="b\t1\n")
+    RunFolder.create(run, config(), inputs=moved).close()
+    assert RunFolder(run).plan(config(), inputs=now, overwrite=True) == "replace"
+
+
+def test_folders_of_files_are_compared_by_name_and_content(tmp_path):
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.png").write_bytes(b"one")
+    before = environment.file_record(tmp_path)
+    assert before["bytes"] == 3 and before == environment.file_record(tmp_path)
+    (tmp_path / "cats" / ".hidden").write_bytes(b"x")
+    assert before == environment.file_record(tmp_path)
+    (tmp_path / "cats" / "1.png").write_bytes(b"two")
+    changed = environment.file_record(tmp_path)
+    (tmp_path / "cats" / "1.png").rename(tmp_path / "cats" / "2.png")
+    assert len({record["sha256"] for record in (before, changed, environment.file_record(tmp_path))}) == 3
+
+
 def test_overwrite_removes_the_old_run_and_nothing_else(tmp_path):
     stopped_run(tmp_path)
     for name in ("metrics.jsonl", "DONE", "notes.txt", "photo.png", "README.md"):
@@ -283,9 +326,11 @@ def test_plain_gives_strict_json(tmp_path):
 def test_environment_record(tmp_path):
     table = tmp_path / "a.tsv"
     table.write_bytes(b"abc")
-    record = environment.environment_record(seed=7, devices=["CPU:0"], tables=[table])
+    inputs = environment.input_records({"training": [table]})
+    record = environment.environment_record(seed=7, devices=["CPU:0"], inputs=inputs)
     # SHA-256 of "abc" from FIPS 180-2, appendix B.1
     assert record["inputs"][0] == {
+        "table": "training",
         "path": str(table),
         "bytes": 3,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",

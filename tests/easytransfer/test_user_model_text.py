@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from easytransfer import base_model, layers, model_zoo, preprocessors
-from easytransfer.datasets import CSVReader, CSVWriter, MemoryReader
-from easytransfer.errors import ConfigError, DataError, ModelError
+from easytransfer.datasets import CSVReader, CSVWriter, JsonlReader, MemoryReader
+from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError
 from easytransfer.evaluators import classification_eval_metrics, multi_label_eval_metrics
 from easytransfer.losses import multi_label_sigmoid_cross_entropy, softmax_cross_entropy
 from easytransfer.text.wordpiece import WordPiece
@@ -154,6 +154,45 @@ def test_appended_columns_must_exist(tmp_path, tiny_model):
     app = Classifier(config(tiny_model, tmp_path, append_feature_columns="extar:float:1"), mode="train_on_the_fly")
     with pytest.raises(ConfigError, match="extar"):
         app.run_train(reader())
+
+
+def test_appended_columns_take_no_place_of_encoded_ones(tmp_path, tiny_model):
+    values = config(tiny_model, tmp_path, append_feature_columns="input_ids:float:1")
+    app = Classifier(values, mode="train_on_the_fly")
+    rows = [{**row, "input_ids": 0.5} for row in ROWS]
+    with pytest.raises(ConfigError, match="append_feature_columns names a column .* makes; got 'input_ids'"):
+        app.run_train(reader(rows, f"{SCHEMA},input_ids:float:1"))
+
+
+def test_texts_of_other_types_are_read_as_text(tmp_path, tiny_model):
+    rows = [{**row, "text": number} for number, row in enumerate(ROWS)]
+    schema = SCHEMA.replace("text:str", "text:int")
+    assert schema != SCHEMA
+    app = Classifier(config(tiny_model, tmp_path, input_schema=schema), mode="train_on_the_fly")
+    table = reader(rows, schema)
+    task = app._new_task(table, ("train",))
+    chunk, encoded = next(app._encoded(task, table))
+    assert chunk.columns["text"] == [str(number) for number in range(len(ROWS))] and len(encoded) == len(ROWS)
+
+
+def test_a_run_does_not_go_on_with_a_changed_table(tmp_path, tiny_model, monkeypatch):
+    tables = [tmp_path / "train.jsonl", tmp_path / "dev.jsonl"]
+    for table in tables:
+        table.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+
+    def stop(self, folder, *_):
+        (folder.path / "model.ckpt-1").mkdir(exist_ok=True)
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(Classifier, "_fit", stop)
+    app = Classifier(config(tiny_model, tmp_path / "run"), mode="train_and_evaluate_on_the_fly")
+    for change, kind, message in (
+        ("", Interrupted, "stopped"), ("evil", ConfigError, f"the training table has changed .*: {tables[0]}"),
+    ):  # fmt: skip
+        if change:
+            tables[0].write_text("".join(json.dumps({**row, "text": change}) + "\n" for row in ROWS))
+        with pytest.raises(kind, match=message):
+            app.run_train_and_evaluate(*(JsonlReader(str(table), SCHEMA) for table in tables))
 
 
 def test_a_feature_extractor_needs_no_checkpoint_of_its_own(tmp_path, tiny_model):

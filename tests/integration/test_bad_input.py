@@ -16,12 +16,12 @@ GOOD = "good book\tpos\nbad film\tneg\n" * 5
 # A table by name: its content, and what the one line of the error says.
 TABLES = {
     "empty": (b"", "table {table} is empty: it has no row"),
-    "only_line_breaks": (b"\n\n", "{table}:1: empty line"),
+    "only_line_breaks": (b"\n\n", "table {table} is empty: it has no row"),
     "picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "{table} is not text: it looks like a PNG picture"),
     "spreadsheet": (b"PK\x03\x04" + bytes(range(256)), "{table} is not text: it looks like a zip archive"),
     "unknown_binary": (bytes(range(256)) * 4, "{table} is not text: it looks like binary data"),
     "gzip": (gzip.compress(GOOD.encode()), "{table} is not text: it looks like gzip data; give it a name that ends in"),
-    "utf16": (GOOD.encode("utf-16"), "{table} looks like UTF-16; convert it to UTF-8"),
+    "utf16": (GOOD.encode("utf-16"), "{table} looks like UTF-16; accepted: UTF-8; convert it to UTF-8"),
     "latin1": ("caf\xe9\tpos\n".encode("latin-1"), "{table}:1: invalid UTF-8: invalid continuation byte at byte 4"),
     "nul": (b"good\tpos\na\0b\tpos\n", "{table}:2: NUL character"),
     "comma": (GOOD.replace("\t", ",").encode(), r"{table}:1: wrong column count: .* 2 cells with --delimiter=,;"),
@@ -30,7 +30,7 @@ TABLES = {
     "spaces": (GOOD.replace("\t", "   ").encode(), "wrong column count: .*set apart by spaces: put one TAB between"),
     "cr": (GOOD.replace("\n", "\r").encode(), "{table}:1: wrong column count: .*the lines end in CR alone"),
     "too_many_cells": (b"good\tpos\nbad\tneg\tx\n", "{table}:2: wrong column count: expected 2, got 3"),
-    "header": (b"text\tlabel\ngood\tpos\n", "{table}:1: column 'label': unknown label: .*header, --header=skip"),
+    "header": (b"text\tlabel\ngood\tpos\n", "{table}:1: the first line holds the column names: --header=names"),
     "unknown_label": (b"good\tpos\nbad\tmaybe\n", "{table}:2: column 'label': unknown label: 'maybe'; known: neg, pos"),
     "empty_label": (b"good\tpos\nbad\t\n", "{table}:2: column 'label': empty label"),
     "too_long": (

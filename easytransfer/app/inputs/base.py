@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.layers.draws import RowDraws
 
@@ -57,6 +58,10 @@ class Input(abc.ABC):
     @abc.abstractmethod
     def table_columns(self) -> list[str]:
         """Returns the names of the table columns that `encode` reads."""
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
+        return {}
 
     @abc.abstractmethod
     def encode(self, chunk: RowChunk) -> Encoded:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
+from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.text.words import VOCAB_FILE, WordVocabulary
 from easytransfer.text.words_graph import GraphWords
@@ -42,6 +43,10 @@ class WordsInput(Input):
     def table_columns(self) -> list[str]:
         """Returns the text column."""
         return [self.column]
+
+    def text_columns(self) -> dict[str, ListForm]:
+        """Returns the text column: lists are refused."""
+        return {self.column: "none"}
 
     def encode(self, chunk: RowChunk) -> Encoded:
         """Looks words up; with `no_truncate`, long texts are bad rows."""

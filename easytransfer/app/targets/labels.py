@@ -12,6 +12,7 @@ import tensorflow as tf
 from easytransfer.app.assets import Assets
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
+from easytransfer.data.cells import NOT_NUMBER, read_number
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.label_names import class_name, class_names, one_value
@@ -276,16 +277,15 @@ class Score(LabelTarget):
     num_outputs = 1
 
     def read(self, cell: Any) -> float:
-        """Returns the finite number in the cell."""
+        """Returns the number in the cell, by the rules of `float` columns whatever the type of the cell."""
         cell = one_value(cell)
+        if isinstance(cell, str) and not cell.strip():
+            raise ValueError("empty label")
         try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            known = f"not a number: {cell!r} (without labelEnumerateValues the task is regression)"
-            raise ValueError(known if str(cell).strip() else "empty label") from None
-        if not np.isfinite(value):
-            raise ValueError(f"not a finite number: {cell!r}")
-        return value
+            return read_number(cell)
+        except ValueError as error:
+            hint = " (without labelEnumerateValues the task is regression)"
+            raise ValueError(f"{error}{hint if str(error).startswith(NOT_NUMBER) else ''}") from None
 
     def array(self, values: list[float]) -> np.ndarray:
         """Returns float32 [batch]."""
