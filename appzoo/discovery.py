@@ -26,14 +26,18 @@ class Application:
 
     Attributes:
         name: Folder name, or the entry-point name for applications of other packages.
-        package: Importable package that holds `config.py` and `app.py`.
+        package: Importable package that holds `config.py` and `app.py`, or one module with both: its `VARIANTS` are
+            application classes, each with a `Config`.
     """
 
     name: str
     package: str
 
-    def _config_module(self) -> ModuleType:
-        return importlib.import_module(f"{self.package}.config")
+    @functools.cached_property
+    def _module(self) -> ModuleType | None:
+        """The one module of an application without a package; imports TensorFlow."""
+        module = importlib.import_module(self.package)
+        return None if hasattr(module, "__path__") else module
 
     @property
     def variants(self) -> dict[str, type[JobConfig]]:
@@ -41,7 +45,9 @@ class Application:
 
         Imports the light `config.py` only.
         """
-        variants: dict[str, type[JobConfig]] = self._config_module().VARIANTS
+        if self._module is not None:
+            return {variant: app_class.Config for variant, app_class in self._module.VARIANTS.items()}
+        variants: dict[str, type[JobConfig]] = importlib.import_module(f"{self.package}.config").VARIANTS
         return variants
 
     @property
@@ -51,7 +57,8 @@ class Application:
 
     def app_class(self, variant: str) -> type[App]:
         """Returns the application class of a variant; imports TensorFlow."""
-        app_class: type[App] = importlib.import_module(f"{self.package}.app").VARIANTS[variant]
+        module = self._module or importlib.import_module(f"{self.package}.app")
+        app_class: type[App] = module.VARIANTS[variant]
         return app_class
 
 

@@ -26,7 +26,7 @@ from easytransfer.attacks.noise import NumberedDraws, normal_noise
 from easytransfer.attacks.objectives import objective
 from easytransfer.attacks.report import Protocol, RobustnessReport
 from easytransfer.attacks.run import attacked
-from easytransfer.data.encoded import EncodedTable, device_arrays
+from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.strategy import backend
 from easytransfer.errors import ConfigError
@@ -112,10 +112,6 @@ class AdversarialTraining(ImageApp):
         if not with_labels:
             return table
         return EncodedTable({**table.columns, "row_number": chunk.index[chunk.accepted].astype(np.int32)})
-
-    def evaluation_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns images, labels and row numbers: all that an attack reads."""
-        return {name: value for name, value in device_arrays(batch).items() if name != "example_weight"}
 
     # Training ------------------------------------------------------------------------------------------------
 

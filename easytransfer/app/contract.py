@@ -197,20 +197,19 @@ class App(Task):
         row becomes several examples. Columns of dtype object stay on the host: `rows` and evaluators see them, the
         model does not.
         """
-        found = [part.encode(chunk) for part in self.inputs]
+        parts = self._parts if with_labels else self.inputs
+        found = [part.encode(chunk) for part in parts]
         columns: dict[str, Column] = {}
         for encoded in found:
             columns |= encoded.columns
-        if with_labels and self.target is not None:
-            columns |= self.target.encode(chunk)
         kept = np.flatnonzero(chunk.accepted)
         counts = [counts for encoded in found if (counts := encoded.counts)]
         if counts:
             self.text_counts.update(rows=len(kept))
         for each in counts:
             self.text_counts.update({name: int(values[kept].sum()) for name, values in each.items()})
-        masks = {mask: source for part in self.inputs for mask, source in part.masks.items()}
-        pads = {name: value for part in self.inputs for name, value in part.pad_values.items()}
+        masks = {mask: source for part in parts for mask, source in part.masks.items()}
+        pads = {name: value for part in parts for name, value in part.pad_values.items()}
         return EncodedTable({name: _rows(column, kept) for name, column in columns.items()}, masks, pads)
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
@@ -251,8 +250,8 @@ class App(Task):
         return {name: value for name, value in device_arrays(batch).items() if name not in hidden}
 
     def evaluation_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the arrays of a labelled batch that `forward` reads when the model is evaluated."""
-        return self.model_inputs(batch)
+        """Returns the arrays of a labelled batch that `evaluate_step` reads: labels too, for decoders and attacks."""
+        return {name: value for name, value in device_arrays(batch).items() if name != "example_weight"}
 
     def further_report(self, encoded: EncodedTable) -> dict[str, Any]:
         """Measures what takes further passes over the evaluation table; returns parts of `report.json`, see `run/card`.

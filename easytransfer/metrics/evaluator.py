@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from easytransfer.metrics.names import higher_is_better
 
 
 class Evaluator(abc.ABC):
@@ -47,3 +50,36 @@ class Evaluator(abc.ABC):
     def report(self) -> dict[str, Any]:
         """Returns parts of `report.json` beyond the metrics, such as a confusion matrix; see `run/card`."""
         return {}
+
+
+class MeanEvaluator(Evaluator):
+    """The mean of something that every row has one or more of: hits of pixels, errors, distances.
+
+    Args:
+        name: Name of the metric; it says whether more is better, see `higher_is_better`.
+        values: Takes a batch and its outputs to an array of any shape.
+
+    Example:
+        >>> evaluator = MeanEvaluator("pixel_accuracy", lambda batch, outputs: outputs["map"] == batch["map"])
+    """
+
+    def __init__(self, name: str, values: Callable[[dict[str, np.ndarray], dict[str, np.ndarray]], np.ndarray]) -> None:
+        self.main_metric, self.higher_is_better = name, higher_is_better(name)
+        self._values, self._sum, self._count = values, 0.0, 0
+
+    def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
+        """Adds one batch of real rows."""
+        values = np.asarray(self._values(batch, outputs), np.float64)
+        self.merge((float(values.sum()), values.size))
+
+    def state(self) -> tuple[float, int]:
+        """Returns the sum and how many there are."""
+        return self._sum, self._count
+
+    def merge(self, state: tuple[float, int]) -> None:
+        """Adds those of another evaluator."""
+        self._sum, self._count = self._sum + state[0], self._count + state[1]
+
+    def result(self) -> dict[str, float]:
+        """Returns the mean; NaN when there was nothing."""
+        return {self.main_metric: self._sum / self._count if self._count else float("nan")}

@@ -27,7 +27,13 @@ _ALIASES = {
 }
 # Names of earlier versions that mean another metric elsewhere: taken only where that one is not given.
 _RENAMED = {"accuracy": "window_accuracy"}
-_LOWER_IS_BETTER = {"loss", "mse", "mae", "rmse", "perplexity", "robust_risk", "local_lipschitz"}
+_LOWER_IS_BETTER = {
+    *("loss", "mse", "mae", "rmse", "perplexity", "nll", "robust_risk", "local_lipschitz"),
+    # End-point error and share of outliers of disparities, Frechet distance of generated images, edits per word.
+    *("epe", "d1", "fid", "wer", "cer", "distance"),
+}
+# What metrics of that kind end in.
+_LOWER_ENDS = ("_loss", "_error", "_distance", "_epe", "_nll", "_mse", "_mae", "_rmse")
 
 
 def canonical_metric(name: str) -> str:
@@ -37,9 +43,9 @@ def canonical_metric(name: str) -> str:
 
 
 def higher_is_better(name: str) -> bool:
-    """Returns False for losses and errors, True for every other metric."""
+    """Returns False for losses, errors and distances, True for every other metric."""
     name = canonical_metric(name)
-    return not (name in _LOWER_IS_BETTER or name.endswith("_loss"))
+    return not (name in _LOWER_IS_BETTER or name.endswith(_LOWER_ENDS))
 
 
 def choose_metric(name: str | None, available: Iterable[str], default: str) -> str:

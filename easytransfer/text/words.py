@@ -18,7 +18,7 @@ from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_json
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]", "[MASK]", "[SEP]")
-PAD_ID, UNK_ID = 0, 1
+PAD_ID, UNK_ID, EOS_ID = 0, 1, 3
 # JSON object of word -> id, as the original wrote it.
 VOCAB_FILE = "train_vocab.txt"
 

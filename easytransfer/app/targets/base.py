@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.app.inputs.base import Column
+from easytransfer.app.inputs.base import Encoded
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.export.servable import Signature
@@ -25,6 +26,9 @@ class Target(abc.ABC):
     encoded_columns: ClassVar[tuple[str, ...]] = ("label_id",)
     # Files of `save_assets`, which an export takes along.
     asset_files: ClassVar[tuple[str, ...]] = ()
+    # Mask that batches get -> `Ragged` column of labels; values behind the end of its rows.
+    masks: Mapping[str, str] = {}
+    pad_values: Mapping[str, float] = {}
     # Names of the classes in the order of their ids; None where there are none.
     names: list[str] | None = None
 
@@ -33,7 +37,7 @@ class Target(abc.ABC):
         """Returns the names of the table columns that `encode` reads."""
 
     @abc.abstractmethod
-    def encode(self, chunk: RowChunk) -> dict[str, Column]:
+    def encode(self, chunk: RowChunk) -> Encoded:
         """Returns the labels, one entry for every position; calls `chunk.reject` for rows that cannot be used."""
 
     @abc.abstractmethod

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.app.assets import Assets
+from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
 from easytransfer.data.cells import NOT_NUMBER, read_number
@@ -105,9 +106,9 @@ class LabelTarget(Target):
                 values.append(self.blank)
         return values
 
-    def encode(self, chunk: RowChunk) -> dict[str, np.ndarray]:
+    def encode(self, chunk: RowChunk) -> Encoded:
         """Returns `label_id`."""
-        return {"label_id": self.array(self.read_column(chunk))}
+        return Encoded({"label_id": self.array(self.read_column(chunk))})
 
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns `loss`, divided by the number of real rows or the sum of their class weights."""
@@ -316,10 +317,15 @@ class Score(LabelTarget):
         return {"regress": regress_signature(raw)}
 
 
-def label_target(config: JobConfig, assets: Assets) -> LabelTarget:
+def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel) -> LabelTarget:
     """Returns the target that the settings of a job name: one class, several, or a number.
 
     Label names come from the configuration and the training table, or from a trained run.
+
+    Args:
+        config: Of the job.
+        assets: Where the names are.
+        classes: What is made where rows have one class each.
 
     Raises:
         ConfigError: `num_labels` differs from the names, or multi_label has no names.
@@ -333,7 +339,7 @@ def label_target(config: JobConfig, assets: Assets) -> LabelTarget:
         labels = LabelMap.parse(spec, lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip))
     else:
         labels = _numbered_labels(config)
-    target = _target(config, labels, several)
+    target = _target(config, labels, several, classes)
     stated = getattr(model, "num_labels", None)
     if stated is not None and stated != target.num_outputs:
         raise ConfigError(
@@ -346,13 +352,13 @@ def label_target(config: JobConfig, assets: Assets) -> LabelTarget:
     return target
 
 
-def _target(config: JobConfig, labels: LabelMap | None, several: bool) -> LabelTarget:
+def _target(config: JobConfig, labels: LabelMap | None, several: bool, classes: type[SingleLabel]) -> LabelTarget:
     if several:
         if labels is None:
             raise ConfigError("multi_label needs the label names", fix="give labelEnumerateValues")
         return MultiLabel(labels, config.model.max_num_labels, config.model.multi_label_threshold)
     # One class alone is how runs of earlier versions that predict a number were stored.
-    return SingleLabel(labels) if labels is not None and len(labels) > 1 else Score()
+    return classes(labels) if labels is not None and len(labels) > 1 else Score()
 
 
 def _numbered_labels(config: JobConfig) -> LabelMap | None:
