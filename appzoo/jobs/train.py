@@ -11,6 +11,7 @@ import tensorflow as tf
 from appzoo.base import App
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.next_steps import commands_of, say_end
 from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows
 from appzoo.jobs.trained import model_call, new_app, open_trained
 from easytransfer.config.job import JobConfig
@@ -23,14 +24,14 @@ from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
-from easytransfer.run.card import default_commands, write_card
+from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record, input_files
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
-from easytransfer.run.page import PAGE_FILE, write_page
+from easytransfer.run.page import write_page
 from easytransfer.run.pictures import draw_pictures
-from easytransfer.run.report import RunReporter, say_where
+from easytransfer.run.report import RunReporter
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
 from easytransfer.train.trainer import FitResult, Trainer
@@ -71,9 +72,7 @@ def train(config: JobConfig) -> dict[str, Any]:
             folder.finish("failed", error=error)
             raise
         folder.finish("done", report=report)
-    write_card(folder.path)
-    write_page(folder.path)
-    _say_end(config, report)
+    say_end(config, {"model card": write_card(folder.path), "report": write_page(folder.path)}, report)
     shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
 
@@ -128,6 +127,7 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers) -> dict[str, 
         app = open_trained(in_float32(config, report["checkpoint"])).app
     path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
+    report["commands"] = commands_of(app, folder.path, report["export"])
     return report
 
 
@@ -213,10 +213,3 @@ def _evaluate_best(
         **app.further_report(tables["eval"].encoded),
         "pages": app.write_pages(folder.path, tables["eval"].encoded, outputs),
     }
-
-
-def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
-    run = Path(config.checkpoint_dir)
-    places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
-    places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}
-    say_where(places, default_commands(config.model_dump(mode="json"), run, report["export"]))

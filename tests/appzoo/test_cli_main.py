@@ -202,7 +202,8 @@ def test_an_export_needs_only_its_own_folder_to_be_writable(tmp_path, monkeypatc
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == base)
 
     def check(folder: Path) -> None:
-        checks.check_outputs("export", SimpleNamespace(export=SimpleNamespace(export_dir_base=str(folder))))
+        settings = SimpleNamespace(export_dir_base=str(folder), export_type="app_model", flat=False)
+        checks.check_outputs("export", SimpleNamespace(export=settings))
 
     check(base)
     check(base / "new")
