@@ -18,11 +18,16 @@ WeightType = Literal["float32", "float16", "int8"]
 Variant = Literal["float32", "float16", "int8", "xla"]
 
 
+_PAIR = "--inputTable names both tables"
+
+
 class DataConfig(ConfigModel):
     """Tables and their columns."""
 
-    train_table: str | None = setting(None, "Training table: file, glob or directory.", modes="T", required="T")
-    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T")
+    train_table: str | None = setting(
+        None, "Training table: file, glob or directory.", modes="T", required="T", unless=_PAIR
+    )
+    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T", unless=_PAIR)
     input_table: str | None = setting(
         None,
         "Input table; in train the pair `train,eval`; in export a labelled one, to compare weights on.",
@@ -38,10 +43,15 @@ class DataConfig(ConfigModel):
         "Column declaration `name:type:length,...` with types int, float, str, base64, image.",
         modes="TEPS",
         required="T",
+        unless="the tables name their columns",
     )
-    first_sequence: str | None = setting(None, "Column with the text.", modes="TEPS", required="T")
+    first_sequence: str | None = setting(
+        None, "Column with the text.", modes="TEPS", required="T", unless="tables hold token ids or pictures"
+    )
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
-    label_name: str | None = setting(None, "Label column.", modes="TEPS", required="T")
+    label_name: str | None = setting(
+        None, "Label column.", modes="TEPS", required="T", unless="tables hold token ids or pictures"
+    )
     label_enumerate_values: str | None = setting(
         None, "Class names: comma list, a file with one per line, or `auto`; absent means regression.", modes="TEPS"
     )

@@ -23,6 +23,7 @@ def setting(
     aliases: tuple[str, ...] = (),
     modes: str = "TEPXS",
     required: str = "",
+    unless: str = "",
     **bounds: Any,
 ) -> Any:
     """Declares one configuration field; the field is the single source of its flag, help text and bounds.
@@ -35,10 +36,11 @@ def setting(
         aliases: Further accepted names, as flags or advanced keys.
         modes: Modes the field applies to, letters of T(rain) E(valuate) P(redict) (e)X(port) S (preprocess).
         required: Modes in which it must be given, same letters.
+        unless: When it need not be given there all the same, in words that follow "unless".
         **bounds: Pydantic bounds such as `ge`, `gt`, `le`.
     """
     extra = {"flag": flag, "advanced": advanced, "aliases": list(aliases), "modes": modes, "required": required}
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
+    return Field(default, description=text, json_schema_extra={**extra, "unless": unless}, **bounds)
 
 
 def union_members(annotation: Any) -> list[Any]:
