@@ -69,6 +69,7 @@ class LoadReport:
         raise ModelError(
             f"{self.source} does not fit the model: {len(self.missing)} weights missing, "
             f"{len(self.mismatched)} with another shape\n{self.table(problems_only=True)}\n",
-            fix="use the matching config.json, or allow the missing weights to start from random values with a "
-            "regular expression of their names (allow_missing)",
+            fix="use the matching config.json, or let missing weights start from random values by a regular expression "
+            "of their names: `train` takes --advancedParameters='allow_missing=REGEX', and `easy_transfer_app zoo "
+            "import FOLDER NEW_FOLDER --allowMissing=REGEX` writes a model that every command takes",
         )
