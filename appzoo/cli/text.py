@@ -21,6 +21,7 @@ VERBS = {
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
     "profile": "Parameters, multiply-accumulates and latency of an image network.",
     "config": "Print the full default configuration of an application, or check a file.",
+    "examples": "Write the sample tables and configurations into a folder.",
     "check": "Say which parts work on this machine, and how to get the others.",
 }
 
