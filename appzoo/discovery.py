@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import appzoo
+from easytransfer.config.fields import settings_of
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, closest
 
@@ -111,6 +113,33 @@ def load_application(model_name: str) -> type[App]:
     """Imports and returns the application class of a model name; imports TensorFlow."""
     application, variant = resolve(model_name)
     return application.app_class(variant)
+
+
+def check_named(origins: Mapping[str, str], flags: Iterable[str] = ()) -> None:
+    """Checks, where no application is named, that nothing is given which only an application knows.
+
+    Args:
+        origins: Where each value came from, by its dotted path.
+        flags: Flags that belong to no common setting.
+
+    Raises:
+        ConfigError: A key or flag belongs to applications: their name is what is missing.
+    """
+    common = {item.path for item in settings_of(JobConfig)}
+    strange = {path: origin for path, origin in origins.items() if path not in common}
+    if not strange and not flags:
+        return
+    classes = [each for application in applications().values() for each in application.variants.values()]
+    known = [item for each in classes for item in settings_of(each)]
+    paths, names = {item.path for item in known}, {name for item in known if item.flag for name in item.names}
+    given = {path: origin for path, origin in strange.items() if path in paths}
+    found = [origin if origin.startswith("--") else f"{path} in {origin}" for path, origin in given.items()]
+    found += [f"--{name}" for name in flags if name in names]
+    if found:
+        raise ConfigError(
+            f"no application is named, and {found[0]} belongs to one",
+            fix="give --modelName, or model_name in the file; `easy_transfer_app apps` lists the applications",
+        )
 
 
 def config_class(model_name: str) -> type[JobConfig]:

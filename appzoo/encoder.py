@@ -72,6 +72,7 @@ class Encoder:
             zoo=self._config.runtime.model_zoo_base_path,
             weights=folder is None and not model.from_scratch,
             seed=self._config.runtime.seed,
+            allow_missing=model.allow_missing if folder is None else None,
             tensor=workers.tensor,
             stage=workers.stage,
         )

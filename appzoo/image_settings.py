@@ -33,6 +33,7 @@ class ImageDataConfig(DataConfig):
         "TFRecord, JSONL and CSV tables need none.",
         modes="TEPS",
         required="T",
+        unless="the tables name their columns",
     )
 
 

@@ -17,6 +17,12 @@ class EncoderSettings(ModelConfig):
     from_scratch: bool = setting(
         False, "Start from random encoder weights instead of the pre-trained ones.", advanced=True, modes="T"
     )
+    allow_missing: str | None = setting(
+        None,
+        "Regular expression of names of weights that may start from random values where the model has none.",
+        advanced=True,
+        modes="T",
+    )
     dropout_rate: float = setting(0.1, "Dropout before the head.", advanced=True, modes="T", ge=0, lt=1)
     lower_case: Literal["auto", "true", "false"] = setting(
         "auto", "Lower-case the text; auto follows the pre-trained model.", advanced=True, modes="TS"

@@ -18,11 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def __getattr__(name: str) -> Any:
     # `from easytransfer import base_model` loads TensorFlow, so it is imported only when asked for.
     if name in ("base_model", "Config", "ModeKeys", "FLAGS"):
-        from easytransfer.user_model import config
+        from easytransfer import user_model
 
-        if name == "base_model":
-            from easytransfer.user_model import base_model
-
-            return base_model
-        return getattr(config, name)
+        return getattr(user_model, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

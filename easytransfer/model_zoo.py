@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ModelError
+from easytransfer.installing import install_line
 from easytransfer.layers.created_once import created_once
 
 # The package that holds the models registers itself in this entry-point group: the core names no model package.
@@ -23,7 +24,7 @@ def loading() -> Any:
     """
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         return entry.load()
-    raise ModelError("no model zoo is installed", fix="install easytransfer with pip")
+    raise ModelError("no model zoo is installed", fix=f"type {install_line()}")
 
 
 # Root of the ModelZoo for models named by the running `base_model`; None is the usual place.

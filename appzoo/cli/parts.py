@@ -15,7 +15,10 @@ from pathlib import Path
 from appzoo.cli.verbs import Parser
 from easytransfer.distributed.strategy import HOW_TO_INSTALL
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
+from easytransfer.installing import install_line, model_line
+from easytransfer.presets import catalogue
 
+QUICK_START_MODEL = "minilm-l6-en"
 BUILD_TOOLS = ("g++", "cmake", "patch", "make")
 # Part -> (what it is for, packages it needs).
 PARTS = {
@@ -74,10 +77,10 @@ def version(package: str) -> str | None:
 
 def how_to_get(part: str) -> str:
     """Returns what to type to get a part; for Horovod also the build tools that are missing."""
-    if part == "core":
-        return "pip install easytransfer"
+    if part == "zoo":
+        return model_line(catalogue.find(QUICK_START_MODEL)["origin"]["package"])
     if part != "horovod":
-        return f"pip install 'easytransfer[{part}]'"
+        return install_line("" if part == "core" else part, [name for name in PARTS[part][1] if version(name) is None])
     tools = [tool for tool in BUILD_TOOLS if shutil.which(tool) is None]
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():
         tools.append("the headers of Python")

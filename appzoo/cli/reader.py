@@ -164,6 +164,8 @@ class JobReader:
             raise
         table = FlagTable(config_class, OWN_FLAGS)
         for given in self._put_flags(table, unknown):
+            if config_class is JobConfig:
+                discovery.check_named({}, [given.name])
             raise table.unknown(given.name)
         self._put_advanced(config_class)
         given = dict(self.draft.origins)
@@ -261,6 +263,7 @@ class JobReader:
         name = self.draft.get("model_name") or self.stored.get("model_name")
         if not name:
             # Required flags are checked later, all with one message form.
+            discovery.check_named(self.draft.origins)
             return JobConfig
         try:
             return discovery.config_class(str(name))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from easytransfer.config.fields import MODE_LETTERS, Setting, section_texts, settings_of
 from easytransfer.config.schema import MODES, ConfigModel
@@ -20,6 +21,7 @@ VERBS = {
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
     "profile": "Parameters, multiply-accumulates and latency of an image network.",
     "config": "Print the full default configuration of an application, or check a file.",
+    "examples": "Write the sample tables and configurations into a folder.",
     "check": "Say which parts work on this machine, and how to get the others.",
 }
 
@@ -98,10 +100,12 @@ def serving_help(config_class: type[ConfigModel]) -> str:
     return "\n".join([*lines, *_flag_lines(config_class, settings_of(config_class), "serve", width), "", SERVING_MORE])
 
 
-def features_help(config_class: type[ConfigModel], mode: str) -> str:
-    """Returns the help of `ez_bert_feat`."""
+def features_help(config_class: type[ConfigModel], mode: str, required: Collection[str]) -> str:
+    """Returns the help of `ez_bert_feat`; `required` are the paths of the settings that must be given."""
     width = min(shutil.get_terminal_size((110, 24)).columns, 120)
     settings = [item for item in settings_of(config_class) if item.applies(mode) and item.name not in NOT_OF_FEATURES]
+    letter = MODE_LETTERS[mode]
+    settings = [replace(item, required=letter * (item.path in required), unless="") for item in settings]
     lines = [f"ez_bert_feat: {section_texts(config_class)['']}"]
     return "\n".join([*lines, *_flag_lines(config_class, settings, mode, width), "", FEATURES_MORE])
 
@@ -133,6 +137,7 @@ def _entry(name: str, item: Setting, mode: str | None, width: int) -> list[str]:
     required = (
         ("required" if mode in needed else "") if mode else ("required in " + ", ".join(needed) if needed else "")
     )
+    required += f" unless {item.unless}" if required and item.unless else ""
     facts = "; ".join(fact for fact in (item.kind, default, required, modes) if fact)
     others = [alias for alias in item.names[1:] if alias != item.name]
     dashes = "--" if item.flag else ""

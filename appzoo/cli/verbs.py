@@ -92,6 +92,8 @@ def check_file(path: str) -> dict[str, Any]:
     draft = Draft()
     draft.update(values, path)
     name = draft.get("model_name")
+    if not name:
+        discovery.check_named(draft.origins)
     config_class = discovery.config_class(str(name)) if name else JobConfig
     draft.build(config_class)
     form = "original" if original else "easytransfer 2"

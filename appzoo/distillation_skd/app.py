@@ -64,7 +64,7 @@ class DistillationSkd(ImageApp):
             if settings.teacher is None:
                 raise ConfigError(
                     f"distillation.kd_method={self.method} needs a teacher",
-                    fix="give the run folder of one with --teacher, or use kd_method=none",
+                    fix="give the run folder of one with --teacher=RUN, or use kd_method=none",
                 )
             self.teacher = self._open_teacher()
             if self.variant and not self.config.train.gradient_clip:

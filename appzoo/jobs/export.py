@@ -19,6 +19,7 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.compiled import Rounding, compiled
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.export.stored_weights import StoredWeight, stored_weights
+from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
 from easytransfer.run.progress import format_numbers
 
@@ -131,8 +132,9 @@ def export_app(
         flat=flat,
         stored=stored,
         rounding=rounding,
-        command=f"easy_transfer_app export --checkpointPath={checkpoint} --exportDirBase={base} "
-        f"--exportVariants={variant}",
+        command=command_line(
+            "export", checkpointPath=checkpoint, exportDirBase=base, exportVariants=variant, exportFlat=flat
+        ),
     )
     say(f"exported {report.path}")
     return report

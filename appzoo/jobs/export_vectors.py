@@ -20,6 +20,7 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.export.servable import Signature
 from easytransfer.run.atomic import write_json
+from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
 from easytransfer.text.graph import GraphWordPiece
 
@@ -63,8 +64,15 @@ def export_vectors(config: JobConfig, base: Path) -> ExportReport:
             },
             max_batch_size=config.export.max_batch_size,
             flat=config.export.flat,
-            command=f"easy_transfer_app export --exportType=ez_bert_feat --checkpointPath={name} "
-            f"--exportDirBase={base}",
+            command=command_line(
+                "export",
+                exportType="ez_bert_feat",
+                checkpointPath=name,
+                exportDirBase=base,
+                secondSequence=data.second_sequence,
+                outputSchema=data.output_schema,
+                exportFlat=config.export.flat,
+            ),  # fmt: skip
         )
     say(f"exported {report.path}")
     return report

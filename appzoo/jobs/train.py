@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import evaluated, outputs_in_order
+from appzoo.jobs.next_steps import commands_of, say_end
 from appzoo.jobs.tables import (
     EncodedRows,
     column_cells,
@@ -38,14 +39,14 @@ from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
-from easytransfer.run.card import default_commands, write_card
+from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
-from easytransfer.run.page import PAGE_FILE, write_page
+from easytransfer.run.page import write_page
 from easytransfer.run.pictures import draw_pictures
-from easytransfer.run.report import RunReporter, say_where
+from easytransfer.run.report import RunReporter
 from easytransfer.run.suspicions import upside_down
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
@@ -89,9 +90,9 @@ def train(config: JobConfig) -> dict[str, Any]:
             raise
         folder.finish("done", report=report)
         _clear_cache(config, workers)
-    write_card(folder.path)
-    write_page(folder.path)
-    _say_end(config, report)
+    if wrong := upside_down(report["metrics"], report.get("labels") or ()):
+        warn(wrong)
+    say_end(config, {"model card": write_card(folder.path), "report": write_page(folder.path)}, report)
     shown = {key: report[key] for key in ("metrics", "step", "checkpoint_step", "steps", "export", "data")}
     return {"mode": "train", "run": str(folder.path), **shown}
 
@@ -150,6 +151,7 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
         app = open_trained(in_float32(config, report["checkpoint"])).app
     path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
+    report["commands"] = commands_of(app, folder.path, report["export"])
     return report
 
 
@@ -255,12 +257,3 @@ def _evaluate_best(
         **app.further_report(table),
         "pages": app.write_pages(folder.path, shown, outputs),
     }
-
-
-def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
-    if wrong := upside_down(report["metrics"], report.get("labels") or ()):
-        warn(wrong)
-    run = Path(config.checkpoint_dir)
-    places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
-    places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}
-    say_where(places, default_commands(config.model_dump(mode="json"), run, report["export"]))

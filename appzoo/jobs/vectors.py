@@ -189,7 +189,10 @@ def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_l
     exported = load_exported(name)
     facts = exported.manifest.get(FACTS)
     if facts is None:
-        raise ModelError(f"{exported.path} has no vectors", fix="export them with --exportType=ez_bert_feat")
+        raise ModelError(
+            f"{exported.path} has no vectors",
+            fix="export vectors: `easy_transfer_app export --exportType=ez_bert_feat`",
+        )
     missing = [column for column in columns if column not in facts["columns"]]
     if missing:
         raise ConfigError("the export has no such column", received=missing[0], accepted=facts["columns"])

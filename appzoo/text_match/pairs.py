@@ -12,7 +12,9 @@ from easytransfer.errors import ConfigError
 class PairDataConfig(DataConfig):
     """Tables whose rows hold two texts."""
 
-    second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS", required="TS")
+    second_sequence: str | None = setting(
+        None, "Column with the second text of a pair.", modes="TEPS", required="TS", unless="tables hold token ids"
+    )
 
 
 def require_pair(config: JobConfig) -> None:

@@ -28,6 +28,7 @@ class Setting:
         keys: Names `--advancedParameters` accepts for it; a field with a flag may have some too.
         modes: Letters of the modes it applies to.
         required: Letters of the modes it must be given in.
+        unless: When it need not be given there.
         kind: Readable type with its bounds.
         default: Default value.
         text: One sentence about it.
@@ -41,6 +42,7 @@ class Setting:
     keys: tuple[str, ...]
     modes: str
     required: str
+    unless: str
     kind: str
     default: Any
     text: str
@@ -130,6 +132,7 @@ def _setting(path: str, field: FieldInfo) -> Setting:
         keys=tuple(dict.fromkeys([name, *aliases] if advanced else aliases)),
         modes=extra.get("modes", "TEPXS"),
         required=extra.get("required", ""),
+        unless=extra.get("unless", ""),
         kind=type_text(field.annotation, field.metadata),
         default=field.get_default(call_default_factory=True),
         text=field.description or "",

@@ -20,13 +20,18 @@ NO_CLASSES = "none"
 Variant = Literal["float32", "float16", "int8", "xla"]
 
 
+_PAIR = "--inputTable names both tables"
+
+
 class DataConfig(ConfigModel):
     """Tables and their columns."""
 
     train_table: str | None = setting(
-        None, "Training table: file, glob or directory.", modes="T", required="T", path="list"
+        None, "Training table: file, glob or directory.", modes="T", required="T", unless=_PAIR, path="list"
     )
-    eval_table: str | None = setting(None, "Table evaluated during training.", modes="T", required="T", path="list")
+    eval_table: str | None = setting(
+        None, "Table evaluated during training.", modes="T", required="T", unless=_PAIR, path="list"
+    )
     input_table: str | None = setting(
         None,
         "Input table; in train the pair `train,eval`; in export a labelled one, to compare weights on.",
@@ -48,10 +53,15 @@ class DataConfig(ConfigModel):
         "Column declaration `name:type:length,...` with types int, float, str, base64, image.",
         modes="TEPS",
         required="T",
+        unless="the tables name their columns",
     )
-    first_sequence: str | None = setting(None, "Column with the text.", modes="TEPS", required="T")
+    first_sequence: str | None = setting(
+        None, "Column with the text.", modes="TEPS", required="T", unless="tables hold token ids or pictures"
+    )
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
-    label_name: str | None = setting(None, "Label column.", modes="TEPS", required="T")
+    label_name: str | None = setting(
+        None, "Label column.", modes="TEPS", required="T", unless="tables hold token ids or pictures"
+    )
     label_enumerate_values: str | None = setting(
         None,
         "Class names: comma list, a file with one per line, or `auto`; none means regression.",
@@ -106,6 +116,7 @@ class DataConfig(ConfigModel):
         "when the job is done, in training `cache` in the run folder.",
         advanced=True,
         modes="TE",
+        path="one",
     )
     shuffle_buffer_size: int | None = setting(
         None,

@@ -27,6 +27,7 @@ def setting(
     modes: str = "TEPXS",
     required: str = "",
     path: Literal["", "one", "list"] = "",
+    unless: str = "",
     **bounds: Any,
 ) -> Any:
     """Declares one configuration field; the field is the single source of its flag, help text and bounds.
@@ -41,11 +42,11 @@ def setting(
         required: Modes in which it must be given, same letters.
         path: `one` where the value is a path, or a path among other things; `list` for a comma list of them. A `~` at
             the beginning of a path is replaced.
+        unless: When it need not be given there all the same, in words that follow "unless".
         **bounds: Pydantic bounds such as `ge`, `gt`, `le`.
     """
     extra = {"flag": flag, "advanced": advanced, "aliases": list(aliases), "modes": modes, "required": required}
-    extra["path"] = path
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
+    return Field(default, description=text, json_schema_extra={**extra, "path": path, "unless": unless}, **bounds)
 
 
 class Changed(dict[str, Any]):

@@ -15,6 +15,7 @@ from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Column, ListForm, Schema
 from easytransfer.errors import ConfigError, DataError
+from easytransfer.installing import install_line
 
 # Of a record in messages and among bad rows: one with a picture in it has millions.
 SHOWN_BYTES = 1000
@@ -237,9 +238,7 @@ def import_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ConfigError(
-            "Parquet tables need pyarrow, which is not installed", fix="pip install 'easytransfer[parquet]'"
-        ) from error
+        raise ConfigError("Parquet tables need pyarrow, which is not installed", fix=install_line("parquet")) from error
     return pyarrow, parquet
 
 

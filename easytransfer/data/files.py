@@ -42,6 +42,8 @@ _NPZ_PART = ".npz#"
 # A small file may be all zeros.
 _BOMB_BYTES = 1 << 30
 _BOMB_RATIO = 200
+# Configurations that come with an application name its sample tables by where a checkout has them.
+SAMPLES = "the sample tables are written into this folder by: easy_transfer_app examples"
 _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
 
 
@@ -89,7 +91,8 @@ def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
         if found:
             return sorted(found)
         raise DataError(f"no file matches {spec}")
-    raise DataError(f"table file {spec} does not exist", fix=_nearest_file(spec))
+    fix = SAMPLES if spec.startswith("examples/") and not os.path.isdir("examples") else _nearest_file(spec)
+    raise DataError(f"table file {spec} does not exist", fix=fix)
 
 
 def _expand_folder(folder: str) -> list[str]:

@@ -27,7 +27,8 @@ STRATEGIES = {
 ACCEPTED = ("none", "mirrored", "horovod")
 # Modes whose workers exchange what they compute; several workers of the others write tables of their own.
 STARTS_WORKERS = ("train", "evaluate")
-HOW_TO_INSTALL = "sh scripts/horovod.sh builds and installs it"
+# Horovod needs our patches, which are in a checkout and not in a wheel.
+HOW_TO_INSTALL = "in a checkout of EasyTransfer, sh scripts/horovod.sh builds and installs it"
 # Environment variable of the workers of an elastic job: how often it has started again.
 RESTARTS = "EASYTRANSFER_RESTARTS"
 

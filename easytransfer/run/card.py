@@ -8,8 +8,9 @@ all optional:
     robustness   accuracy under attack, as `attacks.report` measures it
     metric       the metric that picked the best checkpoint
     pictures     file names, as `draw_pictures` returns them
+    pages        file names of what the application wrote to be looked at, as `App.write_pages` returns them
     export       version folder of the SavedModel
-    commands     command line by what it does; the default is made from the configuration
+    commands     command line by what it does, as `next_commands` returns them, which makes the default
     python       Python code that uses the model
     limitations  sentences added to the ones found in the numbers
 """
@@ -19,13 +20,13 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from easytransfer.run.atomic import write_text
+from easytransfer.run.commands import next_commands, without_labels
 from easytransfer.run.folder import EVALUATION_FILE, REPORT_FILE, RUN_FILE, RunFolder
 from easytransfer.run.progress import format_seconds
 from easytransfer.run.suspicions import upside_down
@@ -97,6 +98,7 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
         "use": _use(config, report, run.path),
         "results": _results(evaluation, report),
         "robustness": _robustness(report),
+        "pages": _pages(report),
         "pictures": _pictures(report),
         "data": _data(report, record),
         "training": _training(config, report, record),
@@ -123,56 +125,21 @@ def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: Run
 
 def _use(config: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
     yield "## Use it"
-    commands = report.get("commands") or default_commands(config, path, report.get("export"))
+    data = config.get("data") or {}
+    commands = report.get("commands") or next_commands(path, data.get("eval_table"), report.get("export"))
     for purpose, command in commands.items():
         yield ""
         yield f"{purpose[:1].upper()}{purpose[1:]}:"
         yield ""
         yield from _fenced("bash", command)
+    if further := without_labels(data):
+        yield ""
+        yield f"For a table without the label column, `predict` needs `{further}`, too."
     if report.get("python") or report.get("export"):
         yield ""
         yield "From Python:"
         yield ""
         yield from _fenced("python", report.get("python") or _LOAD_EXPORT.format(path=report["export"]))
-
-
-def default_commands(
-    config: Mapping[str, Any], path: str | os.PathLike[str], export: str | os.PathLike[str] | None = None
-) -> dict[str, str]:
-    """Returns the command lines that use a trained run, by what they do.
-
-    Args:
-        config: Resolved configuration of the run.
-        path: The run folder.
-        export: Version folder of its SavedModel, if it was exported.
-    """
-    data = config.get("data") or {}
-    flags = {
-        "inputSchema": _input_columns(data),
-        "firstSequence": data.get("first_sequence"),
-        "secondSequence": data.get("second_sequence"),
-    }
-    columns = "".join(f" --{flag}={shlex.quote(value)}" for flag, value in flags.items() if value)
-    base = f"easy_transfer_app {{}} --checkpointPath={shlex.quote(os.fspath(path))}"
-    labelled = shlex.quote(data.get("eval_table") or "labelled.tsv")
-    target = Path(export).parent if export else Path(path) / "export"
-    commands = {
-        "predict a table": base.format("predict") + f" --inputTable=new.tsv{columns} --outputTable=predictions.tsv",
-        "evaluate on a labelled table": base.format("evaluate") + f" --inputTable={labelled}",
-        "export for serving": base.format("export") + f" --exportDirBase={shlex.quote(str(target))}",
-    }
-    if export:
-        commands["serve the export with TensorFlow Serving, REST on port 8501"] = (
-            f"tensorflow_model_server --rest_api_port=8501 --model_name={shlex.quote(target.name)}"
-            f" --model_base_path={shlex.quote(str(target.absolute()))}"
-        )
-    return commands
-
-
-def _input_columns(data: Mapping[str, Any]) -> str:
-    """Returns the stored schema without the label column, which rows to predict do not have."""
-    columns = [part for part in (data.get("input_schema") or "").split(",") if part]
-    return ",".join(part for part in columns if part.split(":")[0].strip() != data.get("label_name"))
 
 
 def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
@@ -243,11 +210,33 @@ def _robustness(report: Mapping[str, Any]) -> Iterator[str]:
     yield facts["note"]
 
 
+def picture_files(report: Mapping[str, Any]) -> list[str]:
+    """Returns the names of all pictures of a run, those of the application included."""
+    further = [name for name in report.get("pages", []) if Path(name).suffix == ".png"]
+    return [*report.get("pictures", []), *further]
+
+
+def page_files(report: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the HTML pages that the application wrote."""
+    return [name for name in report.get("pages", []) if Path(name).suffix == ".html"]
+
+
+def title_of(name: str) -> str:
+    """Returns a file name as a title: `confusion_matrix.png` is "Confusion matrix"."""
+    title = Path(name).stem.replace("_", " ")
+    return title[:1].upper() + title[1:]
+
+
+def _pages(report: Mapping[str, Any]) -> Iterator[str]:
+    pages = page_files(report)
+    if pages:
+        yield "Row by row: " + ", ".join(f"[{title_of(name)}]({name})" for name in pages) + "."
+
+
 def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
-    for number, name in enumerate(report.get("pictures", [])):
+    for number, name in enumerate(picture_files(report)):
         yield from [""] * (number > 0)
-        title = Path(name).stem.replace("_", " ")
-        yield f"![{title[:1].upper()}{title[1:]}]({name})"
+        yield f"![{title_of(name)}]({name})"
 
 
 def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:

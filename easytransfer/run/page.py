@@ -12,12 +12,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from easytransfer.run.atomic import write_text
-from easytransfer.run.card import card_sections, table
+from easytransfer.run.card import card_sections, page_files, picture_files, table, title_of
 from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.run.history import read_history
 from easytransfer.run.secrets import without_secrets
@@ -54,9 +55,11 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         ModelError: The folder holds no run.
     """
     run = RunFolder(folder)
-    pictures = run.read_json(REPORT_FILE, default={}).get("pictures", [])
+    report = run.read_json(REPORT_FILE, default={})
+    pictures = picture_files(report)
     sections = card_sections(folder)
     use = sections.pop("use")
+    sections.pop("pages", None)  # links of the text are text here
     text = "\n\n".join([*sections.values(), "\n".join(_slowest_steps(run.path)), use])
     # No HTML and no links from the text, and no pictures but the run's own.
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
@@ -64,7 +67,7 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     for image in (part for token in tokens for part in token.children or () if part.type == "image"):
         name = str(image.attrs["src"])
         image.attrs["src"] = _embedded(run.path / name) if name in pictures else ""
-    contents = _contents(tokens)
+    contents = _contents(tokens, page_files(report))
     top = next(at for at, token in enumerate(tokens) if token.type == "heading_close") + 1
     show = partial(reader.renderer.render, options=reader.options, env={})
     title = html.escape(f"{run.config.get('model_name') or 'model'}: {run.path.resolve().name}")
@@ -75,13 +78,14 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _contents(tokens: Sequence[Token]) -> str:
-    """Gives the sections names and returns links to them."""
+def _contents(tokens: Sequence[Token], pages: Sequence[str]) -> str:
+    """Gives the sections names and returns links to them, and to the pages that lie beside this one."""
     links = []
     for heading, title in pairwise(tokens):
         if heading.type == "heading_open" and heading.tag == "h2":
             heading.attrs["id"] = f"section-{len(links) + 1}"
             links.append(f'<a href="#{heading.attrs["id"]}">{html.escape(title.content)}</a>')
+    links += [f'<a href="{html.escape(quote(name))}">{html.escape(title_of(name))}</a>' for name in pages]
     return f"<nav>{' '.join(links)}</nav>\n"
 
 

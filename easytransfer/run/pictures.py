@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easytransfer.installing import install_line
 from easytransfer.run import log
 from easytransfer.run.atomic import atomic_path
 from easytransfer.run.history import read_history
@@ -81,7 +82,7 @@ def _drawn(folder: Path, wanted: Sequence[tuple[str, Callable[[], Figure | None]
     try:
         import matplotlib
     except ImportError:
-        log.say('no pictures drawn: matplotlib is missing; install it with pip install "easytransfer[plot]"')
+        log.say(f"no pictures drawn: matplotlib is missing; install it with: {install_line('plot')}")
         return []
     drawn = []
     with matplotlib.rc_context({"font.family": _families()}):

@@ -120,7 +120,7 @@ class RunCheckpoints:
         if checkpoint.steps(self.run_dir) and not self.runtime.overwrite:
             raise ConfigError(
                 f"{self.run_dir} holds checkpoints of another run",
-                fix="use --resume to continue it, or --overwrite to replace it",
+                fix="use --resume=must to continue it, or --overwrite to replace it",
             )
         if self.writes:
             checkpoint.clear(self.run_dir)

@@ -9,9 +9,13 @@
     if __name__ == "__main__":
         MyApp().run()                                         # python my_app.py --mode=train --config=my_app.json
 
+Every flag of `easy_transfer_app train` that means something here changes the configuration, such as `--overwrite` and
+`--badRows=skip`; an unknown flag is refused. `FLAGS.own("name")` declares a flag of the script's own.
+
 Layers, models and preprocessors made inside `build_logits` are made once and used again (`layers.created_once`).
 """
 
 from easytransfer.user_model.app import base_model as base_model
+from easytransfer.user_model.command_line import FLAGS as FLAGS
 from easytransfer.user_model.config import Config as Config
 from easytransfer.user_model.config import ModeKeys as ModeKeys

@@ -33,7 +33,8 @@ from easytransfer.train import checkpoint
 from easytransfer.train.inference import Inference
 from easytransfer.train.precision import pad_multiple
 from easytransfer.train.trainer import FitResult, Trainer
-from easytransfer.user_model.config import Config, ModeKeys, command_line_config, label_folder
+from easytransfer.user_model.command_line import command_line_config
+from easytransfer.user_model.config import Config, ModeKeys, label_folder
 from easytransfer.user_model.hooks import Hooks
 from easytransfer.user_model.running import report_error, run_mode
 from easytransfer.user_model.serving import export_application

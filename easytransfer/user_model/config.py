@@ -1,51 +1,27 @@
-"""Command line and JSON configuration of a user-defined application, in the original's form or the present one."""
+"""JSON configuration of a user-defined application, in the original's form or the present one."""
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from easytransfer.config.draft import Draft
-from easytransfer.config.files import load_file
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import ORIGINAL_SECTIONS, from_original_json, original_values
 from easytransfer.config.paths import user_path
 from easytransfer.config.stored import RUN_CONFIG, find_run_config, load_run_config
-from easytransfer.errors import ConfigError, ModelError, closest, did_you_mean
+from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.run.log import warn
 
 ON_THE_FLY = "_on_the_fly"
 _KINDS = ("train", "train_and_evaluate", "evaluate", "predict")
 MODES = (*_KINDS, *(kind + ON_THE_FLY for kind in _KINDS), "export", "preprocess")
 
-# What `--tables` and `--outputs` replace, by kind of job.
-_TABLES = {
-    "train": ("train_config.train_input_fp",),
-    "train_and_evaluate": ("train_config.train_input_fp", "evaluate_config.eval_input_fp"),
-    "evaluate": ("evaluate_config.eval_input_fp",),
-    "predict": ("predict_config.predict_input_fp",),
-    "preprocess": ("preprocess_config.preprocess_input_fp",),
-}
-_OUTPUTS = {
-    "predict": "predict_config.predict_output_fp",
-    "preprocess": "preprocess_config.preprocess_output_fp",
-}
 _OUTPUT_ALIASES = {
     "bert_finetune": "input_ids,input_mask,segment_ids,label_id",
     "bert_pretrain": "input_ids,input_mask,segment_ids,masked_lm_positions,masked_lm_ids,masked_lm_weights",
     "bert_predict": "input_ids,input_mask,segment_ids",
-}
-# Flags of the original beside mode, config, tables and outputs, and the keys they are.
-_FLAG_KEYS = {
-    "worker_hosts": "worker_hosts",
-    "task_index": "task_index",
-    "job_name": "job_name",
-    "workerGPU": "num_gpus",
-    "workerCount": "num_workers",
-    "modelZooBasePath": "modelZooBasePath",
 }
 # Attributes of a configuration that no parameter of a model can have.
 _TAKEN = {"mode", "kind", "job", "model_config", "append_columns", "on_the_fly"}
@@ -91,47 +67,6 @@ def kind_of(mode: str) -> str:
     return mode.removesuffix(ON_THE_FLY)
 
 
-class CommandLine:
-    """The flags of `python my_app.py`, read when first asked for; `easytransfer.FLAGS` is one.
-
-    Its attributes are the flags and can be set, as scripts do with `FLAGS.mode`.
-    """
-
-    def __init__(self) -> None:
-        self._read = False
-
-    def read(self, arguments: Sequence[str]) -> None:
-        """Takes flags from `arguments` instead of `sys.argv`; flags of the script's own are left alone."""
-        parser = argparse.ArgumentParser(
-            description="An EasyTransfer application defined in Python.", allow_abbrev=False
-        )
-        parser.add_argument("--config", help="JSON configuration")
-        parser.add_argument("--mode", help=f"one of {', '.join(MODES)}")
-        parser.add_argument("--tables", help="input tables instead of those of the configuration")
-        parser.add_argument("--outputs", help="output table instead of that of the configuration")
-        parser.add_argument("--worker_hosts", help="host:port of every worker")
-        parser.add_argument("--job_name", help="role of this process")
-        parser.add_argument("--modelZooBasePath", help="root of the ModelZoo")
-        for name in ("task_index", "workerCount", "workerGPU", "workerCPU"):
-            parser.add_argument(f"--{name}", type=int)
-        known, others = parser.parse_known_args(list(arguments))
-        flags = [name for action in parser._actions for name in action.option_strings]
-        for other in others:
-            name = other.partition("=")[0]
-            if name.startswith("--") and (near := closest(name, flags, 1)):
-                warn(f"flag {name} is left to the script; did you mean {near[0]}?")
-        self.__dict__.update(vars(known), _read=True)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or self._read:
-            raise AttributeError(f"there is no flag --{name}")
-        self.read(sys.argv[1:])
-        return getattr(self, name)
-
-
-FLAGS = CommandLine()
-
-
 class Config:
     """A configuration and the mode to run it in; every key is an attribute, as in the original.
 
@@ -140,6 +75,7 @@ class Config:
     Args:
         mode: One of `MODES`.
         config_json: Content of the JSON file: the original's sections, or the present form with `schema_version` 2.
+        flags: Settings that replace those of the file: value and flag by dotted path, such as `train.batch_size`.
 
     Raises:
         ConfigError: The mode is unknown, or a key or value is wrong.
@@ -149,7 +85,9 @@ class Config:
         8
     """
 
-    def __init__(self, mode: str, config_json: Mapping[str, Any]) -> None:
+    def __init__(
+        self, mode: str, config_json: Mapping[str, Any], flags: Mapping[str, tuple[Any, str]] | None = None
+    ) -> None:
         if mode not in MODES:
             raise ConfigError("unknown mode", received=mode, accepted=MODES, fix=did_you_mean(str(mode), MODES) or None)
         self.mode = mode
@@ -160,6 +98,8 @@ class Config:
             settings = _copied(values)
         else:
             settings = from_original_json(values, "train" if self.kind == "train_and_evaluate" else self.kind, warn)
+        for path, (value, _) in (flags or {}).items():
+            _put(settings, path, value)
         self.model_config: dict[str, Any] = self._stored_model(settings) or settings.get("model", {})
         if taken := sorted(self.model_config.keys() & _TAKEN):
             raise ConfigError(f"model_config.{taken[0]} is a name the application needs itself", fix="rename the key")
@@ -167,6 +107,7 @@ class Config:
         self.append_columns = _names(settings.get("data", {}).pop("append_feature_columns", None))
         draft = Draft()
         draft.update(settings, "the configuration")
+        draft.origins |= {path: origin for path, (_, origin) in (flags or {}).items()}
         self.job: JobConfig = draft.build(JobConfig)
         # Stray keys are attributes too: published applications read some of them.
         own = vars(self).copy()
@@ -201,44 +142,6 @@ class Config:
         return stored and {**given, **stored}
 
 
-def command_line_config() -> Config:
-    """Returns the configuration that the flags of the running script name.
-
-    Raises:
-        ConfigError: `--config` is missing, cannot be read or is wrong.
-    """
-    if not FLAGS.config:
-        raise ConfigError("--config is missing", fix="name a JSON file, or give user_defined_config")
-    values = load_file(FLAGS.config)
-    mode = FLAGS.mode or values.pop("mode", None) or "train_and_evaluate"
-    values.pop("mode", None)
-    native = is_present_form(values)
-    for flag, key in _FLAG_KEYS.items():
-        if getattr(FLAGS, flag) is not None and not native:
-            values[key] = getattr(FLAGS, flag)
-    _put_tables(values, kind_of(mode), native)
-    return Config(mode, values)
-
-
-def _put_tables(values: dict[str, Any], kind: str, native: bool) -> None:
-    """Writes `--tables` and `--outputs` over what the configuration says."""
-    tables = [table.strip() for table in (FLAGS.tables or "").split(",") if table.strip()]
-    places = _TABLES.get(kind, ())
-    if native:
-        places = ("data.train_table", "data.eval_table") if kind.startswith("train") else ("data.input_table",)
-    if len(tables) > len(places):
-        wanted = " and ".join(place.rpartition(".")[2] for place in places) or "none"
-        raise ConfigError(f"--tables names too many tables for mode {kind}", received=FLAGS.tables, accepted=wanted)
-    given = list(zip(places, tables, strict=False))
-    if FLAGS.outputs:
-        if kind not in _OUTPUTS:
-            raise ConfigError(f"--outputs has no meaning in mode {kind}", accepted="predict, preprocess")
-        given.append(("data.output_table" if native else _OUTPUTS[kind], FLAGS.outputs))
-    for path, value in given:
-        section, name = path.split(".")
-        values.setdefault(section, {})[name] = value
-
-
 def label_folder(path: str | None) -> Path | None:
     """Returns the run folder a checkpoint belongs to, where its label list lies."""
     if not path:
@@ -248,6 +151,15 @@ def label_folder(path: str | None) -> Path | None:
 
 def _copied(values: Any) -> Any:
     return {key: _copied(value) for key, value in values.items()} if isinstance(values, Mapping) else values
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: {section} is a value, not a section", received=values)
+    values[name] = value
 
 
 def _leaves(values: dict[str, Any]) -> dict[str, Any]:

@@ -65,8 +65,10 @@ def report_error(kind: type[BaseException], error: BaseException, trace: Any) ->
 
     It takes the place of `sys.excepthook`; a hook cannot change the exit code but by leaving at once.
     """
-    if not isinstance(error, EasyTransferError):
+    known = isinstance(error, EasyTransferError)
+    if not known or "--debug" in sys.argv:
         traceback.print_exception(kind, error, trace)
+    if not known:
         return
     print("error: " + " ".join(str(error).splitlines()), file=sys.stderr, flush=True)
     sys.stdout.flush()

@@ -191,8 +191,9 @@ _ENCODER = re.compile(r"(bert/)?(embeddings|encoder|pooler)[./]")
 
 # An imported folder remembers what may be missing, so that training takes it.
 _REMEDY = (
-    "use the config.json that belongs to the weights, or let missing ones start from random values: "
-    "`easy_transfer_app zoo import {} NEW_FOLDER --allowMissing=REGEX` writes a model that may lack those named so"
+    "use the config.json that belongs to the weights, or let missing ones start from random values by a regular "
+    "expression of their names: `train` takes --advancedParameters='allow_missing=REGEX', and `easy_transfer_app zoo "
+    "import {} NEW_FOLDER --allowMissing=REGEX` writes a model that every command takes"
 )
 
 

@@ -195,6 +195,20 @@ def test_usage_errors(words, part, capsys):
     assert part in err and out == ""
 
 
+@pytest.mark.parametrize(("kind", "flat", "refused"), [("app_model", False, True), ("app_model", True, False)])
+def test_a_model_is_not_exported_into_a_model(kind, flat, refused, tmp_path):
+    """Told before the weights are read."""
+    model = tmp_path / "exported" / "text_classify_bert"
+    (model / "1").mkdir(parents=True)
+    (model / "1" / "saved_model.pb").touch()
+    settings = SimpleNamespace(export_dir_base=str(model), export_type=kind, flat=flat)
+    if refused:
+        with pytest.raises(ConfigError, match=f"use --exportDirBase={model.parent}, or --exportFlat"):
+            checks.check_outputs("export", SimpleNamespace(export=settings))
+    else:
+        checks.check_outputs("export", SimpleNamespace(export=settings))
+
+
 def test_an_export_needs_only_its_own_folder_to_be_writable(tmp_path, monkeypatch):
     """A volume mounted at the root, such as /models in the image."""
     base = tmp_path / "models"
@@ -202,7 +216,8 @@ def test_an_export_needs_only_its_own_folder_to_be_writable(tmp_path, monkeypatc
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == base)
 
     def check(folder: Path) -> None:
-        checks.check_outputs("export", SimpleNamespace(export=SimpleNamespace(export_dir_base=str(folder))))
+        settings = SimpleNamespace(export_dir_base=str(folder), export_type="app_model", flat=False)
+        checks.check_outputs("export", SimpleNamespace(export=settings))
 
     check(base)
     check(base / "new")

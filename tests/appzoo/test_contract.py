@@ -6,11 +6,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import importlib.util
 import json
 import operator
 import os
 import re
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -36,6 +39,7 @@ CONFIGS = [
     for path in sorted((Path(discovery.__file__).parent / name / "configs").glob("*.yaml"))
 ]
 RESULT_COLUMNS = ["config", "seeds", "hardware", "time", "reported", "measured", "log"]
+_BASH = re.compile(r"^```bash\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
 _GOAL = re.compile(r"^# Reaches: (\w+) (>=|<=) ([\d.]+)$", re.MULTILINE)
 # Long enough to stop in the middle, short enough to run three times.
 SHORT_STEPS, STOP_AFTER = 6, 3
@@ -160,6 +164,27 @@ def predict(smoke: SimpleNamespace, checkpoint: Path, output: Path) -> tuple[dic
     return result, [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
 
 
+def run_printed(line: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> dict[str, Any]:
+    """Runs a command line of the program's own and returns the first line it prints; a server ends when it is ready."""
+    program, *arguments = shlex.split(line)
+    assert program == "easy_transfer_app"
+    if arguments[0] == "serve":
+        from easytransfer.serving import server
+
+        def until_ready(config: Any, announce: Any) -> dict[str, Any]:
+            return plain(config, lambda where: (announce(where), os.kill(os.getpid(), signal.SIGTERM)))
+
+        plain = server.serve
+        monkeypatch.setattr(server, "serve", until_ready)
+        arguments += ["--restPort=0", "--grpcPort=0"]  # another test may have the usual ones
+    capfd.readouterr()
+    code = main(arguments)
+    gc.unfreeze()
+    found = capfd.readouterr()
+    assert code == 0, f"{line}\n{found.err}"
+    return json.loads(found.out.splitlines()[0])
+
+
 def test_smoke_run_learns_and_reaches_its_score(smoke):
     losses = [record["loss"] for record in history(smoke.run_dir, "step")]
     assert len(losses) >= 4, "log more often in smoke.yaml: train.log_step_count_steps"
@@ -202,10 +227,35 @@ def test_export_answers_like_the_model(smoke, tmp_path):
 
 def test_served_answers_equal_those_in_memory(smoke):
     for package in ("tensorflow_serving", "starlette", "httpx"):
-        pytest.importorskip(package, reason="needs easytransfer[serving,test]")
+        pytest.importorskip(package, reason="needs the extras serving and test")
     from served_answers import check_served
 
     check_served(Path(smoke.result["export"]))
+
+
+def test_every_printed_command_runs_as_it_stands(smoke, monkeypatch, capfd):
+    report = json.loads((smoke.run_dir / "report.json").read_text(encoding="utf-8"))
+    printed = _BASH.findall((smoke.run_dir / "README.md").read_text(encoding="utf-8"))
+    assert printed == list(report["commands"].values())
+    assert [shlex.split(line)[1] for line in printed] == ["predict", "evaluate", "export", "serve"]
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        printed.pop()
+    for line in printed:
+        answer = run_printed(line, monkeypatch, capfd)
+        if answer.get("mode") == "predict":
+            assert answer["written"] == answer["read"] > 0
+        if answer.get("mode") == "export":
+            again = Path(smoke.result["export"]).parent
+            assert Path(answer["export"]).parent == again and answer["version"] > int(Path(smoke.result["export"]).name)
+
+
+def test_pages_are_linked_or_shown(smoke):
+    pages = json.loads((smoke.run_dir / "report.json").read_text(encoding="utf-8"))["pages"]
+    card, page = ((smoke.run_dir / name).read_text(encoding="utf-8") for name in ("README.md", "report.html"))
+    for name in pages:
+        assert (smoke.run_dir / name).is_file() and f"]({name})" in card
+        title = Path(name).stem.capitalize()
+        assert f'<a href="{name}">{title}</a>' in page or f'alt="{title}"' in page, name
 
 
 @pytest.mark.slow

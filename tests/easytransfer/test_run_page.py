@@ -52,6 +52,17 @@ def test_text_of_others_stays_text(tmp_path):
     assert "default-src 'none'" in text
 
 
+def test_pages_of_the_application_are_linked_and_its_pictures_embedded(tmp_path):
+    folder = tmp_path / "run"
+    run_with(folder, ["good", "bad"])
+    (folder / "mistakes.png").write_bytes(PICTURE)
+    run = RunFolder(folder)
+    run.write_json("report.json", {"pictures": [], "pages": ["answers.html", "mistakes.png", "a&b:c.html"]})
+    text = write_page(folder).read_text()
+    assert '<a href="answers.html">Answers</a>' in text and '<a href="a%26b%3Ac.html">A&amp;b:c</a>' in text
+    assert f'<img src="data:image/png;base64,{base64.b64encode(PICTURE).decode()}" alt="Mistakes"' in text
+
+
 @pytest.fixture
 def drawn(tmp_path):
     """The page of a run whose pictures were really drawn."""

@@ -333,20 +333,24 @@ print([len(chunk) for chunk in CSVReader(app.train_input_fp).chunks()])
     ("change", "code", "expected"),
     [
         ({}, 0, ""),
+        ({"flags": ["--nosuchflag=1"]}, 2, "error: unknown flag --nosuchflag"),
+        ({"flags": ["--badRows=skip"], "preprocess_config": {"input_schema": "x:int:1"}}, 0, ""),
         ({"schema_version": 2, "train_config": {"model_dri": "x"}}, 2, "error: unknown key train_config.model_dri"),
         ({"preprocess_config": {"input_schema": "x:int:1"}}, 3, "error: {table}:1: column 'x': not an integer"),
     ],
-    ids=["fine", "key", "row"],
+    ids=["fine", "flag", "remedy", "key", "row"],
 )
 def test_scripts_end_as_the_command_line_does(tmp_path, repository, change, code, expected):
     (tmp_path / "my_app.py").write_text(SCRIPT)
     table = tmp_path / "t.tsv"
     table.write_text("a\n")
     values = {"preprocess_config": {"input_schema": "x:str:1"}, "train_config": {"train_input_fp": str(table)}}
+    change = dict(change)
+    flags = change.pop("flags", [])
     for section, keys in change.items():
         values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
     (tmp_path / "c.json").write_text(json.dumps(values))
-    command = [sys.executable, str(tmp_path / "my_app.py"), "--mode=train", f"--config={tmp_path}/c.json"]
+    command = [sys.executable, str(tmp_path / "my_app.py"), "--mode=train", f"--config={tmp_path}/c.json", *flags]
     done = subprocess.run(command, capture_output=True, text=True, cwd=repository, env=_environment(repository))
     lines = done.stderr.strip().splitlines()
     assert done.returncode == code, done.stderr

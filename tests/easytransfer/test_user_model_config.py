@@ -7,7 +7,8 @@ import pytest
 
 from easytransfer.config.original import from_original_json
 from easytransfer.errors import ConfigError
-from easytransfer.user_model.config import FLAGS, MODES, Config, ModeKeys, command_line_config
+from easytransfer.user_model.command_line import FLAGS, command_line_config
+from easytransfer.user_model.config import MODES, Config, ModeKeys
 
 JSON = {
     "preprocess_config": {
@@ -214,13 +215,80 @@ def test_flags_come_from_the_running_script(monkeypatch, tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(JSON))
     flags = type(FLAGS)()
     monkeypatch.setattr(sys, "argv", ["my_app.py", "--mode=export", f"--config={tmp_path}/a.json", "--mine=1"])
-    assert (flags.mode, flags.config, flags.tables) == ("export", f"{tmp_path}/a.json", None)
+    flags.own("mine", kind=int)
+    assert (flags.mode, flags.config, flags.tables, flags.mine) == ("export", f"{tmp_path}/a.json", None, 1)
 
 
-def test_a_mistyped_flag_is_mentioned(arguments, capfd):
-    arguments("--modde=train", "--my_own_flag=1")
-    log = capfd.readouterr().err
-    assert "did you mean --mode?" in log and "my_own_flag" not in log
+@pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        ("--modde=train", "unknown flag --modde; .*did you mean --mode"),
+        ("--my_own_flag=1", "unknown flag --my_own_flag"),
+        ("--batchSzie=1", "did you mean --batchSize"),
+        ("--eval_batch_size=2", "write --advancedParameters='eval_batch_size=VALUE' or --set train.eval_batch_size"),
+        ("train", "unexpected argument; got 'train'"),
+        ("--dryRun", "--dryRun has no meaning in an application of one's own"),
+        ("--mode=train --mode=export", "--mode is given twice"),
+        ("--tables=a --inputTable=b", "--inputTable is given twice"),
+        ("--config", "--config needs a value"),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused(flag, expected):
+    with pytest.raises(ConfigError, match=expected):
+        type(FLAGS)().read(flag.split())
+
+
+def test_a_flag_of_the_script_is_declared(monkeypatch):
+    flags = type(FLAGS)()
+    flags.own("rate", 0.1, float)
+    flags.read([])
+    assert flags.rate == 0.1
+    flags.read(["--rate", "0.5"])
+    assert flags.rate == 0.5
+    with pytest.raises(ConfigError, match="wrong value for --rate: .*; got 'x'"):
+        flags.read(["--rate=x"])
+    with pytest.raises(ConfigError, match="--batchSize is a flag of EasyTransfer"):
+        flags.own("batchSize")
+    absl = pytest.importorskip("absl.flags")
+    values = absl.FlagValues()
+    absl.DEFINE_string("its_own", None, "Of tf.app.flags.", flag_values=values)
+    monkeypatch.setattr(absl, "FLAGS", values)
+    flags.read(["--its_own=1"])
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_flags_of_the_command_line_change_the_configuration(arguments, native):
+    """What messages of the core name as a remedy: --overwrite, --resume, --badRows, --header and the like."""
+    present = {"data": {"train_table": "a", "input_schema": "x:str:1"}, "checkpoint_dir": "run"}
+    flags = ["--mode=train", "--overwrite", "--resume=must", "--badRows=skip", "--maxBadRows=3", "--header=skip"]
+    flags += ["--batchSize=7", "--set", "train.num_eval_steps=5", "--set=model.rate=0.5", "--checkpointDir=there"]
+    arguments(*flags, "--advancedParameters", "eval_batch_size=9", **({"config": present} if native else {}))
+    config = command_line_config()
+    job = config.job
+    assert (job.runtime.overwrite, job.runtime.resume, job.checkpoint_dir) == (True, "must", "there")
+    assert (job.data.bad_rows, job.data.max_bad_rows, job.data.header) == ("skip", 3, "skip")
+    assert (job.train.batch_size, job.train.eval_batch_size, job.train.num_eval_steps) == (7, 9, 5)
+    assert (config.train_batch_size, config.model_dir, config.rate) == (7, "there", 0.5)
+
+
+def test_a_wrong_flag_of_a_script_is_named(arguments, capfd):
+    arguments("--mode=train", "--batchSize=0")
+    with pytest.raises(ConfigError, match="wrong value for --batchSize; got 0; accepted: int >= 1"):
+        command_line_config()
+    arguments("--mode=export", "--badRows=skip", "--numEpochs=3")
+    command_line_config()
+    assert "--numEpochs has no meaning in mode export and is ignored" in capfd.readouterr().err
+
+
+def test_help_lists_the_flags(capfd):
+    flags = type(FLAGS)()
+    flags.own("mine")
+    with pytest.raises(SystemExit) as end:
+        flags.read(["-h"])
+    shown = capfd.readouterr().out
+    assert end.value.code == 0
+    assert all(f"  --{name}\n" in shown for name in ("config", "mode", "tables", "outputs", "overwrite", "mine"))
+    assert "--dryRun" not in shown
 
 
 def test_configuration_files_are_json_not_yaml_numbers(arguments, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 if any(importlib.util.find_spec(name) is None for name in ("tensorflow_serving", "starlette", "httpx")):
-    collect_ignore_glob = ["test_*.py"]  # without easytransfer[serving,test]
+    collect_ignore_glob = ["test_*.py"]  # without the extras serving and test
 else:
     from running_server import Client, RunningServer
     from toy_models import save_toy, write_models
