@@ -33,7 +33,7 @@ def test_the_remedies_of_missing_weights_work(without_pooler, tmp_path, capfd):
     with pytest.raises(ModelError) as error:
         encoder(without_pooler)
     assert "--advancedParameters='allow_missing=REGEX'" in str(error.value)
-    assert "zoo import FOLDER NEW_FOLDER --allowMissing=REGEX" in str(error.value)
+    assert f"zoo import {without_pooler} NEW_FOLDER --allowMissing=REGEX" in str(error.value)
     found = encoder(without_pooler, "--advancedParameters=allow_missing=pooler")
     assert found.load_report.allowed and all("pooler" in name for name in found.load_report.allowed)
     with pytest.raises(ModelError, match="weights missing"):

@@ -258,7 +258,7 @@ def test_numbers_and_bytes_are_read_as_their_text(tmp_path):
     path = tmp_path / "t.parquet"
     for values, expected in (
         ([1, 2**40], ["1", "1099511627776"]),
-        ([1.5, 2.0], ["1.5", "2.0"]),
+        ([1.5, 2.0], ["1.5", "2"]),
         (["é".encode(), b"b"], ["é", "b"]),
         ([True, False], ["true", "false"]),
     ):
@@ -267,7 +267,7 @@ def test_numbers_and_bytes_are_read_as_their_text(tmp_path):
     pq.write_table(pa.table({"text": [b"\xff", b"a"]}), path)
     assert rows_of(path, texts={"text": "none"}) == ([("a",)], {"invalid UTF-8": 1})
     pq.write_table(pa.table({"text": [float("nan"), 1.0]}), path)
-    assert rows_of(path, texts={"text": "none"}) == ([("1.0",)], {"missing value": 1})
+    assert rows_of(path, texts={"text": "none"}) == ([("1",)], {"missing value": 1})
     # The text of a declared number is what the cell says.
     path = write(tmp_path / "t.tsv", "007\tx\n1.50\ty\n")
     schema = parse_schema("text:int:1,label:str:1")
