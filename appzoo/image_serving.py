@@ -34,7 +34,7 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         return {name: value[:rows] for name, value in app.served_model({"image": some}, training=False).items()}
 
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode)
+        images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode, model.max_pixels)
         return app.answer(outputs(images)["logits"])
 
     def predict_ids(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -45,7 +45,7 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         serve_bytes,
         {"image_bytes": tf.TensorSpec([None], tf.string)},
         {"image_bytes": encoded},
-        "files of JPEG, PNG, WebP or BMP images",
+        "files of JPEG, PNG, WebP or BMP images of one frame",
     )
     pixels = [decode(data, channels=model.channels, max_pixels=model.max_pixels) for data in encoded]
     arrays = Signature(
