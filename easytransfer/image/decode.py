@@ -16,7 +16,7 @@ import tensorflow as tf
 from easytransfer.image import graph
 from easytransfer.image.colour import LUMA, LUMA_ROUND, LUMA_SHIFT
 from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, TOO_LARGE
-from easytransfer.run.log import warn
+from easytransfer.run.log import warn_once
 
 # The kinds of bad cells beside those of `headers`; a detail may follow after a colon.
 UNREADABLE = "cannot read the image file"
@@ -29,6 +29,10 @@ _THREADS = 8
 _REFUSED = re.compile(r"assertion failed: \[([^\]]*)\]")
 # A PNG file says in this byte how many bits a value has.
 _PNG, _PNG_BITS = b"\x89PNG", 24
+_SIXTEEN_BITS = (
+    "there are pictures of 16 bits a value: of each value only the upper 8 bits are read, here and by the server; "
+    "where the content is in the lower ones, scale the pictures to 8 bits first"
+)
 
 
 def load_images(cells: list[Any], folder: str, *, channels: int, max_pixels: int) -> list[np.ndarray | str]:
@@ -104,7 +108,7 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> np.ndarray:
             reason = reason.replace(": ", f": begins with {data[:8]!r}; ", 1)
         raise ValueError(reason) from None
     if data.startswith(_PNG) and data[_PNG_BITS] > 8:
-        _tell_of_sixteen_bits()
+        warn_once(_SIXTEEN_BITS)
     return pixels
 
 
@@ -113,15 +117,6 @@ def _decoder(channels: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     inputs = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
     decode = tf.function(lambda data, most: graph.decode(data, channels, most), autograph=False)
     return decode.get_concrete_function(*inputs)
-
-
-@functools.cache
-def _tell_of_sixteen_bits() -> None:
-    """Warns, the first time of a process."""
-    warn(
-        "there are pictures of 16 bits a value: of each value only the upper 8 bits are read, here and by the server; "
-        "where the content is in the lower ones, scale the pictures to 8 bits first"
-    )
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

@@ -12,8 +12,9 @@ import tensorflow as tf
 from PIL import Image
 
 from easytransfer.image import graph
-from easytransfer.image.decode import _tell_of_sixteen_bits, decode
+from easytransfer.image.decode import decode
 from easytransfer.image.headers import FORMS, form_of, refusal
+from easytransfer.run.log import warn_once
 
 MOST = 10_000
 RANDOM = np.random.default_rng(5)
@@ -155,7 +156,7 @@ def test_bmp_files_are_read_as_pillow_reads_them():
 
 
 def test_values_of_16_bits_are_told_once(capsys):
-    _tell_of_sixteen_bits.cache_clear()
+    warn_once.cache_clear()
     deep = encoded("PNG", Image.fromarray(RANDOM.integers(0, 65536, (4, 5)).astype(np.uint16)))
     for data in (encoded("PNG"), deep, deep):
         decode(data, channels=1, max_pixels=MOST)
