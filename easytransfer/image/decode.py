@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from easytransfer.image import graph
 from easytransfer.image.colour import LUMA, LUMA_ROUND, LUMA_SHIFT
-from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, TOO_LARGE
+from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, SECTION_MARKS, TOO_LARGE
 from easytransfer.run.log import warn_once
 
 # The kinds of bad cells beside those of `headers`; a detail may follow after a colon.
@@ -100,7 +100,10 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> np.ndarray:
         raise ValueError(f"{NOT_AN_IMAGE}: no bytes")
     try:
         with tf.device("/cpu:0"):
-            pixels = _decoder(channels)(tf.constant(data), tf.constant(max_pixels, tf.int64)).numpy()
+            # To search here is much faster than to go through every file in the graph.
+            plain = not any(mark in data for mark in SECTION_MARKS)
+            found = _decoder(channels)(tf.constant(data), tf.constant(max_pixels, tf.int64), tf.constant(plain))
+            pixels = found.numpy()
     except tf.errors.InvalidArgumentError as error:
         refused = _REFUSED.search(error.message)
         reason = refused[1] if refused else f"{BROKEN}: {error.message.splitlines()[0]}"
@@ -113,9 +116,9 @@ def decode(data: bytes, *, channels: int, max_pixels: int) -> np.ndarray:
 
 
 @functools.cache
-def _decoder(channels: int) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    inputs = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int64)]
-    decode = tf.function(lambda data, most: graph.decode(data, channels, most), autograph=False)
+def _decoder(channels: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    inputs = [tf.TensorSpec([], kind) for kind in (tf.string, tf.int64, tf.bool)]
+    decode = tf.function(lambda data, most, plain: graph.decode(data, channels, most, plain), autograph=False)
     return decode.get_concrete_function(*inputs)
 
 

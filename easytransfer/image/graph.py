@@ -50,7 +50,7 @@ def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode,
     return tf.map_fn(one, encoded, fn_output_signature=spec, parallel_iterations=_AT_A_TIME)
 
 
-def decode(data: tf.Tensor, channels: int, max_pixels: tf.Tensor | int) -> tf.Tensor:
+def decode(data: tf.Tensor, channels: int, max_pixels: tf.Tensor | int, plain: tf.Tensor | bool = False) -> tf.Tensor:
     """Returns uint8 [height, width, channels] of one encoded picture, turned as its EXIF or XMP data say.
 
     Alpha is left out, palettes become RGB, and 16-bit values lose their lower byte. A picture that is not decoded fails
@@ -60,20 +60,21 @@ def decode(data: tf.Tensor, channels: int, max_pixels: tf.Tensor | int) -> tf.Te
         data: The file, string.
         channels: 1 or 3.
         max_pixels: Larger pictures are refused before their pixels are decoded.
+        plain: Whether it is known to hold nothing beside pixels, see `headers.sections`.
     """
 
     def jpeg() -> tf.Tensor:
         safe = _accepted(data, refusal(data, JPEG, max_pixels))
         # The exact transform gives the pixels Pillow gives; the default differs by a few levels.
         pixels = tf.io.decode_jpeg(safe, dct_method="INTEGER_ACCURATE")
-        return turned(_of_image(pixels), orientation(sections(safe, JPEG)))
+        return turned(_of_image(pixels), orientation(sections(safe, JPEG, plain)))
 
     def png() -> tf.Tensor:
-        safe, stated = _of_one_frame(data, PNG, max_pixels)
+        safe, stated = _of_one_frame(data, PNG, max_pixels, plain)
         return turned(_of_image(tf.io.decode_png(safe)), stated)
 
     def webp() -> tf.Tensor:
-        safe, stated = _of_one_frame(data, WEBP, max_pixels)
+        safe, stated = _of_one_frame(data, WEBP, max_pixels, plain)
         # Servers know this operation longer than the one for WebP alone; no other form gets here.
         return turned(_of_image(tf.io.decode_image(safe, expand_animations=False)), stated)
 
@@ -93,9 +94,11 @@ def _of_image(pixels: tf.Tensor) -> tf.Tensor:
     return tf.ensure_shape(pixels, [None, None, None])
 
 
-def _of_one_frame(data: tf.Tensor, form: int, max_pixels: tf.Tensor | int) -> tuple[tf.Tensor, tf.Tensor]:
+def _of_one_frame(
+    data: tf.Tensor, form: int, max_pixels: tf.Tensor | int, plain: tf.Tensor | bool
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the bytes of a picture of one frame and the orientation it states."""
-    found = sections(data, form)
+    found = sections(data, form, plain)
     problem = refusal(data, form, max_pixels)
     animated = (problem == "") & found.animated
     safe = _accepted(data, tf.where(animated, f"{ANIMATED}: pictures of one frame are read", problem))

@@ -32,8 +32,8 @@ _PNG_XMP = b"XML:com.adobe.xmp\0\0\0"
 
 
 def part(data: tf.Tensor, at: tf.Tensor | int, size: tf.Tensor | int) -> tf.Tensor:
-    """Returns the bytes of `data` from `at` on, at most `size` of them; fewer where it ends before."""
-    at = tf.clip_by_value(tf.cast(at, tf.int64), 0, length(data))
+    """Returns the bytes of `data` from `at` >= 0 on, at most `size` of them; fewer where it ends before."""
+    at = tf.minimum(tf.cast(at, tf.int64), length(data))
     return tf.strings.substr(data, at, tf.cast(size, tf.int64))
 
 
@@ -46,7 +46,8 @@ def number(data: tf.Tensor, at: tf.Tensor | int, size: int, little: bool) -> tf.
     """Returns the unsigned number in 1, 2 or 4 bytes, int64; bytes behind the end are zero."""
     kind = {1: tf.uint8, 2: tf.uint16, 4: tf.int32}[size]
     found = tf.io.decode_raw(part(data, at, size), kind, little_endian=little, fixed_length=size)[0]
-    return tf.bitwise.bitwise_and(tf.cast(found, tf.int64), 256**size - 1)
+    wide = tf.cast(found, tf.int64)
+    return tf.where(wide < 0, wide + 2**32, wide) if kind == tf.int32 else wide
 
 
 def form_of(data: tf.Tensor) -> tf.Tensor:
@@ -160,18 +161,27 @@ class Sections:
     animated: tf.Tensor
 
 
+# One of these is in every file where `sections` finds something.
+SECTION_MARKS = (b"Exif\0\0", b"tiff:Orientation", b"eXIf", b"EXIF", b"acTL", b"ANIM", b"ANMF")
+
 # Where the next section begins, where this one's content does, how long that is, and what it is: EXIF, XMP, animation.
 _Step = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
-def sections(data: tf.Tensor, form: int) -> Sections:
-    """Returns the sections of a JPEG, PNG or WebP picture, the first of each kind."""
+def sections(data: tf.Tensor, form: int, plain: tf.Tensor | bool = False) -> Sections:
+    """Returns the sections of a JPEG, PNG or WebP picture, the first of each kind.
+
+    Args:
+        data: The file.
+        form: Which of `FORMS`.
+        plain: Whether it is known to hold none of `SECTION_MARKS`; then it is not looked through.
+    """
     step: Callable[[tf.Tensor, tf.Tensor], _Step] = (_jpeg_step, _png_step, _webp_step)[form]
     size = length(data)
     nothing = tf.zeros([2], tf.int64)
 
     def more(count: tf.Tensor, at: tf.Tensor, *_: tf.Tensor) -> tf.Tensor:
-        return (count < _MOST_SECTIONS) & (at < size)
+        return (count < _MOST_SECTIONS) & (at < end)
 
     def look(
         count: tf.Tensor, at: tf.Tensor, exif: tf.Tensor, xmp: tf.Tensor, animated: tf.Tensor
@@ -183,6 +193,7 @@ def sections(data: tf.Tensor, form: int) -> Sections:
         return count + 1, following, exif, xmp, animated | is_animation
 
     start = tf.constant((2, 8, 12)[form], tf.int64)
+    end = tf.where(plain, tf.zeros([], tf.int64), size)
     _, _, exif, xmp, animated = tf.while_loop(
         more, look, (tf.constant(0), start, nothing, nothing, tf.constant(False)), parallel_iterations=1
     )
