@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
+from time_limit import within
 
 from easytransfer.image import graph
 from easytransfer.image.decode import decode
@@ -120,3 +121,21 @@ def test_data_that_are_cut_off_anywhere_state_nothing_else():
     for data in (jpeg((0xE1, EXIF + whole))[:30], b"\xff\xd8\xff", b"\xff\xd8\xff\xe1\xff\xff" + EXIF):
         found = sections(tf.constant(data), JPEG)
         assert len(found.exif.numpy()) < 30 and not found.xmp.numpy()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + b"\xff\xe1\0\x02" * 500_000 + FILES["mpo"][2:],
+        b"\xff\xd8" + b"\xff" * 2_000_000 + FILES["mpo"][2:],
+        png() + bytes(2_000_000) + b"eXIf",
+        webp(EXIF + tiff(6)) + b"XMP \0\0\0\0" * 200_000,
+    ],
+    ids=["segments", "fill bytes", "chunks", "riff"],
+)
+def test_metadata_without_end_take_no_time(data):
+    with within(10):
+        try:
+            SERVED(data)
+        except tf.errors.InvalidArgumentError:
+            pass

@@ -111,12 +111,12 @@ COLOUR = Image.fromarray(RANDOM.integers(0, 256, (4, 3, 4)).astype(np.uint8), "R
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
 FRAMES = [COLOUR.convert("RGB").rotate(angle) for angle in (90, 180)]
+# Large enough that a decoder that writes too much of them does not go unnoticed.
+FLAT = [Image.new("RGB", (96, 80), colour) for colour in ("red", "green", "blue")]
 
 
-def drawn(form: str, mode: str, **settings: Any) -> bytes:
-    image = (
-        COLOUR.convert("L").point(lambda v: v * 257, "I").convert("I;16") if mode == "I;16" else COLOUR.convert(mode)
-    )
+def drawn(form: str, mode: str, image: Image.Image = COLOUR, **settings: Any) -> bytes:
+    image = image.convert("L").point(lambda v: v * 257, "I").convert("I;16") if mode == "I;16" else image.convert(mode)
     stream = io.BytesIO()
     image.save(stream, form, **settings)
     return stream.getvalue()
@@ -128,6 +128,10 @@ SEEDS = {
         *(drawn("WEBP", mode, lossless=exact) for mode in ("RGB", "RGBA") for exact in (False, True)),
         *(drawn("WEBP", mode, exif=EXIF, xmp=XMP) for mode in ("RGB", "RGBA")),
         *(drawn("WEBP", mode, lossless=exact, **ANIMATION) for mode in ("RGB", "RGBA") for exact in (False, True)),
+        *(
+            drawn("WEBP", "RGB", FLAT[0], lossless=exact, save_all=True, append_images=FLAT[1:])
+            for exact in (False, True)
+        ),
     ],
     "gif": [drawn("GIF", "L"), drawn("GIF", "P"), drawn("GIF", "RGB", **ANIMATION), drawn("GIF", "P", transparency=3)],
     "png": [
