@@ -47,7 +47,9 @@ def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode,
     def one(data: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(resize(decode(data, channels, max_pixels), size, mode), spec.shape)
 
-    return tf.map_fn(one, encoded, fn_output_signature=spec, parallel_iterations=_AT_A_TIME)
+    # As on the host: a GPU would resize with other roundings, and wait for every number of a header.
+    with tf.device("/device:CPU:0"):
+        return tf.map_fn(one, encoded, fn_output_signature=spec, parallel_iterations=_AT_A_TIME)
 
 
 def decode(data: tf.Tensor, channels: int, max_pixels: tf.Tensor | int, plain: tf.Tensor | bool = False) -> tf.Tensor:
