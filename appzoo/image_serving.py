@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import ExifTags, Image
 
 from easytransfer.export.servable import Signature
 from easytransfer.image.decode import decode
@@ -32,7 +32,7 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         return {name: value[:rows] for name, value in app.served_model({"image": some}, training=False).items()}
 
     def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode)
+        images = decode_batch(image_bytes, model.image_size, model.channels, model.resize_mode, model.max_pixels)
         return app.answer(outputs(images)["logits"])
 
     def predict_ids(image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -43,7 +43,7 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
         serve_bytes,
         {"image_bytes": tf.TensorSpec([None], tf.string)},
         {"image_bytes": encoded},
-        "files of JPEG, PNG, WebP or BMP images",
+        "files of JPEG, PNG, WebP or BMP images of one frame",
     )
     pixels = [decode(data, channels=model.channels, max_pixels=model.max_pixels) for data in encoded]
     arrays = Signature(
@@ -57,21 +57,24 @@ def image_signatures(app: ImageApp) -> dict[str, Signature]:
 
 
 def sample_images(size: int) -> list[bytes]:
-    """Returns encoded images on which every export is checked: of both forms, grey, colour, alpha, other sizes."""
+    """Returns encoded images on which every export is checked: of all forms, grey, colour, alpha, turned, resized."""
     random = np.random.default_rng(0)
     found = []
-    for mode, form, shape in (
-        ("L", "PNG", (size, size)),
-        ("RGB", "PNG", (size + 5, 2 * size)),
-        ("RGBA", "PNG", (7, 9)),
-        ("RGB", "JPEG", (3 * size, 2 * size)),
-        ("L", "JPEG", (size, size + 1)),
-        ("RGB", "WEBP", (size, size)),
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for mode, form, shape, settings in (
+        ("L", "PNG", (size, size), {}),
+        ("RGB", "PNG", (size + 5, 2 * size), {}),
+        ("RGBA", "PNG", (7, 9), {}),
+        ("RGB", "JPEG", (3 * size, 2 * size), {"exif": turned}),
+        ("L", "JPEG", (size, size + 1), {}),
+        ("RGB", "WEBP", (size, size), {}),
+        ("L", "BMP", (size + 2, size), {}),
     ):
         bands = len(Image.new(mode, (1, 1)).getbands())
         small = random.integers(0, 256, (4, 4, bands)).astype(np.uint8)
         picture = Image.fromarray(small[..., 0] if bands == 1 else small).resize(shape[::-1], Image.Resampling.BICUBIC)
         stream = io.BytesIO()
-        picture.save(stream, form)
+        picture.save(stream, form, **settings)
         found.append(stream.getvalue())
     return found

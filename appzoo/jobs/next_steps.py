@@ -9,8 +9,8 @@ from typing import Any
 from appzoo.jobs.tables import open_input
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
-from easytransfer.data.files import IMAGE_SUFFIXES
 from easytransfer.data.id_tables import is_id_table
+from easytransfer.data.picture_folders import has_image_name
 from easytransfer.data.table import BadRows
 from easytransfer.run.card import page_files, picture_files, title_of
 from easytransfer.run.commands import next_commands, without_labels
@@ -43,7 +43,7 @@ def row_names(app: App, spec: str) -> list[str]:
         return usable
     read = app.input_columns()
     # The column of a folder of pictures holds their paths; others hold the pictures themselves.
-    paths = all(os.path.isdir(file) or file.lower().endswith(IMAGE_SUFFIXES) for file in table.files)
+    paths = all(os.path.isdir(file) or has_image_name(file) for file in table.files)
     whole = set() if paths else {column.name for column in table.schema if column.type in ("image", "base64")}
     usable = [name for name in usable if name not in whole]
     return [name for name in usable if name not in read] or usable

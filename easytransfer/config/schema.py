@@ -82,11 +82,14 @@ def read_value(value: Any, annotation: Any) -> Any:
     """Prepares a value from a command line, YAML or JSON for the type check; the same rules hold for all three.
 
     Empty text and, where text itself is not allowed, `none` and `null` mean "not set"; `a,b` becomes a list where a
-    list belongs, and a list becomes `a,b` where the comma form belongs; true and false are not numbers.
+    list belongs, and a list becomes `a,b` where the comma form belongs; true and false are not numbers. Of choices that
+    are numbers, text and whole floats mean the equal one.
     """
     kinds = union_members(annotation)
     optional, takes_text = type(None) in kinds, str in kinds
     takes_list = any(is_sequence(kind) for kind in kinds)
+    if isinstance(value, (str, float)) and (number := _numeric_choice(value, kinds)) is not None:
+        return number
     if isinstance(value, str):
         if optional and (not value or (not takes_text and value.lower() in ("none", "null"))):
             return None
@@ -121,6 +124,17 @@ def expand_path(value: Any, form: str) -> Any:
     if not form or not isinstance(value, str):
         return value
     return expand_home(value) if form == "one" else expand_homes(value)
+
+
+def _numeric_choice(value: str | float, kinds: Sequence[Any]) -> Any:
+    """Returns the number among the choices that a text or a float stands for; pydantic compares without conversion."""
+    choices = [
+        choice for kind in kinds if typing.get_origin(kind) is typing.Literal for choice in typing.get_args(kind)
+    ]
+    numbers = [choice for choice in choices if isinstance(choice, (int, float)) and not isinstance(choice, bool)]
+    if isinstance(value, float):
+        return next((choice for choice in numbers if choice == value), None)
+    return next((choice for choice in numbers if str(choice) == value.strip()), None)
 
 
 class ConfigModel(BaseModel):

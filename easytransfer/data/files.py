@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from easytransfer.config.paths import expand_home, user_path
+from easytransfer.data.picture_folders import beside_classes, class_folders, has_image_name, is_seen
 from easytransfer.errors import ConfigError, DataError, closest
 
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -36,7 +37,8 @@ _SIGNATURES = {
 _BINARY_SHARE = 0.1
 _BEGINNING = 4096
 _CONTROL = bytes(set(range(32)) - set(b"\t\n\r\f\v\x1b"))
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+# What is a table beside directories of pictures; other files, such as a README, are none there.
+_TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".tfrecord", ".tfrecords", ".parquet", ".npz")
 # `arrays.npz#train` means the arrays of that file whose names end in `_train`.
 _NPZ_PART = ".npz#"
 # A small file may be all zeros.
@@ -50,8 +52,9 @@ _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
 def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
     """Lists the files of a table spec: file, glob, directory, comma list or sequence of these, or file list.
 
-    Directories and globs give their visible files in sorted order (names that start with `.` or `_` are skipped). A
-    directory of pictures stands for itself, one with subdirectories of pictures for these.
+    Directories and globs give their visible files in sorted order (names that start with `.` or `_` are skipped, but
+    for pictures). A directory of pictures stands for itself, one with subdirectories of pictures for these; what is
+    left out of them is told.
 
     Raises:
         ConfigError: The spec is empty or names a table service.
@@ -87,7 +90,7 @@ def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
         return read_file_list(spec) if spec.endswith(_LIST_SUFFIXES) else [spec]
     if glob.has_magic(spec):
         found = [name for name in glob.glob(spec, recursive=True) if os.path.isfile(name)]
-        found = [name for name in found if os.path.basename(name)[0] not in "._"]
+        found = [name for name in found if is_seen(os.path.basename(name))]
         if found:
             return sorted(found)
         raise DataError(f"no file matches {spec}")
@@ -97,23 +100,17 @@ def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
 
 def _expand_folder(folder: str) -> list[str]:
     """Lists a directory: its table files; itself where it holds pictures; or its subdirectories with pictures."""
-    visible = sorted((entry for entry in os.scandir(folder) if entry.name[0] not in "._"), key=lambda e: e.name)
-    found = [entry.path for entry in visible if entry.is_file()]
-    if found and all(name.lower().endswith(IMAGE_SUFFIXES) for name in found):
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    files = [entry.path for entry in entries if is_seen(entry.name) and entry.is_file()]
+    tables = [path for path in files if path.endswith(_LIST_SUFFIXES) or table_suffix(path) in _TABLE_SUFFIXES]
+    classes = class_folders(folder, [entry.name for entry in entries if entry.is_dir()])
+    if classes and files:
+        return beside_classes(folder, classes, files, tables)
+    if any(map(has_image_name, files)) and not tables:
         return [folder.rstrip("/")]
-    classes = [entry.path for entry in visible if entry.is_dir() and any(pictures_below(entry.path))]
-    if not (found or classes):
+    if not (files or classes):
         raise DataError(f"directory {folder} has no table file and no pictures")
-    return found or classes
-
-
-def pictures_below(folder: str) -> Iterator[str]:
-    """Yields the visible picture files in a directory and its subdirectories, in a fixed order."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] not in "._")
-        yield from (
-            os.path.join(root, n) for n in sorted(names) if n[0] not in "._" and n.lower().endswith(IMAGE_SUFFIXES)
-        )
+    return files or classes
 
 
 def real_path(name: str) -> str:

@@ -9,8 +9,9 @@ from easytransfer.config.job import DataConfig
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
 from easytransfer.data.cells import unescape
 from easytransfer.data.csv_format import CsvFormat
-from easytransfer.data.files import IMAGE_SUFFIXES, real_path, table_suffix
+from easytransfer.data.files import real_path, table_suffix
 from easytransfer.data.image_formats import FolderFormat, IdxFormat, NpzFormat, is_idx
+from easytransfer.data.picture_folders import has_image_name
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Schema
 from easytransfer.data.squad_format import SquadFormat
@@ -39,7 +40,7 @@ def form_of(path: str) -> str:
 
 def _form_to_read(path: str) -> str:
     """Returns the form of an input; some forms are read and never written."""
-    if os.path.isdir(path) or path.lower().endswith(IMAGE_SUFFIXES):
+    if os.path.isdir(path) or has_image_name(path):
         return "folder"
     if is_idx(path):
         return "idx"

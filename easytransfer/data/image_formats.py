@@ -16,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from easytransfer.data.files import is_bomb, open_binary, pictures_below, real_path
+from easytransfer.data.files import is_bomb, open_binary, real_path
 from easytransfer.data.lines import READ_BLOCK
+from easytransfer.data.picture_folders import files_below
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.errors import DataError
@@ -76,7 +77,8 @@ def _show(row: Row) -> str:
 class FolderFormat(_ImageFormat):
     """Directories of pictures, each a class named like the directory, or single pictures named by their directory.
 
-    The column `image` is the path relative to where the directory (or the file) stands.
+    The column `image` is the path relative to where the directory (or the file) stands. Every file of a directory is a
+    row; those that are no pictures become bad rows where they are decoded.
 
     Args:
         schema: Declared columns, of `image` and `label`; None takes both.
@@ -88,7 +90,7 @@ class FolderFormat(_ImageFormat):
     def _rows(self, file: str) -> Iterator[Row]:
         if os.path.isdir(file):
             above, label = os.path.dirname(file), os.path.basename(file)
-            for path in pictures_below(file):
+            for path in files_below(file):
                 yield {IMAGE: os.path.relpath(path, above or "."), LABEL: label}
         else:
             yield {IMAGE: os.path.basename(file), LABEL: Path(file).resolve().parent.name}

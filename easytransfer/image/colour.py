@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from easytransfer.image.decode import LUMA, LUMA_ROUND, LUMA_SHIFT
-
+# Luma of ITU-R 601 in 16-bit fixed point, as Pillow has it.
+LUMA = (19595, 38470, 7471)
+LUMA_ROUND, LUMA_SHIFT = 1 << 15, 16
 _VALUES = 256
 
 

@@ -1,34 +1,39 @@
-"""Cells of image columns to pixels, on the host with Pillow."""
+"""Cells of image columns to pixels, on the host with the decoder of the served graph."""
 
 from __future__ import annotations
 
 import base64
-import io
+import functools
 import os
-import struct
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+import tensorflow as tf
 
 from easytransfer.config.paths import expand_home
+from easytransfer.image import graph
+from easytransfer.image.colour import LUMA, LUMA_ROUND, LUMA_SHIFT
+from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, SECTION_MARKS, TOO_LARGE
+from easytransfer.run.log import warn_once
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# The kinds of bad cells; a detail may follow after a colon.
+# The kinds of bad cells beside those of `headers`; a detail may follow after a colon.
 UNREADABLE = "cannot read the image file"
-NOT_AN_IMAGE = "not an image"
-BROKEN = "broken image"
-TOO_LARGE = "image too large"
 BAD_DATA_TEXT = "bad data: text"
 WRONG_ARRAY = "not an image array"
 # An encoded picture of more bytes is not read: at 8 bytes a pixel it would be beyond any useful `max_pixels`.
 MOST_BYTES = 1 << 28
-# Luma of ITU-R 601 in 16-bit fixed point, as Pillow has it.
-LUMA = (19595, 38470, 7471)
-LUMA_ROUND, LUMA_SHIFT = 1 << 15, 16
 _THREADS = 8
+# What a graph says when it refuses a picture, see `graph.decode`.
+_REFUSED = re.compile(r"assertion failed: \[([^\]]*)\]")
+# A PNG file says in this byte how many bits a value has.
+_PNG, _PNG_BITS = b"\x89PNG", 24
+_SIXTEEN_BITS = (
+    "there are pictures of 16 bits a value: of each value only the upper 8 bits are read, here and by the server; "
+    "where the content is in the lower ones, scale the pictures to 8 bits first"
+)
 
 
 def load_images(
@@ -98,39 +103,35 @@ def load_image(cell: Any, folder: str = "", *, channels: int, max_pixels: int) -
 
 
 def decode(data: bytes, *, channels: int, max_pixels: int) -> np.ndarray:
-    """Returns uint8 [height, width, channels] of an encoded picture.
-
-    Alpha is left out, palettes become RGB, 16-bit values lose their lower byte, and JPEG pictures are turned as their
-    EXIF orientation says; `easytransfer.image.graph` does the same inside a graph.
+    """Returns uint8 [height, width, channels] of an encoded picture, as `graph.decode` makes them.
 
     Raises:
-        ValueError: It is no picture, is damaged, or has more than `max_pixels` pixels.
+        ValueError: It is no picture, is damaged, of a form that is not read, or has more than `max_pixels` pixels.
     """
     if not data:
         raise ValueError(f"{NOT_AN_IMAGE}: no bytes")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > max_pixels:
-                raise ValueError(f"{TOO_LARGE}: {width} x {height} is more than max_pixels={max_pixels}")
-            picture.load()
-            turned = ImageOps.exif_transpose(picture) if picture.format == "JPEG" else picture
-            return to_channels(_pixels(turned), channels)
-    except UnidentifiedImageError:
-        raise ValueError(f"{NOT_AN_IMAGE}: begins with {data[:8]!r}; JPEG, PNG, WebP and BMP are read") from None
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{TOO_LARGE}: {error}") from None
-    except (OSError, SyntaxError, EOFError, struct.error) as error:
-        raise ValueError(f"{BROKEN}: {error}") from None
+        with tf.device("/cpu:0"):
+            # To search here is much faster than to go through every file in the graph.
+            plain = not any(mark in data for mark in SECTION_MARKS)
+            found = _decoder(channels)(tf.constant(data), tf.constant(max_pixels, tf.int64), tf.constant(plain))
+            pixels = found.numpy()
+    except tf.errors.InvalidArgumentError as error:
+        refused = _REFUSED.search(error.message)
+        reason = refused[1] if refused else f"{BROKEN}: {error.message.splitlines()[0]}"
+        if reason.startswith(NOT_AN_IMAGE):
+            reason = reason.replace(": ", f": begins with {data[:8]!r}; ", 1)
+        raise ValueError(reason) from None
+    if data.startswith(_PNG) and data[_PNG_BITS] > 8:
+        warn_once(_SIXTEEN_BITS)
+    return pixels
 
 
-def _pixels(picture: Image.Image) -> np.ndarray:
-    """Returns uint8 [height, width] or [height, width, bands]."""
-    if picture.mode.startswith("I"):
-        return np.clip(np.asarray(picture).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-    if picture.mode not in ("L", "LA", "RGB", "RGBA"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    return np.asarray(picture)
+@functools.cache
+def _decoder(channels: int) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]:
+    inputs = [tf.TensorSpec([], kind) for kind in (tf.string, tf.int64, tf.bool)]
+    decode = tf.function(lambda data, most, plain: graph.decode(data, channels, most, plain), autograph=False)
+    return decode.get_concrete_function(*inputs)
 
 
 def to_channels(pixels: np.ndarray, channels: int) -> np.ndarray:

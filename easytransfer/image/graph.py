@@ -1,21 +1,36 @@
-"""Encoded pictures to pixels inside a graph, with the results of `easytransfer.image.decode`."""
+"""Encoded pictures to pixels inside a graph: the one decoder of training, prediction and serving.
+
+By first bytes a picture goes to the decoder of its form, and to none before its header was found right: JPEG, PNG, WebP
+and BMP of one frame and of a bounded number of pixels are decoded, everything else is refused.
+"""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from easytransfer.image.decode import LUMA, LUMA_ROUND, LUMA_SHIFT
+from easytransfer.image.colour import LUMA, LUMA_ROUND, LUMA_SHIFT
+from easytransfer.image.headers import (
+    ANIMATED,
+    BMP,
+    FORMS,
+    JPEG,
+    NOT_AN_IMAGE,
+    PNG,
+    WEBP,
+    form_of,
+    number,
+    part,
+    refusal,
+    sections,
+)
+from easytransfer.image.orientation import orientation, turned
 from easytransfer.image.resize import ResizeMode, resize
 
-_JPEG = b"\xff\xd8\xff"
-_EXIF = b"\xff\xe1..Exif\0\0"
-# EXIF stands in the first segments of a file, which hold 64 KiB each at most.
-_EXIF_BYTES = 1 << 17
-_ORIENTATION_TAG = 0x0112
-_MOST_TAGS = 128
+# Each of them may take 16 bytes a pixel while it is resized.
+_AT_A_TIME = 4
 
 
-def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode) -> tf.Tensor:
+def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode, max_pixels: int) -> tf.Tensor:
     """Returns uint8 [batch, size, size, channels] of encoded pictures.
 
     Pictures differ in size and form, so they are decoded one by one, several at a time.
@@ -25,28 +40,93 @@ def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode)
         size: Height and width of the result.
         channels: 1 or 3.
         mode: How other sizes are brought to this one, see `resize`.
+        max_pixels: Larger pictures are refused.
     """
     spec = tf.TensorSpec([size, size, channels], tf.uint8)
 
     def one(data: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(resize(decode(data, channels), size, mode), spec.shape)
+        return tf.ensure_shape(resize(decode(data, channels, max_pixels), size, mode), spec.shape)
 
-    return tf.map_fn(one, encoded, fn_output_signature=spec, parallel_iterations=16)
+    # As on the host: a GPU would resize with other roundings, and wait for every number of a header.
+    with tf.device("/device:CPU:0"):
+        return tf.map_fn(one, encoded, fn_output_signature=spec, parallel_iterations=_AT_A_TIME)
 
 
-def decode(data: tf.Tensor, channels: int) -> tf.Tensor:
-    """Returns uint8 [height, width, channels] of one encoded picture."""
+def decode(data: tf.Tensor, channels: int, max_pixels: tf.Tensor | int, plain: tf.Tensor | bool = False) -> tf.Tensor:
+    """Returns uint8 [height, width, channels] of one encoded picture, turned as its EXIF or XMP data say.
+
+    Alpha is left out, palettes become RGB, and 16-bit values lose their lower byte. A picture that is not decoded fails
+    an assertion with the reason of `headers.refusal`; the decoders raise InvalidArgumentError.
+
+    Args:
+        data: The file, string.
+        channels: 1 or 3.
+        max_pixels: Larger pictures are refused before their pixels are decoded.
+        plain: Whether it is known to hold nothing beside pixels, see `headers.sections`.
+    """
 
     def jpeg() -> tf.Tensor:
+        safe = _accepted(data, refusal(data, JPEG, max_pixels))
         # The exact transform gives the pixels Pillow gives; the default differs by a few levels.
-        pixels = tf.io.decode_jpeg(data, dct_method="INTEGER_ACCURATE")
-        return _turned(pixels, exif_orientation(data))
+        pixels = tf.io.decode_jpeg(safe, dct_method="INTEGER_ACCURATE")
+        return turned(_of_image(pixels), orientation(sections(safe, JPEG, plain)))
 
-    def other() -> tf.Tensor:
-        return tf.io.decode_image(data, expand_animations=False)
+    def png() -> tf.Tensor:
+        safe, stated = _of_one_frame(data, PNG, max_pixels, plain)
+        return turned(_of_image(tf.io.decode_png(safe)), stated)
 
-    pixels = tf.cond(tf.strings.substr(data, 0, len(_JPEG)) == _JPEG, jpeg, other)
-    return _to_channels(tf.ensure_shape(pixels, [None, None, None]), channels)
+    def webp() -> tf.Tensor:
+        safe, stated = _of_one_frame(data, WEBP, max_pixels, plain)
+        # Servers know this operation longer than the one for WebP alone; no other form gets here.
+        return turned(_of_image(tf.io.decode_image(safe, expand_animations=False)), stated)
+
+    def bmp() -> tf.Tensor:
+        safe = _accepted(data, refusal(data, BMP, max_pixels))
+        return _coloured(_of_image(tf.io.decode_bmp(safe)), safe)
+
+    def unknown() -> tf.Tensor:
+        read = f"{', '.join(FORMS[:-1])} and {FORMS[-1]} files are read"
+        return tf.io.decode_raw(_accepted(data, tf.constant(f"{NOT_AN_IMAGE}: {read}")), tf.uint8)[:, None, None]
+
+    found = tf.switch_case(form_of(data), [jpeg, png, webp, bmp, unknown])
+    return _to_channels(_of_image(found), channels)
+
+
+def _of_image(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(pixels, [None, None, None])
+
+
+def _of_one_frame(
+    data: tf.Tensor, form: int, max_pixels: tf.Tensor | int, plain: tf.Tensor | bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the bytes of a picture of one frame and the orientation it states."""
+    found = sections(data, form, plain)
+    problem = refusal(data, form, max_pixels)
+    animated = (problem == "") & found.animated
+    safe = _accepted(data, tf.where(animated, f"{ANIMATED}: pictures of one frame are read", problem))
+    return safe, orientation(found)
+
+
+def _accepted(data: tf.Tensor, problem: tf.Tensor) -> tf.Tensor:
+    """Returns the bytes where there is no problem; else fails, and returns none so that no decoder can see them."""
+    fine = problem == ""
+    size = tf.strings.as_string(tf.strings.length(data))
+    text = tf.strings.join([problem, " (a picture of ", size, " bytes)"])
+    with tf.control_dependencies([tf.debugging.Assert(fine, [text])]):
+        return tf.where(fine, data, "")
+
+
+def _coloured(pixels: tf.Tensor, data: tf.Tensor) -> tf.Tensor:
+    """Returns the colours of a BMP picture, whose bytes are places in its palette where a pixel has 8 bits."""
+
+    def from_palette() -> tf.Tensor:
+        header, used = (number(data, at, 4, little=True) for at in (14, 46))
+        size = 4 * tf.where((used == 0) | (used > 256), tf.constant(256, tf.int64), used)
+        palette = tf.io.decode_raw(part(data, 14 + header, size), tf.uint8, fixed_length=4 * 256)
+        colours = tf.reshape(palette, [256, 4])[:, 2::-1]
+        return tf.gather(colours, tf.cast(pixels[..., 0], tf.int32))
+
+    return tf.cond(tf.shape(pixels)[-1] == 1, from_palette, lambda: pixels)
 
 
 def _to_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
@@ -61,44 +141,3 @@ def _to_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
         return tf.cast(tf.bitwise.right_shift(luma, LUMA_SHIFT), tf.uint8)
 
     return tf.cond(tf.shape(pixels)[-1] < 3, grey, colour)
-
-
-def _turned(pixels: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Undoes an EXIF orientation: 5 to 8 exchange rows and columns, then columns and rows are reversed as needed."""
-    pixels = tf.ensure_shape(pixels, [None, None, None])
-    pixels = tf.cond(orientation >= 5, lambda: tf.transpose(pixels, [1, 0, 2]), lambda: pixels)
-    for axis, reversing in ((1, (2, 3, 6, 7)), (0, (3, 4, 7, 8))):
-        wanted = tf.reduce_any(orientation == tf.constant(reversing))
-        pixels = tf.cond(wanted, lambda p=pixels, a=axis: tf.reverse(p, [a]), lambda p=pixels: p)
-    return pixels
-
-
-def exif_orientation(data: tf.Tensor) -> tf.Tensor:
-    """Returns the orientation 1 to 8 that the EXIF segment of a JPEG file states, 1 where there is none; int32.
-
-    The segment holds a TIFF file: byte order, where its first directory is, and entries of 12 bytes each.
-    """
-    start = tf.strings.substr(data, 0, _EXIF_BYTES)
-    # Zeros behind the end keep every reading of a cut-off or empty directory inside.
-    values = tf.pad(tf.cast(tf.io.decode_raw(start, tf.uint8), tf.int32), [[0, len(_EXIF) + 12]])
-    count = tf.shape(values)[0]
-    windows = count - len(_EXIF)
-    fits = tf.ones([windows], tf.bool)
-    for offset, byte in enumerate(_EXIF):
-        if byte != ord("."):
-            fits &= values[offset : offset + windows] == byte
-    tiff = tf.argmax(tf.cast(fits, tf.int32), output_type=tf.int32) + len(_EXIF)
-
-    def number(place: tf.Tensor, size: int) -> tf.Tensor:
-        place = tf.clip_by_value(place, 0, count - size)
-        found = [tf.gather(values, place + i) for i in range(size)]
-        little = sum(byte * 256**i for i, byte in enumerate(found[:2]))
-        big = sum(byte * 256**i for i, byte in enumerate(found[::-1][:2]))
-        # Offsets of 64 KiB and more cannot lie inside the segment, so two bytes of four are enough.
-        return tf.where(values[tf.minimum(tiff, count - 1)] == ord("I"), little, big)
-
-    directory = tiff + number(tiff + 4, 4)
-    places = directory + 2 + 12 * tf.range(tf.minimum(number(directory, 2), _MOST_TAGS))
-    stated = tf.where(number(places, 2) == _ORIENTATION_TAG, number(places + 8, 2), 0)
-    found = tf.reduce_max(tf.concat([stated, [0]], axis=0))
-    return tf.where(tf.reduce_any(fits) & (found >= 1) & (found <= 8), found, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -50,6 +51,12 @@ def say(text: str, **fields: Any) -> None:
 def warn(text: str, **fields: Any) -> None:
     """Tells the user about something that is probably not wanted; the job goes on."""
     _logger().warning(text, extra={"fields": fields})
+
+
+@functools.lru_cache(maxsize=1024)
+def warn_once(text: str) -> None:
+    """Warns like `warn`, the first time of a process: tables are opened, counted and read more than once."""
+    warn(text)
 
 
 @contextlib.contextmanager

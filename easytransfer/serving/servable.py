@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,18 @@ from tensorflow.core.framework import tensor_pb2
 
 from easytransfer.export.selfcheck.behaviour import Caller, session_callers
 from easytransfer.export.selfcheck.contract import graph_signatures
-from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
+from easytransfer.export.selfcheck.operators import graph_operators, load_needed_operators, read_saved_model
 from easytransfer.export.selfcheck.requests import WARMUP, read_requests
 from easytransfer.serving.failures import ServingFailure
 
 DEFAULT_SIGNATURE = "serving_default"
 # More than TensorFlow computes with; multiplying the lengths of a million axes would take minutes.
 _MOST_AXES = 64
+# TensorFlow's decoder of animated WebP pictures writes behind the memory it takes. Exports of this project refuse them
+# in the graph; earlier ones and graphs of other people give them to the decoder. Bit 1 of the flags says animation.
+_DECODERS = re.compile("Decode(Image|WebP|Gif|Png|Bmp|Jpeg|AndCropJpeg)")
+_ANIMATED_FLAGS = b"".join(re.escape(bytes([flags])) for flags in range(256) if flags & 2)
+_ANIMATED_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}[" + _ANIMATED_FLAGS + rb"]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -57,12 +63,14 @@ class LoadedSignature:
         inputs: What it takes.
         outputs: What it gives.
         call: From arrays to arrays, safe to be used by several threads.
+        decodes: Whether the graph decodes pictures.
     """
 
     name: str
     inputs: Mapping[str, TensorFacts]
     outputs: Mapping[str, TensorFacts]
     call: Caller
+    decodes: bool = False
 
     @property
     def joins(self) -> bool:
@@ -84,7 +92,8 @@ class LoadedSignature:
         """Returns the number of rows of a request.
 
         Raises:
-            ServingFailure: An input is missing, unknown, or has another type or shape than it must.
+            ServingFailure: An input is missing, unknown, has another type or shape than it must, or holds an animation
+                that a decoder in the graph could get.
         """
         if inputs.keys() != self.inputs.keys():
             sent, needed = (", ".join(sorted(names)) for names in (inputs, self.inputs))
@@ -102,6 +111,8 @@ class LoadedSignature:
                     "INVALID_ARGUMENT",
                     f"input {name} must have the shape {_shown(facts.shape)}, not {_shown(value.shape)}",
                 )
+            if self.decodes and value.dtype == object:
+                _refuse_animations(name, value)
         if not self.joins:
             return 1
         rows = {len(value) for value in inputs.values()}
@@ -135,9 +146,10 @@ class Servable:
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         callers = session_callers(self._session, folder)
         facts = graph_signatures(meta)
+        decodes = any(map(_DECODERS.fullmatch, graph_operators(proto)))
         self.definitions = {key: meta.signature_def[key] for key in facts}
         self.signatures = {
-            key: LoadedSignature(key, _facts(sides["inputs"]), _facts(sides["outputs"]), callers[key])
+            key: LoadedSignature(key, _facts(sides["inputs"]), _facts(sides["outputs"]), callers[key], decodes)
             for key, sides in facts.items()
             if key in callers
         }
@@ -192,6 +204,15 @@ def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
         raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the type {tensor.dtype} is refused") from None
     except (TypeError, ValueError, OverflowError) as error:
         raise ServingFailure("INVALID_ARGUMENT", f"a tensor cannot be read: {error}") from error
+
+
+def _refuse_animations(name: str, value: np.ndarray) -> None:
+    """Raises ServingFailure where bytes are, or hold as a `tf.Example` does, an animated WebP picture."""
+    for row, cell in enumerate(value.flat):
+        if isinstance(cell, bytes) and _ANIMATED_WEBP.search(cell):
+            raise ServingFailure(
+                "INVALID_ARGUMENT", f"input {name}, row {row}: animated image: pictures of one frame are read"
+            )
 
 
 def _facts(side: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorFacts]:

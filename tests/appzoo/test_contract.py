@@ -22,11 +22,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from safetensors.numpy import load_file
 
 from appzoo import discovery
 from appzoo.cli.main import main
 from appzoo.cli.reader import JobReader
+from easytransfer.config.fields import settings_of
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, Interrupted
 
@@ -104,6 +106,50 @@ def test_every_config_parses(name, path):
 def test_unknown_keys_are_refused(name, key):
     with pytest.raises(ConfigError, match=re.escape(key.split(".")[-1])):
         config_of("train", f"--config={folder_of(name)}/configs/smoke.yaml", f"--set={key}=1")
+
+
+def ways(config: Path, path: str, value: int, folder: Path) -> list[tuple[str, ...]]:
+    """Arguments that set a number in every way there is."""
+    key, base = path.rpartition(".")[2], yaml.safe_load(config.read_text(encoding="utf-8"))
+    found: list[tuple[str, ...]] = [
+        (f"--config={config}", f"--set={path}={value}"),
+        *((f"--config={config}", f"--advancedParameters={text}") for text in (f"{key}={value}", f'{key}="{value}"')),
+        *((f"--config={config}", "--advancedParameters", json.dumps({key: given})) for given in (value, str(value))),
+    ]
+    for number, given in enumerate((value, str(value), float(value))):
+        for suffix, write in (("yaml", yaml.safe_dump), ("json", json.dumps)):
+            section, _, name = path.rpartition(".")
+            whole = {**base, section: {**base.get(section, {}), name: given}}
+            file = folder / f"{number}.{suffix}"
+            file.write_text(write(whole), encoding="utf-8")
+            found.append((f"--config={file}",))
+    return found
+
+
+NUMBERED = [
+    (name, setting.path, setting.kind)
+    for name, application in APPLICATIONS.items()
+    for setting in settings_of(discovery.config_class(application.model_names[0]))
+    if re.fullmatch(r"-?\d+(\|-?\d+)+", setting.kind)
+]
+
+
+@pytest.mark.parametrize(("name", "path", "kind"), NUMBERED)
+def test_choices_that_are_numbers_are_taken_in_every_form(name, path, kind, tmp_path):
+    config, choices = folder_of(name) / "configs" / "smoke.yaml", [int(choice) for choice in kind.split("|")]
+    other = next(number for number in range(min(choices), 99) if number not in choices)
+    for arguments in ways(config, path, choices[0], tmp_path):
+        found = config_of("train", *arguments)
+        for key in path.split("."):
+            found = getattr(found, key)
+        assert found == choices[0] and type(found) is int, arguments
+    for arguments in ways(config, path, other, tmp_path):
+        with pytest.raises(ConfigError, match=rf"{path.rpartition('.')[2]}.*accepted: {re.escape(kind)}"):
+            config_of("train", *arguments)
+
+
+def test_some_choices_are_numbers():
+    assert ("image_classify", "model.channels", "1|3") in NUMBERED and len(NUMBERED) > 4
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)

@@ -47,6 +47,13 @@ def build(values, origin="job.yaml", config_class=AppConfig):
         ("[1, 2]", list[int], [1, 2]),
         (["a", 1], str | None, "a,1"),
         (True, Literal["true", "false"], "true"),
+        ("3", Literal[1, 3], 3),
+        (" 1 ", Literal[1, 3] | None, 1),
+        (3.0, Literal[1, 3], 3),
+        ("2", Literal[1, 3], "2"),
+        ("none", Literal[1, 3] | None, None),
+        ("1", Literal["1", "2"], "1"),
+        (True, Literal[1, 3], "true"),
         ("x", int, "x"),
     ],
 )
@@ -69,6 +76,7 @@ def test_values_are_read_alike_from_text_and_yaml(value, annotation, expected):
         ("data.second_sequence", "", None),
         ("model.num_filters", "3,4,5", [3, 4, 5]),
         ("model.lower_case", True, "true"),
+        ("schema_version", "2", 2),
     ],
 )
 def test_text_and_yaml_values_get_their_meaning(path, given, expected):

@@ -54,7 +54,7 @@ for orientation in range(1, 9):
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def both_in_graph(data):
-    return graph.decode(data, 1), graph.decode(data, 3)
+    return graph.decode(data, 1, 1000), graph.decode(data, 3, 1000)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -65,19 +65,6 @@ def test_host_and_graph_decode_what_pillow_says(name):
     for channels, found in zip((1, 3), both_in_graph(data), strict=True):
         np.testing.assert_array_equal(decode(data, channels=channels, max_pixels=1000), expected[channels])
         np.testing.assert_array_equal(found.numpy(), expected[channels])
-
-
-def test_exif_of_both_byte_orders_and_without_a_usable_directory():
-    for order in (b"II", b"MM"):
-        endian = "little" if order == b"II" else "big"
-        number = lambda value, size, endian=endian: value.to_bytes(size, endian)  # noqa: E731
-        entry = number(0x0112, 2) + number(3, 2) + number(1, 4) + number(6, 2) + number(0, 2)
-        for entries, expected in (([entry], 6), ([b"\0" * 12, entry], 6), ([], 1)):
-            tiff = order + number(42, 2) + number(8, 4) + number(len(entries), 2) + b"".join(entries)
-            segment = b"\xff\xd8\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
-            assert int(graph.exif_orientation(tf.constant(segment))) == expected
-            assert int(graph.exif_orientation(tf.constant(segment[:20]))) == 1
-    assert int(graph.exif_orientation(tf.constant(b"\xff\xd8\xff"))) == 1
 
 
 @pytest.mark.parametrize(
@@ -150,7 +137,7 @@ def test_batches_in_the_graph_equal_the_host():
     for channels, mode in ((1, "stretch"), (3, "crop")):
         resizer = Resizer(10, mode)
         expected = np.stack([resizer(load_image(data, channels=channels, max_pixels=1000)) for data in batch])
-        found = tf.function(lambda x, c=channels, m=mode: graph.decode_batch(x, 10, c, m))(tf.constant(batch))
+        found = tf.function(lambda x, c=channels, m=mode: graph.decode_batch(x, 10, c, m, 1000))(tf.constant(batch))
         np.testing.assert_array_equal(found.numpy(), expected)
 
 

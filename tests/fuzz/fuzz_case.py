@@ -34,6 +34,7 @@ class Target:
         run: Takes an input and the case's folder; writes the files it needs with `Folder.put`.
         heavy: Whether it needs TensorFlow, so that fewer cases fit into the default run.
         prepare: Called before each case, outside of its time; takes long at most once.
+        apart: Whether a case could end the process, so that tests run it in another one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Target:
     run: Callable[[Any, Folder], None]
     heavy: bool = False
     prepare: Callable[[], object] = bool
+    apart: bool = False
 
 
 class NoCase(Exception):

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 # Characters that mean something to one of the readers, and those that often break programs.
 SPECIAL = "\t\n\r,;:|=#\"'\\[]{}()<>&*!?@%$~`-+._/ 09aZé中\0\x1b\x7f\x85\u200d\u202e\u2028\ufeff\ufffd\U0001f600\u0301"
+# Share of changes of bytes that keep the length.
+IN_PLACE = 0.5
 LONE_SURROGATE = "\ud800"
 EDGE_NUMBERS = [0, -1, 1, 2**31, 2**63 - 1, 2**63, -(2**63) - 1, 10**400, 0.1, 1e308, float("nan"), float("inf")]
 EDGE_TEXTS = ["", " ", "\0", "..", "../x", "/", "null", "none", "true", "1e999", "9" * 5000, "a" * 3000, "${HOME}", "-"]
@@ -142,4 +144,7 @@ def _edit(value: Any, random: Random) -> Any:
     new = random.choice(["".join(random.choices(SPECIAL, k=random.randint(0, 4))), random.choice(EDGE_TEXTS)])
     if isinstance(value, bytes):
         new = random.choice([new.encode(), random.randbytes(random.choice([1, 2, 4, 8]))])
+        if random.random() < IN_PLACE:
+            # What follows stays where it is.
+            return value[:start] + new + value[start + len(new) :]
     return value[:start] + random.choice([new, value[other : other + 16]]) + value[end:]

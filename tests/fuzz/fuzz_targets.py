@@ -10,6 +10,7 @@ from fuzz_case import Folder, Target
 from fuzz_grpc import GRPC_TARGETS
 from fuzz_inputs import as_json, files, json_bytes, keyed, texts, values
 from fuzz_models import MODEL_TARGETS
+from fuzz_pictures import PICTURE_TARGETS
 from fuzz_serving import SERVING_TARGETS
 from fuzz_tables import TABLE_TARGETS
 from hypothesis import strategies as st
@@ -242,5 +243,6 @@ TARGETS = {
         *MODEL_TARGETS,
         *SERVING_TARGETS,
         *GRPC_TARGETS,
+        *PICTURE_TARGETS,
     )
 }

@@ -36,7 +36,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings  # noqa: E402
 
 # Hypothesis remembers the cases of one call, so a long run is made of many.
 CASES_AT_A_TIME = 2000
-# Mutants of every case that is drawn, and the share of them that are mutants of the mutant before.
+# Mutants of every case that is drawn, unless asked for others, and the share of them that are mutants of a mutant.
 MUTANTS, DEEPER = 60, 0.5
 OURS = ["easytransfer", "modelzoo", "appzoo"]
 _NO_LIMITS = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -55,13 +55,14 @@ class Run:
     Args:
         name: The target.
         scratch: Folder for its files.
+        mutants: Of every case that Hypothesis draws; few where drawing is no slower than running.
     """
 
-    def __init__(self, name: str, scratch: Path) -> None:
+    def __init__(self, name: str, scratch: Path, mutants: int = MUTANTS) -> None:
         from fuzz_case import SECONDS, check
         from fuzz_targets import TARGETS
 
-        self.target, self.scratch = TARGETS[name], scratch
+        self.target, self.scratch, self.mutants = TARGETS[name], scratch, mutants
         self.check, self.patience = check, SECONDS
         self.last = os.open(scratch / f"{name}.txt", os.O_WRONLY | os.O_CREAT)
         self.watched = -float("inf")
@@ -102,7 +103,7 @@ class Run:
             if self.cases >= cases:
                 return
             self.random = Random(number)
-            size = min(CASES_AT_A_TIME, -(-(cases - self.cases) // (MUTANTS + 1)))
+            size = min(CASES_AT_A_TIME, -(-(cases - self.cases) // (self.mutants + 1)))
 
             @seed(number)
             @settings(max_examples=size, phases=[Phase.generate], **_NO_LIMITS)
@@ -111,7 +112,7 @@ class Run:
                 self.one(value)
                 # Drawing takes longer than most cases; mutants cost nothing.
                 mutant = value
-                for _ in range(min(MUTANTS, cases - self.cases)):
+                for _ in range(min(self.mutants, cases - self.cases)):
                     mutant = mutated(mutant if self.random.random() < DEEPER else value, self.random)
                     self.one(mutant)
 
@@ -143,13 +144,13 @@ def instrumented(engine: str) -> contextlib.AbstractContextManager[Any]:
     return atheris.instrument_imports(include=OURS)
 
 
-def in_this_process(name: str, engine: str, cases: int, first_seed: int, scratch: Path) -> None:
+def in_this_process(name: str, options: argparse.Namespace) -> None:
     """Runs one target and prints its line."""
     faulthandler.enable()
-    with instrumented(engine):
-        run = Run(name, scratch)
+    with instrumented(options.engine):
+        run = Run(name, options.scratch, options.mutants)
     begin = time.monotonic()
-    getattr(run, engine)(cases, first_seed)
+    getattr(run, options.engine)(options.cases, options.seed)
     run.report(time.monotonic() - begin)
 
 
@@ -180,11 +181,12 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--engine", choices=["hypothesis", "atheris"], default="hypothesis")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mutants", type=int, default=MUTANTS, help="of every case that Hypothesis draws")
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        in_this_process(options.target, options.engine, options.cases, options.seed, options.scratch)
+        in_this_process(options.target, options)
         return 0
     from fuzz_targets import TARGETS
 
@@ -193,6 +195,7 @@ def main() -> int:
         parser.error(f"unknown target {', '.join(unknown)}; accepted: all, {', '.join(TARGETS)}")
     scratch = Path(tempfile.mkdtemp(prefix="fuzz-"))
     arguments = ["--cases", str(options.cases), "--engine", options.engine, "--seed", str(options.seed)]
+    arguments += ["--mutants", str(options.mutants)]
     return 1 if in_processes(names, arguments, scratch) else 0
 
 

@@ -1,6 +1,9 @@
 """Some cases of every target; `python tests/fuzz/run.py` runs as many as wanted, and other engines."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from fuzz_case import Folder, Target, check
@@ -11,9 +14,12 @@ from hypothesis import strategies as st
 from easytransfer.errors import DataError
 
 CASES = int(os.environ.get("EZ_FUZZ_CASES", "0"))
+# Of each of the five forms, without the environment variable.
+PICTURES = 50
+HERE = [target for target in TARGETS.values() if not target.apart]
 
 
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS.keys())
+@pytest.mark.parametrize("target", HERE, ids=[target.name for target in HERE])
 def test_target(target, tmp_path):
     cases = CASES or (15 if target.heavy else 80)
 
@@ -23,6 +29,14 @@ def test_target(target, tmp_path):
         check(target, value, tmp_path)
 
     run()
+
+
+def test_pictures_sent_to_a_served_model_in_a_process_of_its_own():
+    """Nothing ends the process, and `predict` and the server answer alike."""
+    command = [sys.executable, "run.py", "--target", "served_picture", "--cases", str(CASES or 5 * PICTURES)]
+    command += ["--mutants", "0"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def fails(error):
