@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import appzoo
 from easytransfer.config.fields import settings_of
 from easytransfer.config.job import JobConfig
+from easytransfer.data.app_forms import register
 from easytransfer.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -57,6 +59,19 @@ class Application:
         """Every accepted model name of this application."""
         return [f"{self.name}_{variant}" if variant else self.name for variant in self.variants]
 
+    def register_forms(self) -> None:
+        """Makes the tables it brings known, see `easytransfer.data.app_forms`; imports no more of it."""
+        readers, writers = (self._forms(name) for name in ("readers", "writers"))
+        register(readers, writers)
+
+    def _forms(self, name: str) -> dict[str, Any]:
+        if self._module is not None:
+            return getattr(self._module, name.upper(), {})
+        if importlib.util.find_spec(f"{self.package}.{name}") is None:
+            return {}
+        forms: dict[str, Any] = getattr(importlib.import_module(f"{self.package}.{name}"), name.upper())
+        return forms
+
     def app_class(self, variant: str) -> type[App]:
         """Returns the application class of a variant; imports TensorFlow."""
         module = self._module or importlib.import_module(f"{self.package}.app")
@@ -95,6 +110,7 @@ def resolve(model_name: str) -> tuple[Application, str]:
         application = known[max(fitting, key=len)]
         variant = model_name[len(application.name) + 1 :]
         if variant in application.variants:
+            application.register_forms()
             return application, variant
         choices = application.model_names
         what = f"modelName {model_name}: {application.name} has no variant {variant}"

@@ -68,16 +68,37 @@ def evaluated(
         pad_multiple: Widths are rounded up to a multiple of this.
         workers: Share the batches, which are those of one worker; each has the whole table.
     """
-    evaluator = app.evaluator()
-    batches = list(_slices(np.argsort(table.lengths, kind="stable"), batch_size))
-    for rows in batches[workers.rank :: workers.size]:
+    return evaluated_with_outputs(app, table, call, batch_size, pad_multiple, workers)[0]
+
+
+def evaluated_with_outputs(
+    app: App,
+    table: EncodedTable,
+    call: Call,
+    batch_size: int,
+    pad_multiple: int = 1,
+    workers: Workers = ONE_WORKER,
+    *,
+    keep: int = 0,
+) -> tuple[Evaluator, dict[str, np.ndarray]]:
+    """Returns the evaluator, and the outputs of the first `keep` examples in their order; see `outputs_in_order`."""
+    evaluator, order = app.evaluator(), np.argsort(table.lengths, kind="stable")
+    kept: list[np.ndarray] = []
+    parts: dict[str, list[np.ndarray]] = {}
+    for rows in list(_slices(order, batch_size))[workers.rank :: workers.size]:
         batch = table.batch(rows, pad_multiple=pad_multiple)
-        evaluator.update(batch, call(batch))
+        outputs = call(batch)
+        evaluator.update(batch, outputs)
+        if (first := rows < keep).any():
+            kept.append(rows[first])
+            for name, value in outputs.items():
+                parts.setdefault(name, []).append(np.asarray(value)[first])
     if workers.size > 1:
         states, evaluator = workers.gather(evaluator.state()), app.evaluator()
         for state in states:
             evaluator.merge(state)
-    return evaluator
+    back = np.argsort(np.concatenate(kept)) if kept else None
+    return evaluator, {name: _join(values)[back] for name, values in parts.items()}
 
 
 def outputs_in_order(

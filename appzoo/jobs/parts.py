@@ -15,6 +15,7 @@ from typing import Any
 from appzoo.jobs.tables import output_form, quarantine_path
 from appzoo.jobs.text_counts import counted_since, say_texts
 from easytransfer.config.job import DataConfig, DistributionConfig, RuntimeConfig
+from easytransfer.data.app_forms import write_rows, writer_of
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.files import expand, part_path, real_path
@@ -86,7 +87,9 @@ class Output:
         self._resume_mode = runtime.resume
         self.index, self.workers = distribution.task_index, distribution.workers()
         self.name = str(data.output_table)
-        self.form = output_form(data, self.name) or table_form(self.name)
+        # A form that an application writes is made from JSON lines when all rows are there.
+        self._ending = writer_of(self.name)
+        self.form = "jsonl" if self._ending else output_form(data, self.name) or table_form(self.name)
         merged = Path(self.name.rstrip("/"))
         parts = [part_path(merged, worker, self.workers) for worker in range(self.workers)]
         self._parts = parts if self.workers > 1 else [merged]
@@ -173,7 +176,7 @@ class Output:
         accounts = [Account(**found["account"]) for found in stored]
         filled = [part for part, account in zip(self._parts, accounts, strict=True) if account.written]
         columns = next((account.columns for account in accounts if account.written), accounts[0].columns)
-        join_tables(filled or self._parts[:1], self.path, self.form, columns)
+        self._finish(filled or self._parts[:1], self.path, columns)
         bad = [path for path in (quarantine_path(str(part)) for part in self._parts) if path.exists()]
         if bad:
             join_tables(bad, quarantine_path(str(self.path)), "text", [])
@@ -298,10 +301,20 @@ class Output:
         pieces = [self._pieces / f"{number:06d}" for number in range(account.pieces)]
         # A single piece is renamed; it is gone when the job was killed right behind that.
         if pieces != [self._pieces / "000000"] or pieces[0].exists():
-            join_tables(pieces, self.path, self.form, account.columns)
+            if self.workers == 1:
+                self._finish(pieces, self.path, account.columns)
+            else:
+                join_tables(pieces, self.path, self.form, account.columns)
         if self.workers > 1:
             write_json(f"{self.path}.json", {"key": self._key, "account": vars(account)})
         shutil.rmtree(self._pieces)
+
+    def _finish(self, sources: Sequence[Path], target: Path, columns: Sequence[str]) -> None:
+        """Joins tables into the output, in the form that its name asks for."""
+        if self._ending:
+            write_rows(self._ending, sources, target)
+        else:
+            join_tables(sources, target, self.form, columns)
 
 
 def job_key(mode: str, config: Any, model: Path | None = None) -> dict[str, Any]:

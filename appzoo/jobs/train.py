@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.jobs.export import export_app, in_float32
-from appzoo.jobs.inference import evaluated, outputs_in_order
+from appzoo.jobs.inference import evaluated_with_outputs
 from appzoo.jobs.next_steps import commands_of, say_end
 from appzoo.jobs.tables import (
     EncodedRows,
@@ -234,12 +234,7 @@ def _evaluate_best(
     table, call = tables["eval"].encoded, model_call(app, labelled=True)
     size, multiple = config.train.eval_batch_size, pad_multiple(config.runtime)
     shown = table.head(PAGE_ROWS)
-    outputs = outputs_in_order(shown, call, size, multiple)
-    if len(shown) == len(table):
-        evaluator = app.evaluator()
-        evaluator.update(table.columns, outputs)
-    else:
-        evaluator = evaluated(app, table, call, size, multiple)
+    evaluator, outputs = evaluated_with_outputs(app, table, call, size, multiple, keep=len(shown))
     metrics = evaluator.result()
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     return {

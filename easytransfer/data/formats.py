@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from easytransfer.config.job import DataConfig
+from easytransfer.data.app_forms import AppFormat, reader_of
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
 from easytransfer.data.cells import unescape
 from easytransfer.data.csv_format import CsvFormat
@@ -49,6 +50,8 @@ def _form_to_read(path: str) -> str:
 
 def names_columns(path: str) -> bool:
     """Returns whether a table at this path carries its own column names, so that no schema is needed."""
+    if reader_of(path):
+        return True
     return _form_to_read(path) not in ("text",) or path.endswith(".list_tfrecord")
 
 
@@ -61,6 +64,9 @@ def choose_format(
         ConfigError: The files have different forms, or their columns do not fit the schema.
         DataError: A file needed to learn the columns cannot be read.
     """
+    endings = {reader_of(file) for file in files}
+    if form is None and len(endings) == 1 and (ending := endings.pop()) is not None:
+        return AppFormat(files, schema, ending)
     forms = {_form_to_read(file): file for file in files}
     if form is None and len(forms) > 1:
         raise ConfigError("the table mixes files of different forms", received=", ".join(forms.values()))

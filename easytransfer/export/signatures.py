@@ -13,6 +13,11 @@ from easytransfer.export.servable import Signature
 EXAMPLES = "inputs"
 
 
+def takes_examples(raw: Signature) -> bool:
+    """Returns whether the inputs of a signature are one string a row each, as features of a tf.Example can be."""
+    return all(spec.dtype == tf.string and spec.shape.rank == 1 for spec in raw.inputs.values())
+
+
 def classify_signature(text: Signature, labels: Sequence[str]) -> Signature:
     """Returns a signature for the Classify call.
 

@@ -22,7 +22,7 @@ from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature, regress_signature
+from easytransfer.export.signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.losses import classification
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.evaluator import Evaluator
@@ -131,7 +131,7 @@ class LabelTarget(Target):
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Classify call."""
-        return {"classify": classify_signature(raw, self.names)}
+        return {"classify": classify_signature(raw, self.names)} if takes_examples(raw) else {}
 
     def on_train_table(self, train: EncodedTable) -> None:
         """Resolves `class_weights`, which may depend on the label counts of the training table."""
@@ -314,7 +314,7 @@ class Score(LabelTarget):
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Regress call."""
-        return {"regress": regress_signature(raw)}
+        return {"regress": regress_signature(raw)} if takes_examples(raw) else {}
 
 
 def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel) -> LabelTarget:

@@ -1,0 +1,93 @@
+"""Forms of tables that applications bring with them: readers of foreign files, writers of official result files.
+
+An application folder may hold `readers.py` with `READERS` and `writers.py` with `WRITERS`, functions by the ending of a
+file name. They are registered when the application is named, and used wherever tables are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, no_rows, parse_mappings
+from easytransfer.data.schema import Schema
+from easytransfer.data.text_formats import guess_column
+from easytransfer.run.atomic import atomic_path
+
+Row = dict[str, Any]
+# Takes a path to its rows, each a value by column name; what it raises for a damaged file is a ValueError or OSError.
+Reader = Callable[[str], Iterator[Row]]
+# Writes rows to a path.
+Writer = Callable[[Path, Iterator[Row]], None]
+
+_readers: dict[str, Reader] = {}
+_writers: dict[str, Writer] = {}
+
+
+def register(readers: Mapping[str, Reader], writers: Mapping[str, Writer]) -> None:
+    """Makes the forms of an application known; `readers` and `writers` are by the ending of a file name."""
+    _readers.update(readers)
+    _writers.update(writers)
+
+
+def reader_of(path: str) -> str | None:
+    """Returns the ending of a file name that a registered reader reads, None where there is none."""
+    return _longest(path, _readers)
+
+
+def writer_of(path: str) -> str | None:
+    """Returns the ending of a file name that a registered writer writes, None where there is none."""
+    return _longest(path, _writers)
+
+
+def _longest(path: str, known: Mapping[str, Any]) -> str | None:
+    return max((ending for ending in known if path.lower().endswith(ending)), key=len, default=None)
+
+
+def write_rows(ending: str, sources: Sequence[Path], target: Path) -> None:
+    """Writes the rows of JSON lines tables, in order, by a registered writer."""
+
+    def rows() -> Iterator[Row]:
+        for source in sources:
+            with open(source, encoding="utf-8") as file:
+                yield from map(json.loads, file)
+
+    with atomic_path(target) as temporary:
+        _writers[ending](temporary, rows())
+
+
+class AppFormat(RowFormat):
+    """Rows that a registered reader makes.
+
+    Args:
+        files: The table's files.
+        schema: Declared columns; None takes the keys of the first row.
+        ending: Of the names of the files.
+    """
+
+    def __init__(self, files: Sequence[str], schema: Schema | None, ending: str) -> None:
+        self._reader = _readers[ending]
+        self.schema = schema or self._guess(files[0])
+
+    def _guess(self, file: str) -> Schema:
+        for _, records in self.records(file, 1):
+            return Schema(tuple(guess_column(name, value) for name, value in records[0].items()))
+        raise no_rows(file)
+
+    def parse(self, records: Sequence[Row]) -> Parsed:
+        """Checks the values against the schema."""
+        return parse_mappings(self.schema, records, LazyTexts(records, repr), {})
+
+    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[Row]]]:
+        rows, first = self._reader(file), 1
+        while block := list(islice(rows, size)):
+            yield np.arange(first, first + len(block)), block
+            first += len(block)
+
+    def _count(self, file: str) -> int:
+        return sum(1 for _ in self._reader(file))
