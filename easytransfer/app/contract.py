@@ -131,6 +131,8 @@ class App(Task):
             folder: Takes the shapes stored there and leaves the weights to be restored; None loads the
                 pre-trained weights the configuration names.
         """
+        # Layers without a name of their own get the same names in every process.
+        keras.backend.reset_uids()
         self.model = self.build_network(Assets(folder))
         if not self.model.built:
             self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})

@@ -49,6 +49,10 @@ def setting(
     return Field(default, description=text, json_schema_extra={**extra, "path": path, "unless": unless}, **bounds)
 
 
+# Marks a setting that a subclass does without.
+OPTIONAL = object()
+
+
 class Changed(dict[str, Any]):
     """Defaults inside of a section, by path."""
 
@@ -143,15 +147,20 @@ class ConfigModel(BaseModel):
     A subclass gives inherited fields other defaults by their dotted paths, and retypes nothing:
 
         class GesturesConfig(JobConfig, defaults={"data.first_sequence": "frames", "train.learning_rate": 1e-2}):
+
+    and says in the same way which required ones it does without: `optional=["data.label_name"]`.
     """
 
     model_config = ConfigDict(
         extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
     )
 
-    def __init_subclass__(cls, defaults: Mapping[str, Any] | None = None, **options: Any) -> None:
+    def __init_subclass__(
+        cls, defaults: Mapping[str, Any] | None = None, optional: Sequence[str] = (), **options: Any
+    ) -> None:
         super().__init_subclass__(**options)
-        for name, value in _by_field(defaults or {}).items():
+        changes = {**dict.fromkeys(optional, OPTIONAL), **(defaults or {})}
+        for name, value in _by_field(changes).items():
             base = next(kind for kind in cls.__mro__[1:] if name in getattr(kind, "model_fields", {}))
             field = copy.copy(base.model_fields[name])
             if isinstance(value, Changed):
@@ -159,6 +168,8 @@ class ConfigModel(BaseModel):
                 changed = types.new_class(section.__name__, (section,), {"defaults": value})
                 changed.__module__, changed.__doc__ = cls.__module__, section.__doc__
                 field.annotation, field.default = changed, changed()
+            elif value is OPTIONAL:
+                field.json_schema_extra = {**field.json_schema_extra, "required": ""}
             else:
                 field.default = value
             # pydantic collects fields from here once the class is made.

@@ -333,6 +333,9 @@ class Engine:
             for gradient, variable in zip(given, self._parameters[name].variables, strict=True)
             if gradient is not None
         ]
+        for gradient, variable in pairs:
+            if not isinstance(gradient, tf.IndexedSlices):
+                gradient.set_shape(variable.shape)  # which shapes of batches may have blurred
         *summed, vector = self.workers.reduce([*(g for g, _ in pairs), vector], [v for _, v in pairs])
         vector = self.workers.sum_stages(vector, "losses")
         rest = iter(summed)

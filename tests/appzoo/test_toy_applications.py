@@ -89,13 +89,13 @@ def installed(package):
     discovery._entry_points.cache_clear()
 
 
-def arguments(package: Path, toy: str, run: Path, **settings) -> list[str]:
+def arguments(package: Path, toy: str, run: Path, batch: int = 16) -> list[str]:
     table = package / f"{toy}.jsonl"
     chosen = {"checkpointDir": run, "inputTable": f"{table},{table}", "modelName": f"toy_{toy}"}
-    chosen |= {"numEpochs": EPOCHS.get(toy, 8), "batchSize": 16, "learningRate": 0.05, "optimizerType": "adam"}
+    chosen |= {"numEpochs": EPOCHS.get(toy, 8), "batchSize": batch, "learningRate": 0.05, "optimizerType": "adam"}
     if toy in ("frames", "regions", "retrieval"):
         chosen["labelName"] = "label"
-    settings = {"runtime.deterministic": "true", "train.log_step_count_steps": 1, **settings}
+    settings = {"runtime.deterministic": "true", "train.log_step_count_steps": 1}
     return [f"--{k}={v}" for k, v in chosen.items()] + [f"--set={k}={v}" for k, v in settings.items()]
 
 
@@ -103,8 +103,8 @@ def config_of(mode: str, words: list[str]):
     return JobReader(mode, words, []).read().config
 
 
-def train(package: Path, toy: str, run: Path, **settings) -> dict:
-    return jobs.train(config_of("train", arguments(package, toy, run, **settings)))
+def train(package: Path, toy: str, run: Path) -> dict:
+    return jobs.train(config_of("train", arguments(package, toy, run)))
 
 
 def weights_of(run: Path) -> dict[str, np.ndarray]:
@@ -215,7 +215,7 @@ def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):
 def test_two_workers_train_to_the_weights_of_one(toy, package, tmp_path):
     pytest.importorskip("horovod")
     name, run, _ = toy
-    words = arguments(package, name, tmp_path / "two", **{"train.batch_size": 8})
+    words = arguments(package, name, tmp_path / "two", batch=8)
     environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(discovery.__file__).parents[1]}"}
     command = [sys.executable, "-c", "from appzoo.cli.main import main; raise SystemExit(main())", "train", *words]
     done = subprocess.run([*command, "--workerCount=2"], env=environment, capture_output=True, text=True)
