@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.base import App
+from appzoo.jobs.complete import finished_report
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.tables import EncodedRows, column_cells, job_bad_rows, load_rows
@@ -44,6 +45,8 @@ UNKNOWN_WARNING = 0.05
 def train(config: JobConfig) -> dict[str, Any]:
     """Trains, evaluates the best checkpoint, exports it, and writes the run folder `checkpoint_dir`.
 
+    A run that is complete is left as it is.
+
     Returns:
         Paths of the run, metrics of the exported weights and the row accounts.
 
@@ -55,8 +58,12 @@ def train(config: JobConfig) -> dict[str, Any]:
     if config.runtime.dry_run:
         return _dry_run(config)
     workers = open_workers(config.distribution)
+    finished = workers.gather(finished_report(config) if workers.is_chief else None)[0]
     if not workers.is_chief:
-        return _follow(config, workers)
+        return {"mode": "train", "rank": workers.rank} if finished else _follow(config, workers)
+    if finished:
+        say(f"the run in {config.checkpoint_dir} is complete: nothing to train; --overwrite trains it anew")
+        return _end(config, finished)
     settings = config.runtime
     folder = RunFolder.create(
         config.checkpoint_dir, config.model_dump(mode="json"), resume=settings.resume, overwrite=settings.overwrite
@@ -73,9 +80,7 @@ def train(config: JobConfig) -> dict[str, Any]:
         folder.finish("done", report=report)
     write_card(folder.path)
     write_page(folder.path)
-    _say_end(config, report)
-    shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
-    return {"mode": "train", "run": str(folder.path), **shown}
+    return _end(config, report)
 
 
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
@@ -215,8 +220,11 @@ def _evaluate_best(
     }
 
 
-def _say_end(config: JobConfig, report: dict[str, Any]) -> None:
+def _end(config: JobConfig, report: dict[str, Any]) -> dict[str, Any]:
+    """Says where everything is, and returns what `train` does."""
     run = Path(config.checkpoint_dir)
     places = {"run folder": run, "model card": run / "README.md", "report": run / PAGE_FILE}
     places |= {"best checkpoint": report["checkpoint"], "export": report["export"]}
     say_where(places, default_commands(config.model_dump(mode="json"), run, report["export"]))
+    shown = {key: report[key] for key in ("metrics", "step", "export", "data")}
+    return {"mode": "train", "run": str(run), **shown}
