@@ -1,17 +1,21 @@
 """How far an export is from the model in memory: by rounding alone, and with faults, in the units of the check.
 
-    python benchmarks/export_rounding.py RUN_FOLDER ... [--log FILE]
+    python benchmarks/export_rounding.py RUN_FOLDER ... --networks resnet8_cifar resnet110_cifar ... --log FILE
+    python benchmarks/export_rounding.py --log FILE
 
-Every run is exported without its checks. For every signature, batch size and (for arrays) length it prints the largest
-difference of `rounding.units`: the loaded export and a session of it beside the model in memory, and a row of the batch
-beside the same row alone. Then each fault is put into the model in memory and the answers are compared with those of
-the sound one. `easytransfer/export/selfcheck/rounding.py` allows what lies between the two.
+The second form prints the table of a log. Every run is exported without its checks. For every signature, batch size and
+(for arrays) length the largest difference of `rounding.units` counts: the loaded export and a session of it beside the
+model in memory, and a row of the batch beside the same row alone. Then each fault is put into the model in memory and
+the answers are compared with those of the sound one. Networks are built from random weights, normalised with the
+statistics of a batch, and called in a graph and step by step, for what depth does.
+`easytransfer/export/selfcheck/rounding.py` allows what lies between.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -31,34 +35,66 @@ from easytransfer.export.selfcheck.rounding import scale_of, units
 from easytransfer.export.selfcheck.values import take_rows
 from easytransfer.export.servable import Signature
 from easytransfer.layers.dropout import Dropout
+from modelzoo.cnn.names import named
+from modelzoo.cnn.network import build
 
 Arrays = dict[str, np.ndarray]
 
 
 def main() -> None:
-    """Measures all runs and prints a line for each measurement."""
+    """Measures what is named and prints the table of the log."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--networks", nargs="*", default=[])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 3, 8, 32])
     parser.add_argument("--lengths", type=int, nargs="*", default=[33, 128])
-    parser.add_argument("--log", type=Path, help="file to which a JSON line is added for each measurement")
+    parser.add_argument("--log", type=Path, required=True, help="a JSON line is added for each measurement")
     options = parser.parse_args()
-    found = []
-    for run in options.runs:
-        for line in measured(run, options.batches, options.lengths):
-            print(json.dumps(line), flush=True)
-            found.append(line)
-            if options.log:
-                with options.log.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-    sound = [line["units"] for line in found if "fault" not in line]
-    print(f"largest difference by rounding: {max(sound):.1f} units in {len(sound)} measurements")
-    faults: dict[str, list[float]] = {}
+    lines = (line for run in options.runs for line in measured(run, options.batches, options.lengths))
+    for line in itertools.chain(lines, map(deep, options.networks)):
+        with options.log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    print_table([json.loads(line) for line in options.log.read_text().splitlines()])
+
+
+def print_table(found: list[dict]) -> None:
+    """Prints the largest difference by rounding and the smallest by a fault, of every run, network and fault."""
+    runs: dict[str, dict[str, list[dict]]] = {}
     for line in found:
-        if "fault" in line:
-            faults.setdefault(line["fault"], []).append(line["units"])
-    for fault, values in faults.items():
-        print(f"{fault}: {min(values):.3g} to {max(values):.3g} units in {len(values)} runs")
+        # A fault that changes nothing is none of this network: it has no padding, or that epsilon already.
+        if line["units"] or "fault" not in line:
+            sides = runs.setdefault(f"{line['application']} ({line['run']})", {"rounding": [], "fault": []})
+            sides["fault" if "fault" in line else "rounding"].append(line)
+    print(f"{'':<52}{'measured':>9}{'rounding':>10}{'smallest fault':>16}")
+    for name, sides in runs.items():
+        least = min(sides["fault"], key=lambda line: line["units"], default=None)
+        shown = f"{least['units']:>16,.0f}  {least['fault']}" if least else ""
+        print(f"{name:<52}{len(sides['rounding']):>9}{most_of(sides['rounding']):>10.1f}{shown}")
+    print()
+    faults = sorted({line["fault"] for line in found if "fault" in line})
+    for fault in faults:
+        values = [line["units"] for line in found if line.get("fault") == fault and line["units"]]
+        print(f"{fault:<52}{len(values):>9} runs, {min(values):,.0f} to {max(values):,.0f} units")
+
+
+def most_of(lines: list[dict]) -> float:
+    """Returns the largest number of units."""
+    return max(line["units"] for line in lines)
+
+
+def deep(name: str) -> dict:
+    """Returns the difference between a graph and single steps of a network with random weights."""
+    config = named(name).replace(image_size=16)
+    model = build(config, 10, seed=0)
+    images = np.random.default_rng(0).standard_normal([8, 16, 16, config.channels]).astype(np.float32)
+    norms = [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(images, training=True)
+    expected = model(images)["logits"].numpy()
+    got = tf.function(lambda images: model(images)["logits"])(tf.constant(images)).numpy()
+    found = units(got, expected, scale_of([expected]), "float32").max()
+    return {"run": "random weights", "application": name, "way": "graph", "units": round(float(found), 2)}
 
 
 def measured(run: Path, sizes: list[int], lengths: list[int]) -> Iterator[dict]:

@@ -75,7 +75,7 @@ class Collection:
         """Returns the plan (JSON) and the network with the weights it is fine-tuned from.
 
         Raises:
-            ConfigError: The samples cannot tell, or do not reach the budget; where that is known, before any is trained.
+            ConfigError: The samples cannot tell, or do not reach the budget; before any is trained where that is known.
         """
         self._check()
         whole = self.whole()

@@ -16,7 +16,7 @@ import tensorflow as tf
 import easytransfer
 from easytransfer.export.samples import record_samples
 from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
-from easytransfer.export.selfcheck.rounding import EPSILON, LARGEST, coarsest
+from easytransfer.export.selfcheck.rounding import EPSILON, allowed_units, coarsest
 from easytransfer.export.servable import Signature
 
 FORMAT = 1
@@ -35,6 +35,7 @@ def build_manifest(
     name: str | None,
     max_batch_size: int,
     float_types: Sequence[str],
+    products: int,
     variables: Mapping[str, Sequence[tf.Variable]],
 ) -> dict[str, Any]:
     """Returns everything `export.json` holds.
@@ -48,8 +49,10 @@ def build_manifest(
         name: Model name, None in a flat export.
         max_batch_size: Largest batch of the warm-up requests.
         float_types: Floating-point types the graph works in.
+        products: Its matrix products and convolutions.
         variables: Variables that each signature reads.
     """
+    allowed = allowed_units(coarsest(float_types), products)
     assets = {path.name: file_digest(path) for path in sorted(asset_folder.glob("*"))}
     manifest: dict[str, Any] = {"labels": None, "max_length": None, "tokenizer_digest": _tokenizer_digest(assets)}
     manifest.update({key: _without_folders(value) for key, value in facts.items() if value is not None})
@@ -61,7 +64,8 @@ def build_manifest(
         "git_revision": git_revision(),
         "max_batch_size": max_batch_size,
         # The largest difference of a number that rounding explains, as a share of the largest one of its output.
-        "tolerance": LARGEST[coarsest(float_types)] * EPSILON[coarsest(float_types)],
+        "tolerance": allowed * EPSILON[coarsest(float_types)],
+        "rounding_units": allowed,
         "float_types": list(float_types),
         "assets": assets,
         "signatures": {key: {"doc": signatures[key].doc, **declared[key]} for key in signatures},

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.selfcheck.rounding import EPSILON, LARGEST, scale_of, units
+from easytransfer.export.selfcheck.rounding import EPSILON, allowed_units, scale_of, units
 from easytransfer.export.selfcheck.values import encode_array, take_rows
 from easytransfer.export.servable import Signature
 
@@ -84,7 +84,7 @@ def _differing(moved: np.ndarray, recorded: np.ndarray) -> list[int]:
         # The length of an axis hangs on a decision.
         return list(range(len(recorded)))
     if recorded.dtype.kind == "f":
-        other = units(moved, recorded, scale_of([recorded]), "float32") > LARGEST["float32"]
+        other = units(moved, recorded, scale_of([recorded]), "float32") > allowed_units("float32")
     else:
         other = moved != recorded
     return np.flatnonzero(other.reshape(len(recorded), -1).any(axis=1)).tolist()

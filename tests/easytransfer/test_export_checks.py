@@ -247,7 +247,7 @@ def test_rows_that_look_at_each_other_are_found():
 
 def test_difference_is_reported():
     # 4e-6 of 0.9 is 37 times what a float32 cannot tell apart.
-    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 37 of 1024 units")
+    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 37 of 256 units")
 
 
 def logits(x: np.ndarray) -> np.ndarray:
@@ -260,8 +260,8 @@ def logits(x: np.ndarray) -> np.ndarray:
     [
         # The report that ended a healthy training: 1.33e-05 beside logits of size 10.
         (1.33e-5, "float32", True),
-        (1.1e-3, "float32", True),
-        (1.4e-3, "float32", False),
+        (2.8e-4, "float32", True),
+        (3.4e-4, "float32", False),
         (0.5, "bfloat16", True),
         (1.5, "bfloat16", False),
     ],
@@ -288,9 +288,9 @@ def test_outputs_of_small_numbers_are_compared_by_their_size():
     def small(x: np.ndarray) -> np.ndarray:
         return 0.01 * x
 
-    compared(lambda x: {"y": small(x) * np.float32(1 + 5e-5)}, small)
+    compared(lambda x: {"y": small(x) * np.float32(1 + 2e-5)}, small)
     with pytest.raises(CheckFailed, match="y differs"):
-        compared(lambda x: {"y": small(x) * np.float32(1 + 3e-4)}, small)
+        compared(lambda x: {"y": small(x) * np.float32(1 + 8e-5)}, small)
 
 
 def names(x: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from .failure import CheckFailed
-from .rounding import LARGEST, coarsest, scale_of, units
+from .rounding import allowed_units, coarsest, scale_of, units
 from .values import decode_array, take_rows
 
 Arrays = dict[str, np.ndarray]
@@ -73,15 +73,16 @@ class _Recorded:
         name: The signature.
         samples: Its entry in the manifest.
         rows: Number of sample rows.
-        float_type: The type that decides what rounding explains.
+        float_type: The type whose rounding is the unit.
+        allowed: Units that a number may differ by.
 
     Attributes:
         answers: Outputs by number of rows.
         undecided: Sample rows by output that are not compared: rounding alone decides them.
     """
 
-    def __init__(self, name: str, samples: Mapping[str, Any], rows: int, float_type: str) -> None:
-        self._name, self._rows, self._type = name, rows, float_type
+    def __init__(self, name: str, samples: Mapping[str, Any], rows: int, float_type: str, allowed: int) -> None:
+        self._name, self._rows, self._type, self._allowed = name, rows, float_type, allowed
         self.answers: dict[int, Arrays] = {
             int(count): {key: decode_array(value) for key, value in outputs.items()}
             for count, outputs in samples["outputs"].items()
@@ -116,11 +117,11 @@ class _Recorded:
         if not np.isfinite(have).all():
             raise CheckFailed(f"{place} is not finite")
         found = self._units(key, have, want)
-        if found > LARGEST[self._type]:
+        if found > self._allowed:
             difference = np.max(np.abs(have.astype(np.float64) - want))
             raise CheckFailed(
                 f"{place} differs from the model in memory by {difference:.3g} where its numbers reach "
-                f"{self._scales[key]:.3g}: {found:,.0f} units of rounding, {LARGEST[self._type]:,} are allowed"
+                f"{self._scales[key]:.3g}: {found:,.0f} units of rounding, {self._allowed:,} are allowed"
             )
         return found
 
@@ -132,7 +133,7 @@ class _Recorded:
                 # An axis whose length follows the longest row of the batch cannot be compared.
                 if 0 in self.undecided.get(key, ()) or alone.shape != together.shape:
                     continue
-                if self._units(key, together, alone) > LARGEST[self._type]:
+                if self._units(key, together, alone) > self._allowed:
                     raise CheckFailed(f"{self._name}: {key} of a row depends on the other rows of its batch")
 
     def _units(self, key: str, have: np.ndarray, want: np.ndarray) -> float:
@@ -149,9 +150,10 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
         CheckFailed: A signature fails, mixes rows, or differs from what the manifest recorded.
     """
     largest, undecided, float_type = 0.0, 0, coarsest(manifest["float_types"])
+    allowed = manifest.get("rounding_units", allowed_units(float_type))
     for name, samples in manifest["samples"].items():
         inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
-        recorded = _Recorded(name, samples, len(next(iter(inputs.values()))), float_type)
+        recorded = _Recorded(name, samples, len(next(iter(inputs.values()))), float_type, allowed)
         answers = {}
         for rows in recorded.answers:
             answers[rows] = _call(f"{name}, batch of {rows}", callers[name], take_rows(inputs, rows))
@@ -166,7 +168,7 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
             _check_hard_texts(name, callers[name], manifest["signatures"][name])
         undecided += len(set().union(*recorded.undecided.values()))
     left_out = f"; {undecided} rows not compared, since rounding decides them" if undecided else ""
-    return f"largest difference from the model in memory {largest:.2g} of {LARGEST[float_type]} units{left_out}"
+    return f"largest difference from the model in memory {largest:.2g} of {allowed} units{left_out}"
 
 
 def check_command(folder: Path, manifest: Mapping[str, Any]) -> str:

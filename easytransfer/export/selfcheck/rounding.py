@@ -1,14 +1,15 @@
 """How far two evaluations of one model may lie apart: what rounding explains, and no more.
 
-Other batch sizes, lengths, graphs and machines add up the same products in another order. What that changes comes out of
-a network in proportion to the largest numbers of the output, not to each one: a logit of 0 beside logits of 10 has their
-error. Differences are therefore counted in units of `epsilon * scale`, and `LARGEST` units are allowed:
+Other batch sizes, lengths, graphs and machines add up the same products in another order. What that changes comes out
+of a network in proportion to the largest numbers of the output, not to each one: a logit of 0 beside logits of 10 has
+their error. Differences are therefore counted in units of `epsilon * scale`, of which a number is allowed:
 
-    |found - expected| / (epsilon * scale) <= LARGEST
+    |found - expected| / (epsilon * scale) <= allowed_units
 
-epsilon is the distance from 1 to the next number of the coarsest type the graph computes in, scale the largest magnitude
-of the output over all rows known. `benchmarks/export_rounding.py` measures both sides of the bound;
-`benchmarks/results/export_rounding.txt` has what it found.
+epsilon is the distance from 1 to the next number of the coarsest type the graph computes in, scale the largest
+magnitude of the output over all rows known. Layers add their errors like random steps, so a graph with more products
+than `USUAL` is allowed more units, with the root of their number. `benchmarks/export_rounding.py` measures both sides
+of the bound; `benchmarks/results/export_rounding.txt` has what it found.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 
 EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 # Units allowed. Half precision rounds every activation, and adds up in float32.
-LARGEST = {"float64": 1024, "float32": 1024, "float16": 32, "bfloat16": 8}
+ALLOWED = {"float64": 256, "float32": 256, "float16": 32, "bfloat16": 8}
+# Matrix products and convolutions of a network of usual depth.
+USUAL = 64
 # Numbers from here on are fills, such as -1e9 for padding: they are no measure for the others, only for themselves.
 FILL = 1e6
 # An output whose numbers are all smaller has this scale.
@@ -29,6 +32,16 @@ SMALLEST_SCALE = 2.0**-7
 def coarsest(float_types: Iterable[str]) -> str:
     """Returns the type with the fewest bits among names of floating-point types; float32 for none that is known."""
     return max((name for name in float_types if name in EPSILON), key=EPSILON.__getitem__, default="float32")
+
+
+def allowed_units(float_type: str, products: int = 0) -> int:
+    """Returns how many units two evaluations of a graph may differ by.
+
+    Args:
+        float_type: The coarsest type it computes in.
+        products: Its matrix products and convolutions.
+    """
+    return round(ALLOWED[float_type] * max(1.0, products / USUAL) ** 0.5)
 
 
 def scale_of(arrays: Iterable[np.ndarray]) -> float:
@@ -45,3 +58,9 @@ def units(found: np.ndarray, expected: np.ndarray, scale: float, float_type: str
     expected = np.asarray(expected, np.float64)
     sizes = np.abs(expected)
     return np.abs(found - expected) / (EPSILON[float_type] * np.where(sizes < FILL, scale, sizes))
+
+
+def within_rounding(found: np.ndarray, expected: np.ndarray, float_type: str = "float32") -> bool:
+    """Says whether two outputs of one model of usual depth differ by no more than rounding explains."""
+    scale = scale_of([expected])
+    return bool(np.all(units(found, expected, scale, float_type) <= allowed_units(float_type)))
