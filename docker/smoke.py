@@ -72,16 +72,16 @@ def check(address: str, folder: Path) -> dict[str, Any]:
     """Compares one version and returns what to print."""
     manifest = json.loads((folder / "assets.extra" / "export.json").read_text(encoding="utf-8"))
     sample, share = manifest["samples"][SIGNATURE], max(manifest.get("tolerance", 0.0), TOLERANCE)
+    shares, undecided = sample.get("tolerance", {}), sample.get("undecided", {})
     inputs = {name: nested(tensor["values"], tensor["shape"]) for name, tensor in sample["inputs"].items()}
     recorded = sample["outputs"][str(len(next(iter(inputs.values()))))]
     outputs = ask(address, folder.parent.name, folder.name, inputs)
     if not isinstance(outputs, dict):
         outputs = dict.fromkeys(recorded, outputs)  # REST leaves out the name of a single output
-    undecided = sample.get("undecided", {})
     wrong = sorted(
         name
         for name, tensor in recorded.items()
-        if wrong_output(outputs.get(name), tensor, undecided.get(name, []), share)
+        if wrong_output(outputs.get(name), tensor, undecided.get(name, []), shares.get(name, share))
     )
     return {"model": folder.parent.name, "version": int(folder.name), "ok": not wrong, "differing_outputs": wrong}
 

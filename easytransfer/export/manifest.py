@@ -16,7 +16,7 @@ import tensorflow as tf
 import easytransfer
 from easytransfer.export.samples import record_samples
 from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
-from easytransfer.export.selfcheck.rounding import EPSILON, allowed_units, coarsest
+from easytransfer.export.selfcheck.rounding import ALLOWED, EPSILON, coarsest
 from easytransfer.export.servable import Signature
 
 FORMAT = 1
@@ -35,7 +35,6 @@ def build_manifest(
     name: str | None,
     max_batch_size: int,
     float_types: Sequence[str],
-    products: int,
     variables: Mapping[str, Sequence[tf.Variable]],
 ) -> dict[str, Any]:
     """Returns everything `export.json` holds.
@@ -49,10 +48,9 @@ def build_manifest(
         name: Model name, None in a flat export.
         max_batch_size: Largest batch of the warm-up requests.
         float_types: Floating-point types the graph works in.
-        products: Its matrix products and convolutions.
         variables: Variables that each signature reads.
     """
-    allowed = allowed_units(coarsest(float_types), products)
+    float_type = coarsest(float_types)
     assets = {path.name: file_digest(path) for path in sorted(asset_folder.glob("*"))}
     manifest: dict[str, Any] = {"labels": None, "max_length": None, "tokenizer_digest": _tokenizer_digest(assets)}
     manifest.update({key: _without_folders(value) for key, value in facts.items() if value is not None})
@@ -63,14 +61,15 @@ def build_manifest(
         "packages": package_versions(),
         "git_revision": git_revision(),
         "max_batch_size": max_batch_size,
-        # The largest difference of a number that rounding explains, as a share of the largest one of its output.
-        "tolerance": allowed * EPSILON[coarsest(float_types)],
-        "rounding_units": allowed,
+        # What rounding explains in a usual network, as a share of the largest one of its output.
+        "tolerance": ALLOWED[float_type] * EPSILON[float_type],
         "float_types": list(float_types),
         "assets": assets,
         "signatures": {key: {"doc": signatures[key].doc, **declared[key]} for key in signatures},
         "signature_digest": signature_digest(dict(declared)),
-        "samples": {key: record_samples(signature, variables[key]) for key, signature in signatures.items()},
+        "samples": {
+            key: record_samples(signature, variables[key], float_type) for key, signature in signatures.items()
+        },
     }
 
 

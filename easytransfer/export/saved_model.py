@@ -19,7 +19,7 @@ from easytransfer.export.manifest import build_manifest
 from easytransfer.export.samples import servable_output
 from easytransfer.export.selfcheck.contract import graph_signatures
 from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.operators import graph_float_types, graph_products, read_saved_model
+from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
 from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files, write_atomically
 from easytransfer.export.stored_weights import StoredWeight, with_stored
@@ -144,7 +144,7 @@ def write_servable(
     content = build_manifest(
         manifest, signatures, graph_signatures(proto.meta_graphs[0]), folder / "assets", name=name,
         max_batch_size=max_batch_size, float_types=graph_float_types(proto),
-        products=graph_products(proto), variables={key: function.variables for key, function in functions.items()},
+        variables={key: function.variables for key, function in functions.items()},
     )  # fmt: skip
     write_atomically(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_warmup(folder, name or "default", signatures, max_batch_size, rounding)

@@ -246,8 +246,8 @@ def test_rows_that_look_at_each_other_are_found():
 
 
 def test_difference_is_reported():
-    # 4e-6 of 0.9 is 37 times what a float32 cannot tell apart.
-    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 37 of 256 units")
+    # 4e-6 of 0.9 is 37 times what a float32 cannot tell apart, and 256 times are allowed.
+    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 0.15 of what rounding explains")
 
 
 def logits(x: np.ndarray) -> np.ndarray:
@@ -330,8 +330,21 @@ def test_undecided_rows_are_found_by_moving_the_weights_a_little():
     found = record_samples(signature, [model.kernel])
     assert found["undecided"] == {"label": [1], "label_id": [1]}
     np.testing.assert_array_equal(model.kernel, before)
-    numbers = Signature(lambda x: {"scores": model.answer(x)["scores"]}, signature.inputs, signature.samples)
-    assert record_samples(numbers, [model.kernel])["undecided"] == {}, "numbers decide nothing"
+    assert found["tolerance"] == {"scores": 256 * 2.0**-23}
+
+
+def test_a_network_that_amplifies_rounding_is_compared_by_how_much():
+    """A hundred layers, of which each doubles the difference to what the first one gives."""
+    kernel, power = tf.Variable(np.float32([[1.0]])), 20
+
+    def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": 1 + 2.0**power * (tf.matmul(x, kernel) - x)}
+
+    signature = Signature(answer, {"x": tf.TensorSpec([None, 1])}, {"x": np.float32([[1], [1.5]])})
+    # 64 units of 1.5, amplified by 2^20, beside numbers of size 1.
+    share = record_samples(signature, [kernel])["tolerance"]["y"]
+    assert share == pytest.approx(1.5 * 64 * 2.0**-23 * 2**power, rel=0.2)
+    assert record_samples(signature)["tolerance"]["y"] == 256 * 2.0**-23
 
 
 def test_server_files_keep_what_is_there(tmp_path, published):

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from .failure import CheckFailed
-from .rounding import allowed_units, coarsest, scale_of, units
+from .rounding import ALLOWED, EPSILON, coarsest, scale_of, units
 from .values import decode_array, take_rows
 
 Arrays = dict[str, np.ndarray]
@@ -74,15 +74,15 @@ class _Recorded:
         samples: Its entry in the manifest.
         rows: Number of sample rows.
         float_type: The type whose rounding is the unit.
-        allowed: Units that a number may differ by.
 
     Attributes:
         answers: Outputs by number of rows.
         undecided: Sample rows by output that are not compared: rounding alone decides them.
     """
 
-    def __init__(self, name: str, samples: Mapping[str, Any], rows: int, float_type: str, allowed: int) -> None:
-        self._name, self._rows, self._type, self._allowed = name, rows, float_type, allowed
+    def __init__(self, name: str, samples: Mapping[str, Any], rows: int, float_type: str) -> None:
+        self._name, self._rows, self._type = name, rows, float_type
+        self._tolerance = samples.get("tolerance", {})
         self.answers: dict[int, Arrays] = {
             int(count): {key: decode_array(value) for key, value in outputs.items()}
             for count, outputs in samples["outputs"].items()
@@ -93,7 +93,7 @@ class _Recorded:
         self._scales = {key: scale_of(outputs[key] for outputs in every) for key in numbers}
 
     def compare(self, count: int, got: Arrays) -> float:
-        """Returns the largest difference of the answer to a batch, in units of rounding.
+        """Returns the largest difference of the answer to a batch, as a share of what rounding explains.
 
         Raises:
             CheckFailed: Another output, shape, text or whole number, or a number beyond rounding.
@@ -116,14 +116,14 @@ class _Recorded:
             return 0.0
         if not np.isfinite(have).all():
             raise CheckFailed(f"{place} is not finite")
-        found = self._units(key, have, want)
-        if found > self._allowed:
+        found, allowed = self._units(key, have, want), self._allowed(key)
+        if found > allowed:
             difference = np.max(np.abs(have.astype(np.float64) - want))
             raise CheckFailed(
                 f"{place} differs from the model in memory by {difference:.3g} where its numbers reach "
-                f"{self._scales[key]:.3g}: {found:,.0f} units of rounding, {self._allowed:,} are allowed"
+                f"{self._scales[key]:.3g}: {found:,.0f} units of rounding, {allowed:,.0f} are allowed"
             )
-        return found
+        return found / allowed
 
     def check_rows_apart(self, answers: list[Arrays]) -> None:
         """The server joins rows of different requests, so the answer to the first row must not depend on the others."""
@@ -133,8 +133,12 @@ class _Recorded:
                 # An axis whose length follows the longest row of the batch cannot be compared.
                 if 0 in self.undecided.get(key, ()) or alone.shape != together.shape:
                     continue
-                if self._units(key, together, alone) > self._allowed:
+                if self._units(key, together, alone) > self._allowed(key):
                     raise CheckFailed(f"{self._name}: {key} of a row depends on the other rows of its batch")
+
+    def _allowed(self, key: str) -> float:
+        share = self._tolerance.get(key)
+        return ALLOWED[self._type] if share is None else share / EPSILON[self._type]
 
     def _units(self, key: str, have: np.ndarray, want: np.ndarray) -> float:
         return float(np.max(units(have, want, self._scales[key], self._type), initial=0.0))
@@ -144,16 +148,15 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
     """Runs every signature on its samples, on an empty batch and on hard texts.
 
     Returns:
-        The largest difference from the model in memory in units of rounding, and how many rows were left out.
+        The largest difference from the model in memory as a share of what rounding explains, and how many rows were left out.
 
     Raises:
         CheckFailed: A signature fails, mixes rows, or differs from what the manifest recorded.
     """
     largest, undecided, float_type = 0.0, 0, coarsest(manifest["float_types"])
-    allowed = manifest.get("rounding_units", allowed_units(float_type))
     for name, samples in manifest["samples"].items():
         inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
-        recorded = _Recorded(name, samples, len(next(iter(inputs.values()))), float_type, allowed)
+        recorded = _Recorded(name, samples, len(next(iter(inputs.values()))), float_type)
         answers = {}
         for rows in recorded.answers:
             answers[rows] = _call(f"{name}, batch of {rows}", callers[name], take_rows(inputs, rows))
@@ -168,7 +171,7 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
             _check_hard_texts(name, callers[name], manifest["signatures"][name])
         undecided += len(set().union(*recorded.undecided.values()))
     left_out = f"; {undecided} rows not compared, since rounding decides them" if undecided else ""
-    return f"largest difference from the model in memory {largest:.2g} of {allowed} units{left_out}"
+    return f"largest difference from the model in memory {largest:.2g} of what rounding explains{left_out}"
 
 
 def check_command(folder: Path, manifest: Mapping[str, Any]) -> str:

@@ -27,7 +27,6 @@ FORBIDDEN = re.compile(
 )
 # Newer than the tf.Text that released servers link.
 NOT_IN_SERVER = ("TFText>Utf8Binarize",)
-PRODUCTS = re.compile(r"(Batch)?MatMul(V\d)?|Einsum|Conv\dD|DepthwiseConv2dNative")
 # The saver puts its own operators on the CPU; any other device name ties the graph to a machine.
 SAVER_DEVICES = ("", "/device:CPU:0", "/device:CPU:*")
 
@@ -56,12 +55,6 @@ def graph_float_types(proto: saved_model_pb2.SavedModel) -> list[str]:
     """Returns names of the floating-point types that operators of the graph work in."""
     found = {attribute.type for node in _nodes(proto) for attribute in node.attr.values() if attribute.type}
     return sorted(kind.name for kind in map(tf.dtypes.as_dtype, found) if kind.is_floating)
-
-
-def graph_products(proto: saved_model_pb2.SavedModel) -> int:
-    """Returns the number of matrix products and convolutions of the function with most of them: how deep it is."""
-    functions = [function.node_def for meta in proto.meta_graphs for function in meta.graph_def.library.function]
-    return max((sum(bool(PRODUCTS.fullmatch(node.op)) for node in nodes) for nodes in functions), default=0)
 
 
 def registered_operators() -> set[str]:
