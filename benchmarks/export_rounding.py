@@ -28,10 +28,10 @@ from appzoo.cli.reader import JobReader
 from appzoo.jobs.export import in_float32
 from appzoo.jobs.trained import open_trained
 from easytransfer import keras
-from easytransfer.export.samples import answer
+from easytransfer.export.samples import answer, sensitivity
 from easytransfer.export.saved_model import write_servable
 from easytransfer.export.selfcheck.behaviour import eager_callers, session_callers
-from easytransfer.export.selfcheck.rounding import scale_of, units
+from easytransfer.export.selfcheck.rounding import EPSILON, scale_of, units
 from easytransfer.export.selfcheck.values import take_rows
 from easytransfer.export.servable import Signature
 from easytransfer.layers.dropout import Dropout
@@ -59,27 +59,23 @@ def main() -> None:
 
 def print_table(found: list[dict]) -> None:
     """Prints the largest difference by rounding and the smallest by a fault, of every run, network and fault."""
-    runs: dict[str, dict[str, list[dict]]] = {}
+    runs: dict[str, list[dict]] = {}
     for line in found:
         # A fault that changes nothing is none of this network: it has no padding, or that epsilon already.
-        if line["units"] or "fault" not in line:
-            sides = runs.setdefault(f"{line['application']} ({line['run']})", {"rounding": [], "fault": []})
-            sides["fault" if "fault" in line else "rounding"].append(line)
-    print(f"{'':<52}{'measured':>9}{'rounding':>10}{'smallest fault':>16}")
-    for name, sides in runs.items():
-        least = min(sides["fault"], key=lambda line: line["units"], default=None)
+        if line.get("units") or "fault" not in line:
+            runs.setdefault(f"{line['application']} ({line['run']})", []).append(line)
+    print(f"{'':<52}{'measured':>9}{'rounding':>10}{'allowed':>9}{'smallest fault':>16}")
+    for name, lines in runs.items():
+        sound = [line["units"] for line in lines if "units" in line and "fault" not in line]
+        allowed = max((line["allowed"] for line in lines if "allowed" in line), default=0)
+        least = min((line for line in lines if "fault" in line), key=lambda line: line["units"], default=None)
         shown = f"{least['units']:>16,.0f}  {least['fault']}" if least else ""
-        print(f"{name:<52}{len(sides['rounding']):>9}{most_of(sides['rounding']):>10.1f}{shown}")
+        print(f"{name:<52}{len(sound):>9}{max(sound, default=0):>10,.1f}{allowed:>9,.0f}{shown}")
     print()
     faults = sorted({line["fault"] for line in found if "fault" in line})
     for fault in faults:
         values = [line["units"] for line in found if line.get("fault") == fault and line["units"]]
         print(f"{fault:<52}{len(values):>9} runs, {min(values):,.0f} to {max(values):,.0f} units")
-
-
-def most_of(lines: list[dict]) -> float:
-    """Returns the largest number of units."""
-    return max(line["units"] for line in lines)
 
 
 def deep(name: str) -> dict:
@@ -94,7 +90,12 @@ def deep(name: str) -> dict:
     expected = model(images)["logits"].numpy()
     got = tf.function(lambda images: model(images)["logits"])(tf.constant(images)).numpy()
     found = units(got, expected, scale_of([expected]), "float32").max()
-    return {"run": "random weights", "application": name, "way": "graph", "units": round(float(found), 2)}
+    signature = Signature(
+        lambda image: {"logits": model(image)["logits"]}, {"image": tf.TensorSpec([None, *images.shape[1:]])},
+        {"image": images},
+    )  # fmt: skip
+    facts = {"run": "random weights", "application": name, "way": "graph"}
+    return {**facts, "units": round(float(found), 2), "allowed": allowed_units(signature, model)}
 
 
 def measured(run: Path, sizes: list[int], lengths: list[int]) -> Iterator[dict]:
@@ -109,9 +110,16 @@ def measured(run: Path, sizes: list[int], lengths: list[int]) -> Iterator[dict]:
         write_servable(export, signatures, module=app.model, name="m", assets={}, manifest={}, max_batch_size=1)
         ways = {"loaded": eager_callers(export), "session": session_callers(session, export)}
         for name, signature in signatures.items():
+            yield {**facts, "signature": name, "allowed": allowed_units(signature, app.model)}
             for batch in batches(signature, sizes, lengths):
                 yield from ({**facts, "signature": name, **line} for line in differences(signature, batch, name, ways))
     yield from ({**facts, **line} for line in faulty(app.model, signatures))
+
+
+def allowed_units(signature: Signature, model: keras.Model) -> float:
+    """Returns the most units that any output of a signature may differ by."""
+    tolerance = sensitivity(signature, answer(signature, signature.samples), model.variables, "float32")[0]
+    return round(max(tolerance.values(), default=0.0) / EPSILON["float32"], 1)
 
 
 def batches(signature: Signature, sizes: list[int], lengths: list[int]) -> Iterator[Arrays]:

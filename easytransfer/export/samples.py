@@ -99,7 +99,7 @@ def sensitivity(
 
 
 def answer_with(signature: Signature, variables: Sequence[tf.Variable], sign: int, float_type: str) -> Arrays:
-    """Returns the answer to all samples with every weight larger or smaller; the other sign moves each the other way."""
+    """Returns the answer to all samples with every weight moved a little; the other sign moves each the other way."""
     random, step = np.random.default_rng(0), sign * NUDGES[float_type] * EPSILON[float_type]
     before = [(variable, variable.numpy()) for variable in variables if variable.dtype.is_floating]
     try:

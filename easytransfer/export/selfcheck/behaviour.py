@@ -148,7 +148,7 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
     """Runs every signature on its samples, on an empty batch and on hard texts.
 
     Returns:
-        The largest difference from the model in memory as a share of what rounding explains, and how many rows were left out.
+        The largest difference from the model in memory as a share of what rounding explains, and the rows left out.
 
     Raises:
         CheckFailed: A signature fails, mixes rows, or differs from what the manifest recorded.

@@ -7,9 +7,9 @@ their error. Differences are therefore counted in units of `epsilon * scale`, of
     |found - expected| / (epsilon * scale) <= allowed
 
 epsilon is the distance from 1 to the next number of the coarsest type the graph computes in, scale the largest
-magnitude of the output over all rows known. Allowed are the units of `ALLOWED`, or as many as the output of the model in
-memory changes by when its weights are moved by 64 units in the last place (`samples.sensitivity`): hundreds of layers
-amplify what happens in the first ones. `benchmarks/export_rounding.py` measures both sides of the bound;
+magnitude of the output over all rows known. Allowed are the units of `ALLOWED`, or as many as the output of the model
+in memory changes by when its weights are moved by 64 units in the last place (`samples.sensitivity`): hundreds of
+layers amplify what happens in the first ones. `benchmarks/export_rounding.py` measures both sides of the bound;
 `benchmarks/results/export_rounding.txt` has what it found.
 """
 
