@@ -95,7 +95,9 @@ class ImageJobConfig(JobConfig):
     def _check_image(self) -> ImageJobConfig:
         model = self.model
         try:
-            named(model.network)
+            # Where it has no default, the application asks for it.
+            if model.network is not None:
+                named(model.network)
         except EasyTransferError as error:
             raise ValueError(f"model.network: {error}") from error
         for name in ("channel_mean", "channel_std"):

@@ -283,9 +283,12 @@ def export(tmp_path: Path) -> Path:
         outputs = {
             "probabilities": encode_array(np.array([[0.25, 0.75], [0.5, 0.5]], np.float32) + np.float32(shift)),
             "label": encode_array(np.array(["neg", "pos"], object)),
+            "logits": encode_array(np.array([[0.0, 10.0], [-1e9, 9.0]], np.float32)),
         }
         inputs = {"text": encode_array(np.array(["bad", b"\xff"], object))}
-        samples = {"serving_default": {"inputs": inputs, "outputs": {"1": {}, "2": outputs}}}
+        # The second row's label hangs on the last bit of its probabilities.
+        sample = {"inputs": inputs, "outputs": {"1": {}, "2": outputs}, "undecided": {"label": [1]}}
+        samples = {"serving_default": sample}
         (folder / "assets.extra" / "export.json").write_text(json.dumps({"samples": samples}))
     return tmp_path
 
@@ -299,7 +302,12 @@ def smoke(port: int, folder: Path) -> tuple[int, dict]:
 def test_smoke_client(server, export):
     port, answers, asked = server
     place = "/v1/models/sentiment/versions/10:predict"
-    right = {"probabilities": [[0.250001, 0.75], [0.5, 0.5]], "label": ["neg", "pos"]}
+    right = {
+        "probabilities": [[0.250001, 0.75], [0.5, 0.5]],
+        "label": ["neg", "neg"],
+        # 2e-4 is rounding beside numbers of size 10.
+        "logits": [[2e-4, 10.0], [-1e9, 9.0]],
+    }
     answers[place] = (200, {"outputs": right})
     assert smoke(port, export) == (0, {"model": "sentiment", "version": 10, "ok": True, "differing_outputs": []})
     assert asked == [{"signature_name": "serving_default", "inputs": {"text": ["bad", {"b64": "/w=="}]}}]
@@ -311,6 +319,13 @@ def test_smoke_client(server, export):
         answers[place] = (200, {"outputs": wrong})
         code, line = smoke(port, export)
         assert (code, line["differing_outputs"]) == (1, ["probabilities"])
+    for name, value in {
+        "label": ["pos", "pos"],
+        "logits": [[5e-4, 10.0], [-1e9, 9.0]],
+    }.items():
+        answers[place] = (200, {"outputs": right | {name: value}})
+        code, line = smoke(port, export)
+        assert (code, line["differing_outputs"]) == (1, [name])
     answers[place] = (429, {"error": "overloaded"})
     code, line = smoke(port, export)
     assert code == 1 and "answered 429" in line["error"] and "overloaded" in line["error"]

@@ -31,7 +31,7 @@ def validate_export(arguments: Sequence[str]) -> int:
         raise ModelError(
             f"the export fails its check `{failed['name']}`",
             received=failed["detail"],
-            fix="correct the cause and export again",
+            fix="do not serve this folder: copy it again from where it was written, or export the run again",
         )
     return 0
 

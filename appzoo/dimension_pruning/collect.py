@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from appzoo.dimension_pruning.optimum import DIMENSIONS, Optimum, solve
+from appzoo.dimension_pruning.feasible import check_rows
+from appzoo.dimension_pruning.optimum import DIMENSIONS, Optimum, check_reachable, solve
 from appzoo.dimension_pruning.predictor import Predictor, choose
 from easytransfer.config.job import TrainConfig
 from easytransfer.data.batches import Batches
@@ -71,7 +72,12 @@ class Collection:
         self.classes = app.target.num_outputs
 
     def run(self) -> tuple[dict[str, Any], tuple[CnnConfig, Weights]]:
-        """Returns the plan (JSON) and the network with the weights it is fine-tuned from."""
+        """Returns the plan (JSON) and the network with the weights it is fine-tuned from.
+
+        Raises:
+            ConfigError: The samples cannot tell, or do not reach the budget; before any is trained where that is known.
+        """
+        self._check()
         whole = self.whole()
         order = self._block_order(whole) if "depth" in self.settings.dimensions else []
         samples = [whole]
@@ -93,6 +99,18 @@ class Collection:
             f"{after['macs']:,} of {plan['whole']['macs']:,} multiply-accumulates"
         )
         return plan, (chosen, weights)
+
+    def _check(self) -> None:
+        """Refuses what no training of samples can change."""
+        settings, whole = self.settings, self.app.whole_network()
+        order = _keeping_stages(whole, removable_blocks(whole)) if "depth" in settings.dimensions else []
+        if len(settings.dimensions) == 1:
+            self._rounded(whole, order, None)
+            return
+        check_rows(len(self.select), len(self.select) + len(self.rest), settings)
+        levels = [config for name in settings.dimensions for _, config in self._levels(whole, name, order)]
+        points = [self.point(config, whole) for config in (whole, *levels)]
+        check_reachable(settings.budget, np.log(np.min(points, axis=0)), np.zeros(3))
 
     # Samples -------------------------------------------------------------------------------------------------
 
@@ -218,12 +236,7 @@ class Collection:
             app = self._app(*without_blocks(whole.config, weights, [block]))
             trainer = Trainer(app, self.app.config.train, self.app.config.runtime, workers=self.workers)
             losses[block] = self._measure(trainer, rows)["loss"]
-        order, left = [], list(whole.config.blocks)
-        for block in sorted(losses, key=lambda block: (losses[block], block)):
-            if left[_stage(block)] > 1:
-                left[_stage(block)] -= 1
-                order.append(block)
-        return order
+        return _keeping_stages(whole.config, sorted(losses, key=lambda block: (losses[block], block)))
 
     # Result --------------------------------------------------------------------------------------------------
 
@@ -333,6 +346,16 @@ def shallower(config: CnnConfig, removed: list[str]) -> CnnConfig:
 def _missing(before: CnnConfig, after: CnnConfig) -> list[str]:
     kept = set(block_names(after))
     return [name for name in block_names(before) if name not in kept]
+
+
+def _keeping_stages(config: CnnConfig, blocks: Sequence[str]) -> list[str]:
+    """Returns the first of `blocks` that can all go while one block of each stage stays."""
+    found, left = [], list(config.blocks)
+    for block in blocks:
+        if left[_stage(block)] > 1:
+            left[_stage(block)] -= 1
+            found.append(block)
+    return found
 
 
 def _stage(block: str) -> int:

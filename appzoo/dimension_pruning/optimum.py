@@ -62,8 +62,20 @@ def solve(predictor: Predictor, budget: float, least: np.ndarray, whole: np.ndar
         ConfigError: No point between the bounds has this budget.
     """
     low, high = np.log(np.asarray(least, float)), np.log(np.ones(3) if whole is None else np.asarray(whole, float))
+    check_reachable(budget, low, high)
     target = np.log(budget)
-    if not EXPONENTS @ low - 1e-12 <= target <= EXPONENTS @ high + 1e-12:
+    candidates = [_climb(predictor, start, low, high, target) for start in _starts(low, high, target)]
+    best = max(candidates, key=lambda u: predictor(np.exp(u)[None])[0])
+    return _described(predictor, best, low, high)
+
+
+def check_reachable(budget: float, low: np.ndarray, high: np.ndarray) -> None:
+    """Checks that a point between the logarithms of the bounds has the budget.
+
+    Raises:
+        ConfigError: None has.
+    """
+    if not EXPONENTS @ low - 1e-12 <= np.log(budget) <= EXPONENTS @ high + 1e-12:
         share = float(np.exp(EXPONENTS @ low))
         raise ConfigError(
             "the samples do not reach so small a budget",
@@ -71,9 +83,6 @@ def solve(predictor: Predictor, budget: float, least: np.ndarray, whole: np.ndar
             accepted=f"{share:.3g} to 1",
             fix="sample smaller levels (model.width_levels, model.resolution_levels), or raise model.budget",
         )
-    candidates = [_climb(predictor, start, low, high, target) for start in _starts(low, high, target)]
-    best = max(candidates, key=lambda u: predictor(np.exp(u)[None])[0])
-    return _described(predictor, best, low, high)
 
 
 def _starts(low: np.ndarray, high: np.ndarray, target: float) -> list[np.ndarray]:

@@ -26,6 +26,7 @@ from easytransfer.train.task import Batch, Outputs
 DISTILLATION_FILE = "distillation.json"
 # Methods that rescale logits, and what `rescaled_pair` calls them.
 _SPHERICAL: dict[str, spherical.Variant] = {"skd_ln": "layer_norm", "skd_std": "teacher_std", "skd_l2": "l2"}
+_SOME_STUDENTS = ("resnet8_w8_cifar", "resnet20_cifar", "mobilenet_v2_cifar")
 # On fewer classes centred logits lie on a line: their direction says no more than a label.
 _FEWEST_CLASSES = 3
 
@@ -50,9 +51,16 @@ class DistillationSkd(ImageApp):
         """Reads the label names, and for training the teacher.
 
         Raises:
-            ConfigError: There is no teacher, or there are too few classes.
+            ConfigError: The student is not named, there is no teacher, or there are too few classes.
             ModelError: The teacher is not usable or does not fit.
         """
+        if folder is None and self.config.model.network is None:
+            raise ConfigError(
+                "the network of the student is not named",
+                received="model.network=None",
+                accepted=f"a name such as {', '.join(_SOME_STUDENTS)}, see easy_transfer_app profile --list",
+                fix=f"add --set model.network={_SOME_STUDENTS[0]}, or another network smaller than the teacher's",
+            )
         super().prepare(folder, cells)
         settings = self.config.distillation
         self.alpha = AlphaSchedule.parse(settings.kd_alpha_schedule)

@@ -7,8 +7,16 @@ from typing import Literal
 from pydantic import field_validator, model_validator
 
 from appzoo.distillation_skd.alpha import PUBLISHED, AlphaSchedule
-from appzoo.image_settings import ImageJobConfig
+from appzoo.image_settings import ImageJobConfig, ImageSettings
 from easytransfer.config.schema import ConfigModel, setting
+
+
+class StudentSettings(ImageSettings):
+    """The student and the form of its input."""
+
+    network: str | None = setting(  # type: ignore[assignment]
+        None, "Name of the student's network; it has no default, which could be the teacher's own.", modes="T"
+    )
 
 
 class DistillationSettings(ConfigModel):
@@ -67,6 +75,7 @@ class DistillationSettings(ConfigModel):
 class DistillationSkdConfig(ImageJobConfig):
     """Train a small image network on the normalised logits of a large one."""
 
+    model: StudentSettings = StudentSettings()
     distillation: DistillationSettings = DistillationSettings()
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from appzoo.jobs.complete import finished_report
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.inference import evaluated_with_outputs
 from appzoo.jobs.next_steps import commands_of, say_end
@@ -62,6 +63,8 @@ DRY_RUN_ROWS = 100
 def train(config: JobConfig) -> dict[str, Any]:
     """Trains, evaluates the best checkpoint, exports it, and writes the run folder `checkpoint_dir`.
 
+    A run that is complete is left as it is.
+
     Returns:
         Paths of the run, metrics of the exported weights and the row accounts; `checkpoint_step`, the step of the
         checkpoint that these metrics and the export are of (`step` is its name in earlier versions), and `steps`, all
@@ -75,8 +78,12 @@ def train(config: JobConfig) -> dict[str, Any]:
     if config.runtime.dry_run:
         return _dry_run(config)
     workers = open_workers(config.distribution)
+    finished = workers.gather(finished_report(config) if workers.is_chief else None)[0]
     if not workers.is_chief:
-        return _follow(config, workers)
+        return {"mode": "train", "rank": workers.rank} if finished else _follow(config, workers)
+    if finished:
+        say(f"the run in {config.checkpoint_dir} is complete: nothing to train; --overwrite trains it anew")
+        return _end(config, finished)
     inputs = table_records(config)
     folder = RunFolder.create(config.checkpoint_dir, **run_settings(config), inputs=inputs)
     with folder:
@@ -92,9 +99,7 @@ def train(config: JobConfig) -> dict[str, Any]:
         _clear_cache(config, workers)
     if wrong := upside_down(report["metrics"], report.get("labels") or ()):
         warn(wrong)
-    say_end(config, {"model card": write_card(folder.path), "report": write_page(folder.path)}, report)
-    shown = {key: report[key] for key in ("metrics", "step", "checkpoint_step", "steps", "export", "data")}
-    return {"mode": "train", "run": str(folder.path), **shown}
+    return _end(config, report)
 
 
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
@@ -252,3 +257,11 @@ def _evaluate_best(
         **app.further_report(table),
         "pages": app.write_pages(folder.path, shown, outputs),
     }
+
+
+def _end(config: JobConfig, report: dict[str, Any]) -> dict[str, Any]:
+    """Says where everything is, and returns what `train` does."""
+    run = Path(str(config.checkpoint_dir))
+    say_end(config, {"model card": write_card(run), "report": write_page(run)}, report)
+    shown = {key: report[key] for key in ("metrics", "step", "checkpoint_step", "steps", "export", "data")}
+    return {"mode": "train", "run": str(run), **shown}

@@ -11,12 +11,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 import easytransfer
+from easytransfer.export.samples import record_samples
 from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
-from easytransfer.export.selfcheck.values import encode_array, take_rows
+from easytransfer.export.selfcheck.rounding import ALLOWED, EPSILON, coarsest
 from easytransfer.export.servable import Signature
 
 FORMAT = 1
@@ -24,8 +24,6 @@ FORMAT = 1
 PACKAGES = ("tensorflow", "tensorflow-text", "tf-keras", "tf-models-official", "tokenizers", "numpy", "protobuf")
 # Files that decide how text becomes ids.
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model")
-# Batch sizes the export must repeat, next to all sample rows at once.
-RECORDED_BATCHES = (1, 3)
 
 
 def build_manifest(
@@ -36,8 +34,8 @@ def build_manifest(
     *,
     name: str | None,
     max_batch_size: int,
-    tolerance: float,
     float_types: Sequence[str],
+    variables: Mapping[str, Sequence[tf.Variable]],
 ) -> dict[str, Any]:
     """Returns everything `export.json` holds.
 
@@ -49,9 +47,10 @@ def build_manifest(
         asset_folder: The written assets.
         name: Model name, None in a flat export.
         max_batch_size: Largest batch of the warm-up requests.
-        tolerance: Largest absolute or relative difference of an answer.
         float_types: Floating-point types the graph works in.
+        variables: Variables that each signature reads.
     """
+    float_type = coarsest(float_types)
     assets = {path.name: file_digest(path) for path in sorted(asset_folder.glob("*"))}
     manifest: dict[str, Any] = {"labels": None, "max_length": None, "tokenizer_digest": _tokenizer_digest(assets)}
     manifest.update({key: _without_folders(value) for key, value in facts.items() if value is not None})
@@ -62,23 +61,14 @@ def build_manifest(
         "packages": package_versions(),
         "git_revision": git_revision(),
         "max_batch_size": max_batch_size,
-        "tolerance": tolerance,
+        # What rounding explains in a usual network, as a share of the largest one of its output.
+        "tolerance": ALLOWED[float_type] * EPSILON[float_type],
         "float_types": list(float_types),
         "assets": assets,
         "signatures": {key: {"doc": signatures[key].doc, **declared[key]} for key in signatures},
         "signature_digest": signature_digest(dict(declared)),
-        "samples": {key: record_samples(signature) for key, signature in signatures.items()},
-    }
-
-
-def record_samples(signature: Signature) -> dict[str, Any]:
-    """Returns the sample inputs and, by number of rows, what the model in memory answers to them."""
-    rows = {len(value) for value in signature.samples.values()}
-    return {
-        "inputs": {key: encode_array(value) for key, value in signature.samples.items()},
-        "outputs": {
-            str(count): {key: encode_array(value) for key, value in _answer(signature, count).items()}
-            for count in sorted({*RECORDED_BATCHES, *rows})
+        "samples": {
+            key: record_samples(signature, variables[key], float_type) for key, signature in signatures.items()
         },
     }
 
@@ -108,23 +98,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def servable_output(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns half-precision numbers as float32, the type that clients are promised, and everything else as it is."""
-    return tf.cast(tensor, tf.float32) if tensor.dtype in (tf.float16, tf.bfloat16) else tensor
-
-
-def _answer(signature: Signature, count: int) -> dict[str, np.ndarray]:
-    rows = take_rows(signature.samples, count)
-    inputs = {key: tf.constant(value, signature.inputs[key].dtype) for key, value in rows.items()}
-    # TF32 on a GPU keeps ten bits of mantissa; the export is checked on a CPU.
-    tensor_float_32 = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        return {key: servable_output(value).numpy() for key, value in signature.function(**inputs).items()}
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
 
 
 def _without_folders(value: Any) -> Any:

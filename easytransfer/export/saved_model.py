@@ -16,7 +16,8 @@ import tensorflow as tf
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.base_folder import check_base
 from easytransfer.export.compiled import Rounding
-from easytransfer.export.manifest import build_manifest, servable_output
+from easytransfer.export.manifest import build_manifest
+from easytransfer.export.samples import servable_output
 from easytransfer.export.selfcheck.contract import graph_signatures
 from easytransfer.export.selfcheck.layout import MANIFEST
 from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
@@ -61,7 +62,6 @@ def export_saved_model(
     manifest: Mapping[str, Any],
     max_batch_size: int = 64,
     flat: bool = False,
-    tolerance: float = 1e-5,
     serving_root: str = SERVING_ROOT,
     command: str | None = None,
     stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
@@ -80,7 +80,6 @@ def export_saved_model(
         manifest: Facts for `export.json`: `labels`, `max_length`, `tokenizer_digest` and any others.
         max_batch_size: Largest batch of warm-up requests and of the server.
         flat: Leave out the folder of the model and the configuration files of the server.
-        tolerance: Largest difference of an answer from the model in memory, absolute and relative.
         serving_root: Where the server sees `base`, for `models.config`.
         command: What to type to export again, for the message of a failure.
         stored: Variables that are kept in fewer bytes, and what keeps them; see `stored_weights`.
@@ -100,7 +99,7 @@ def export_saved_model(
     try:
         write_servable(
             staging, signatures, module=module, name=None if flat else name, assets=assets, manifest=manifest,
-            max_batch_size=max_batch_size, tolerance=tolerance, stored=stored, rounding=rounding,
+            max_batch_size=max_batch_size, stored=stored, rounding=rounding,
         )  # fmt: skip
         report = validate(staging, staged=True)
         _raise_failure(report, command)
@@ -122,7 +121,6 @@ def write_servable(
     assets: Mapping[str, Path],
     manifest: Mapping[str, Any],
     max_batch_size: int,
-    tolerance: float,
     stored: Sequence[tuple[tf.Variable, StoredWeight]] = (),
     rounding: Rounding | None = None,
 ) -> None:
@@ -147,7 +145,8 @@ def write_servable(
     proto = read_saved_model(folder)
     content = build_manifest(
         manifest, signatures, graph_signatures(proto.meta_graphs[0]), folder / "assets", name=name,
-        max_batch_size=max_batch_size, tolerance=tolerance, float_types=graph_float_types(proto),
+        max_batch_size=max_batch_size, float_types=graph_float_types(proto),
+        variables={key: function.variables for key, function in functions.items()},
     )  # fmt: skip
     write_atomically(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_warmup(folder, name or "default", signatures, max_batch_size, rounding)
@@ -236,5 +235,6 @@ def _raise_failure(report: Mapping[str, Any], command: str | None) -> None:
         raise ModelError(
             f"the export fails its check `{failed['name']}`",
             received=failed["detail"],
-            fix=f"nothing was published and the checkpoint is kept; correct the cause and export again{again}",
+            fix="nothing was published; the weights are kept, and predict and evaluate work with them; where exports "
+            f"fail again, report this line with the run's run.json and report.json; export again{again}",
         )

@@ -21,6 +21,7 @@ from easytransfer.presets.weight_values import as_floats, check_type
 from easytransfer.run.log import warn
 from modelzoo.cnn import library, plan, saved_model
 from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.deep import deep_recursion
 from modelzoo.cnn.keras_builder import KerasBuilder
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ class CnnBackbone(keras.Model):
             raise ConfigError("a classifier needs at least one class", received=classes)
         self.config, self.classes, self.seed = config, classes, seed
         self.load_report: LoadReport | None = None
-        self.network = _network(config, classes, seed)
+        with deep_recursion():
+            self.network = _network(config, classes, seed)
         self.built = True
 
     def call(self, images: tf.Tensor, training: bool | None = False) -> dict[str, tf.Tensor]:

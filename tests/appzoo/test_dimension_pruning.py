@@ -12,6 +12,7 @@ import tensorflow as tf
 from appzoo.dimension_pruning import collect
 from appzoo.dimension_pruning.app import DimensionPruning
 from appzoo.dimension_pruning.config import DimensionPruningConfig
+from appzoo.dimension_pruning.feasible import check_rows
 from appzoo.dimension_pruning.optimum import EXPONENTS
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER
@@ -222,3 +223,49 @@ def test_settings_that_make_no_sense_are_refused(model, message):
 def test_a_network_of_another_family_is_refused():
     with pytest.raises(ModelError, match="cannot be removed"):
         make_app(network="densenet40_k12_cifar").whole_network()
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def forbidden(*_, **__):
+        raise AssertionError("nothing may be trained")
+
+    monkeypatch.setattr(collect.Collection, "_train", forbidden)
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        (
+            {"max_predictor_error": 0.04},
+            [
+                "one of 18 rows is 5.6 points of accuracy, and the predictor must see steps of 4;",
+                "got '18 of 60 training rows (model.select_share=0.3)'",
+                "25 rows or more (1 / model.max_predictor_error)",
+                "set model.select_share=0.42, or give at least 84 training rows",
+            ],
+        ),
+        # More than half of the table would be left out of the training.
+        ({"max_predictor_error": 0.02}, ["50 rows or more", "give at least 167 training rows"]),
+        ({"budget": 0.01}, ["the samples do not reach so small a budget", "got 'model.budget=0.01'"]),
+        ({"dimensions": ["depth"], "budget": 0.2}, ["no depth is small enough for the budget"]),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_sample(model, parts, tmp_path, no_training):
+    with pytest.raises(ConfigError) as caught:
+        make_app(**model).before_training(table(), tmp_path, ONE_WORKER)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_dimension_needs_no_rows_to_compare_samples_on(tmp_path, no_training):
+    app = make_app(max_predictor_error=0.02, dimensions=["width"])
+    with pytest.raises(AssertionError, match="nothing may be trained"):
+        app.before_training(table(), tmp_path, ONE_WORKER)
+
+
+@pytest.mark.parametrize(("rows", "warned"), [(50, True), (224, True), (225, False)])
+def test_chance_that_hides_what_the_predictor_must_see_is_told(rows, warned, capsys):
+    check_rows(rows, 20 * rows, make_app(max_predictor_error=0.02).config.model)
+    text = capsys.readouterr().err
+    assert ("225 rows would do" in text) == warned == ("chance moves an accuracy of 90%" in text)

@@ -19,6 +19,7 @@ from tiny_distillation import (
     save_teacher,
 )
 
+from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.teacher import open_teacher
 from easytransfer.data.batches import Batches
 from easytransfer.errors import ConfigError, ModelError
@@ -115,6 +116,19 @@ def test_settings_that_make_no_sense_are_refused(teacher):
     with pytest.raises(ValueError, match="cached needs images that stay the same; turn off augment.horizontal_flip"):
         make_app(teacher, augment={"crop_padding": 0}, distillation={"kd_teacher_logits": "cached"})
     assert make_app(None, distillation={"kd_method": "none"}, data={"label_enumerate_values": "a,b"}).teacher is None
+
+
+def test_the_student_must_be_named(teacher):
+    """Its default was the teacher's own."""
+    with pytest.raises(ConfigError) as caught:
+        make_app(teacher, model={"network": None})
+    line = str(caught.value)
+    assert "the network of the student is not named; got 'model.network=None'" in line and "resnet20_cifar" in line
+    assert "easy_transfer_app profile --list" in line and "--set model.network=" in line
+    with pytest.raises(ConfigError, match="the network of the student is not named"):
+        make_app(None, model={"network": None}, distillation={"kd_method": "none"})
+    # A run folder has the network itself.
+    assert DistillationSkdConfig().model.network is None
 
 
 def test_cached_logits_train_as_those_on_the_fly(teacher):

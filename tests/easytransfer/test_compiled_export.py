@@ -118,7 +118,7 @@ def test_every_shape_is_among_the_warm_up_requests(tmp_path):
     with compiled(model, ROUNDING):
         write_servable(
             tmp_path / "1", {"serving_default": raw, "predict_ids": arrays}, module=model, name="sums", assets={},
-            manifest={}, max_batch_size=6, tolerance=1e-5, rounding=ROUNDING,
+            manifest={}, max_batch_size=6, rounding=ROUNDING,
         )  # fmt: skip
     found: dict[str, list] = {}
     for request in read_requests(tmp_path / "1"):

@@ -14,6 +14,7 @@ from export_models import LABELS, TEXTS, CoreClassifier, signatures
 from appzoo.cli.main import main
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export import validate as validation
+from easytransfer.export.samples import record_samples
 from easytransfer.export.saved_model import publish, write_servable
 from easytransfer.export.selfcheck.behaviour import check_outputs
 from easytransfer.export.selfcheck.checks import SelfCheck
@@ -31,7 +32,7 @@ def write(folder: Path, model: CoreClassifier, chosen: dict[str, Signature] | No
     labels.write_text("\n".join(LABELS), encoding="utf-8")
     write_servable(
         folder, chosen or signatures(model), module=model, name="sentiment", assets={"labels.txt": labels},
-        manifest={"labels": LABELS}, max_batch_size=4, tolerance=1e-5,
+        manifest={"labels": LABELS}, max_batch_size=4,
     )  # fmt: skip
 
 
@@ -207,12 +208,17 @@ def test_wrong_classify_contract(tmp_path):
 ROWS = np.array([[0.1, 0.2], [0.4, 0.3], [0.5, 0.9]], np.float32)
 
 
-def compared(answer: Callable[[np.ndarray], dict[str, np.ndarray]], recorded: Callable = np.array) -> str:
+def compared(
+    answer: Callable[[np.ndarray], dict[str, np.ndarray]],
+    recorded: Callable = np.array,
+    float_type: str = "float32",
+    undecided: dict[str, list[int]] | None = None,
+) -> str:
     outputs = {str(rows): {"y": encode_array(recorded(ROWS[:rows]))} for rows in (1, 3)}
-    samples = {"inputs": {"x": encode_array(ROWS)}, "outputs": outputs}
+    samples = {"inputs": {"x": encode_array(ROWS)}, "outputs": outputs, "undecided": undecided or {}}
     specs = {"s": {"inputs": {"x": {"dtype": "float32", "shape": [None, 2]}}}}
-    manifest = {"samples": {"s": samples}, "signatures": specs, "labels": None, "tolerance": 1e-5}
-    manifest["float_types"] = ["float32"]
+    manifest = {"samples": {"s": samples}, "signatures": specs, "labels": None}
+    manifest["float_types"] = ["float32", float_type]
     return check_outputs({"s": lambda inputs: answer(inputs["x"])}, manifest)
 
 
@@ -240,7 +246,105 @@ def test_rows_that_look_at_each_other_are_found():
 
 
 def test_difference_is_reported():
-    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 4e-06")
+    # 4e-6 of 0.9 is 37 times what a float32 cannot tell apart, and 256 times are allowed.
+    assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 0.15 of what rounding explains")
+
+
+def logits(x: np.ndarray) -> np.ndarray:
+    """Answers of size 10 beside zeros, and padding."""
+    return np.stack([10 * x[:, 0] / 0.5, 0 * x[:, 0], np.full(len(x), -1e9)], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("difference", "float_type", "allowed"),
+    [
+        # The report that ended a healthy training: 1.33e-05 beside logits of size 10.
+        (1.33e-5, "float32", True),
+        (2.8e-4, "float32", True),
+        (3.4e-4, "float32", False),
+        (0.5, "bfloat16", True),
+        (1.5, "bfloat16", False),
+    ],
+)
+def test_differences_count_beside_the_largest_number_of_the_output(difference, float_type, allowed):
+    def answer(x: np.ndarray) -> dict[str, np.ndarray]:
+        return {"y": logits(x) + np.array([0, difference, 0], np.float32)}
+
+    if allowed:
+        compared(answer, logits, float_type)
+        return
+    with pytest.raises(CheckFailed, match=r"numbers reach 10: [\d,]+ units of rounding, [\d,]+ are allowed"):
+        compared(answer, logits, float_type)
+
+
+def test_padding_is_compared_by_its_own_size():
+    with pytest.raises(CheckFailed, match="y differs"):
+        compared(lambda x: {"y": logits(x) * np.array([1, 1, 1.001], np.float32)}, logits)
+    # 64 is the next float32 to -1e9.
+    compared(lambda x: {"y": logits(x) + np.array([0, 0, 64], np.float32)}, logits)
+
+
+def test_outputs_of_small_numbers_are_compared_by_their_size():
+    def small(x: np.ndarray) -> np.ndarray:
+        return 0.01 * x
+
+    compared(lambda x: {"y": small(x) * np.float32(1 + 2e-5)}, small)
+    with pytest.raises(CheckFailed, match="y differs"):
+        compared(lambda x: {"y": small(x) * np.float32(1 + 8e-5)}, small)
+
+
+def names(x: np.ndarray) -> np.ndarray:
+    return np.array([*(b"yes" if value > 0.3 else b"no" for value in x[:, 0]), None], object)[:-1]
+
+
+def test_rows_that_rounding_decides_are_not_compared():
+    def other(x: np.ndarray) -> np.ndarray:
+        found = names(x)
+        found[1:2] = b"no"
+        return found
+
+    with pytest.raises(CheckFailed, match="y is .*, the model in memory gave"):
+        compared(lambda x: {"y": other(x)}, names)
+    told = compared(lambda x: {"y": other(x)}, names, undecided={"y": [1]})
+    assert told.endswith("; 1 rows not compared, since rounding decides them")
+    with pytest.raises(CheckFailed, match="y is .*, the model in memory gave"):
+        compared(lambda x: {"y": other(x)}, names, undecided={"y": [0, 2]})
+
+
+class Decisions(tf.Module):
+    """Names the larger of two scores, which are equal but for the last bit in the second row."""
+
+    def __init__(self) -> None:
+        self.kernel = tf.Variable(np.float32([[1.0, 0.5], [0.5, 1.0]]))
+
+    def answer(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = tf.matmul(x, self.kernel)
+        best = tf.argmax(scores, axis=1)
+        return {"scores": scores, "label": tf.gather(tf.constant(["left", "right"]), best), "label_id": best}
+
+
+def test_undecided_rows_are_found_by_moving_the_weights_a_little():
+    model, rows = Decisions(), np.float32([[1, 2], [1, np.nextafter(np.float32(1), 2)], [3, 1], [1, 1.001]])
+    signature = Signature(model.answer, {"x": tf.TensorSpec([None, 2])}, {"x": rows})
+    before = model.kernel.numpy()
+    found = record_samples(signature, [model.kernel])
+    assert found["undecided"] == {"label": [1], "label_id": [1]}
+    np.testing.assert_array_equal(model.kernel, before)
+    assert found["tolerance"] == {"scores": 256 * 2.0**-23}
+
+
+def test_a_network_that_amplifies_rounding_is_compared_by_how_much():
+    """A hundred layers, of which each doubles the difference to what the first one gives."""
+    kernel, power = tf.Variable(np.float32([[1.0]])), 20
+
+    def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": 1 + 2.0**power * (tf.matmul(x, kernel) - x)}
+
+    signature = Signature(answer, {"x": tf.TensorSpec([None, 1])}, {"x": np.float32([[1], [1.5]])})
+    # 64 units of 1.5, amplified by 2^20, beside numbers of size 1.
+    share = record_samples(signature, [kernel])["tolerance"]["y"]
+    assert share == pytest.approx(1.5 * 64 * 2.0**-23 * 2**power, rel=0.2)
+    assert record_samples(signature)["tolerance"]["y"] == 256 * 2.0**-23
 
 
 def test_server_files_keep_what_is_there(tmp_path, published):
