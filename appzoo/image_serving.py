@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 from PIL import ExifTags, Image
 
+from appzoo.target_app import TargetApp
 from easytransfer.export.servable import Signature
 from easytransfer.image.decode import decode
 from easytransfer.image.graph import decode_batch
 
-if TYPE_CHECKING:
-    from appzoo.image_app import ImageApp
 
-
-def image_signatures(app: ImageApp) -> dict[str, Signature]:
+def image_signatures(app: TargetApp) -> dict[str, Signature]:
     """Returns `serving_default` on encoded images, `predict_ids` on arrays, and `classify` or `regress`.
 
     Args:

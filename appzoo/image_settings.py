@@ -11,7 +11,7 @@ from easytransfer.config.job import DataConfig, JobConfig, TrainConfig
 from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.settings import AugmentSettings
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 
 
 class ImageDataConfig(DataConfig):

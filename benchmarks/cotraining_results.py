@@ -60,7 +60,7 @@ def make_app(options: argparse.Namespace, seed: int, split: int, together: bool,
 
 def operations(options: argparse.Namespace, split: int) -> int:
     """Returns the multiply-accumulates for one image of all networks."""
-    from modelzoo.cnn.config import named
+    from modelzoo.cnn.names import named
     from modelzoo.cnn.profile import profile
 
     config = named(f"split{split}_{options.network}").replace(image_size=28, channels=1)

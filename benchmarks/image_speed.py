@@ -86,7 +86,7 @@ def augmentation_seconds(options: argparse.Namespace, repeats: int = 30) -> floa
 
 def build_network(name: str):
     """Returns the network of the ModelZoo with fresh weights."""
-    from modelzoo.cnn.config import named
+    from modelzoo.cnn.names import named
     from modelzoo.cnn.network import build
 
     model = build(named(name), CLASSES, 0)

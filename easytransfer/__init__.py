@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-__version__ = "2.0.0.dev0"
+from easytransfer.version import VERSION as __version__  # noqa: F401
 
 # Read by TensorFlow when it is first imported, so they are set before any module of ours imports it.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Collection
 
 DISTRIBUTION = "easytransfer-tf2"
+# Horovod needs our patches, which are in a checkout and not in a wheel.
+HOROVOD_LINE = "in a checkout of EasyTransfer, sh scripts/horovod.sh builds and installs it"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

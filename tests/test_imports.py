@@ -10,7 +10,7 @@ import pytest
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 # A package may import packages of a lower rank, and of its own rank as long as no cycle comes of it.
 CORE_RANKS = {
-    "errors": 0, "installing": 0, "keras": 0,
+    "errors": 0, "installing": 0, "keras": 0, "version": 0,
     "config": 1, "run": 1,
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
     "image": 2, "attacks": 2,
@@ -161,7 +161,8 @@ def test_imports_point_down(trees):
 
 
 def test_no_import_cycles(trees):
-    imports = graph(trees, everywhere=False)
+    """Imports inside functions and for type checkers count: a circle is one however late it closes."""
+    imports = graph(trees, everywhere=True)
     assert cycles(imports) == []
     assert cycles(package_edges(imports)) == []
 

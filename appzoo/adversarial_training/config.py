@@ -11,7 +11,7 @@ from appzoo.image_settings import ImageJobConfig
 from easytransfer.attacks.names import STEP_SHARE, named_attack
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import EasyTransferError
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 
 # RobustBench's radii.
 _USUAL_EPSILON = {"linf": 8 / 255, "l2": 0.5}

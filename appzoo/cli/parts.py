@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appzoo.cli.verbs import Parser
-from easytransfer.distributed.strategy import HOW_TO_INSTALL
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
-from easytransfer.installing import install_line, model_line
+from easytransfer.installing import HOROVOD_LINE, install_line, model_line
 from easytransfer.presets import catalogue
 
 QUICK_START_MODEL = "minilm-l6-en"
@@ -87,7 +86,7 @@ def how_to_get(part: str) -> str:
     first = (
         f"install {', '.join(tools)} (Debian: apt-get install g++ cmake patch make python3-dev); then " if tools else ""
     )
-    return first + HOW_TO_INSTALL
+    return first + HOROVOD_LINE
 
 
 def horovod_problem() -> str | None:

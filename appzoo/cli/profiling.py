@@ -12,7 +12,8 @@ from appzoo.cli.verbs import Parser
 from easytransfer.errors import ConfigError
 from easytransfer.presets.folder import read_json
 from modelzoo.cnn import published
-from modelzoo.cnn.config import CnnConfig, named, names
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named, names
 from modelzoo.cnn.profile import Profile, latency
 from modelzoo.cnn.profile import profile as count
 

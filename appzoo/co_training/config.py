@@ -9,7 +9,8 @@ from pydantic import model_validator
 from appzoo.image_settings import ImageJobConfig, ImageSettings, ImageTrainConfig
 from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
-from modelzoo.cnn.config import CnnConfig, named
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named
 
 
 class CoTrainingSettings(ImageSettings):

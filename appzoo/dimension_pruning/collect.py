@@ -8,13 +8,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from appzoo.dimension_pruning.feasible import check_rows
 from appzoo.dimension_pruning.optimum import DIMENSIONS, Optimum, check_reachable, solve
 from appzoo.dimension_pruning.predictor import Predictor, choose
+from appzoo.image_app import ImageApp
 from easytransfer.config.job import TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
@@ -27,9 +28,6 @@ from easytransfer.train.trainer import Trainer
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.profile import profile
 from modelzoo.cnn.pruning import Weights, block_names, removable_blocks, thin, thinned_config, without_blocks
-
-if TYPE_CHECKING:
-    from appzoo.dimension_pruning.app import DimensionPruning
 
 SAMPLES, RESULT_FILE = "samples", "result.json"
 # Candidates for the width that fills a budget.
@@ -65,7 +63,7 @@ class Collection:
         workers: The workers of the job.
     """
 
-    def __init__(self, app: DimensionPruning, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
+    def __init__(self, app: ImageApp, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
         self.app, self.run_dir, self.workers = app, Path(run_dir), workers
         self.settings = app.config.model
         self.rest, self.select = hold_out(train, self.settings.select_share)
@@ -198,7 +196,7 @@ class Collection:
         facts = [config.to_dict(), *sections, source, self.settings.select_share, job.runtime.seed]
         return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()[:8]
 
-    def _app(self, config: CnnConfig, weights: Weights | None) -> DimensionPruning:
+    def _app(self, config: CnnConfig, weights: Weights | None) -> ImageApp:
         """Returns an application of the same data whose model is this network."""
         app = copy.copy(self.app)
         app.start, app.model = (config, weights), None

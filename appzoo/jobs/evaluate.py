@@ -42,7 +42,7 @@ def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
     spec, limit = str(config.data.input_table), 100 if config.runtime.dry_run else None
     with closing(bad_rows), evaluation_store(app, spec) as store:
         loaded = load_rows(app, spec, True, bad_rows, limit=limit, store=store)
-    say_table("input", loaded)
+    say_table("input", loaded.count, loaded.text)
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-import easytransfer
 from appzoo.jobs.text_counts import counted_since
 from easytransfer.app.contract import App
 from easytransfer.config.job import DataConfig, JobConfig
@@ -28,6 +27,7 @@ from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.run.environment import input_records
 from easytransfer.run.log import say, warn
+from easytransfer.version import VERSION
 
 
 @dataclass
@@ -282,7 +282,7 @@ def table_key(app: App, spec: str) -> dict[str, Any]:
     for name in ("table_memory_mb", "cache_dir", "output_table", "merge", "train_table", "eval_table", "input_table"):
         settings["data"].pop(name)
     return {
-        "version": easytransfer.__version__,
+        "version": VERSION,
         "application": config.model_name,
         "start": config.train.init_checkpoint_path,
         "files": stamps(expand(spec)),

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from easytransfer.data.bad_rows import RowCount
 from easytransfer.run.log import say, warn
-
-if TYPE_CHECKING:
-    from appzoo.jobs.tables import EncodedRows
 
 # Share of unknown tokens above which the tokenizer probably does not fit the language.
 UNKNOWN_WARNING = 0.05
@@ -20,17 +17,17 @@ def counted_since(before: Mapping[str, int], now: Mapping[str, int]) -> Counter[
     return Counter({name: count - before.get(name, 0) for name, count in now.items()})
 
 
-def say_table(part: str, rows: EncodedRows) -> None:
+def say_table(part: str, count: RowCount, counts: Counter[str]) -> None:
     """Says how many rows of a table were read and used, and how long their texts are.
 
     Args:
         part: Which table it is.
-        rows: Its rows, with the counts of their texts.
+        count: Of its rows.
+        counts: Of their texts.
     """
-    count = rows.count
     text = f"{part}: {count.read:,} rows read, {count.accepted:,} used, {count.rejected:,} rejected"
-    say(f"{text}; {_lengths(rows.text)}" if rows.text["rows"] else text)
-    _warn_of_unknown(part, rows.text)
+    say(f"{text}; {_lengths(counts)}" if counts["rows"] else text)
+    _warn_of_unknown(part, counts)
 
 
 def say_texts(part: str, counts: Mapping[str, int]) -> None:

@@ -182,7 +182,7 @@ def _load(
         else:
             store = _store(app, part, spec, workers)
             tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store)
-        say_table(part, tables[part])
+        say_table(part, tables[part].count, tables[part].text)
     return app, tables
 
 

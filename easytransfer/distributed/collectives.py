@@ -18,8 +18,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from easytransfer.distributed.strategy import HOW_TO_INSTALL
 from easytransfer.errors import ConfigError
+from easytransfer.installing import HOROVOD_LINE
 
 
 def horovod() -> ModuleType:
@@ -31,9 +31,9 @@ def horovod() -> ModuleType:
     try:
         import horovod.tensorflow as hvd
     except ImportError as error:
-        raise ConfigError("Horovod is not installed", received=str(error), fix=HOW_TO_INSTALL) from error
+        raise ConfigError("Horovod is not installed", received=str(error), fix=HOROVOD_LINE) from error
     if not hvd.gloo_built() and not hvd.mpi_built():
-        raise ConfigError("this Horovod has neither Gloo nor MPI", fix=HOW_TO_INSTALL)
+        raise ConfigError("this Horovod has neither Gloo nor MPI", fix=HOROVOD_LINE)
     return hvd
 
 

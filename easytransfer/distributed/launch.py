@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from easytransfer.distributed.strategy import HOW_TO_INSTALL, RESTARTS
+from easytransfer.distributed.strategy import RESTARTS
 from easytransfer.errors import ConfigError, Interrupted, ResourceError
+from easytransfer.installing import HOROVOD_LINE
 from easytransfer.run.log import warn
 
 # Seconds between a failure of one worker and the end of the others.
@@ -143,7 +144,7 @@ def _import_horovod() -> tuple[Any, Any, Any]:
         from horovod.runner.common.util.hosts import get_host_assignments, parse_hosts
         from horovod.runner.http.http_server import RendezvousServer
     except ImportError as error:
-        raise ConfigError("several workers need Horovod", received=str(error), fix=HOW_TO_INSTALL) from error
+        raise ConfigError("several workers need Horovod", received=str(error), fix=HOROVOD_LINE) from error
     return RendezvousServer, get_host_assignments, parse_hosts
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from easytransfer.config.job import DistributionConfig
 from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.installing import HOROVOD_LINE
 
 if TYPE_CHECKING:
     from easytransfer.distributed.workers import Workers
@@ -27,8 +28,6 @@ STRATEGIES = {
 ACCEPTED = ("none", "mirrored", "horovod")
 # Modes whose workers exchange what they compute; several workers of the others write tables of their own.
 STARTS_WORKERS = ("train", "evaluate")
-# Horovod needs our patches, which are in a checkout and not in a wheel.
-HOW_TO_INSTALL = "in a checkout of EasyTransfer, sh scripts/horovod.sh builds and installs it"
 # Environment variable of the workers of an elastic job: how often it has started again.
 RESTARTS = "EASYTRANSFER_RESTARTS"
 
@@ -81,7 +80,7 @@ def require(name: str) -> None:
         ConfigError: Horovod is missing.
     """
     if name == "horovod" and importlib.util.find_spec("horovod") is None:
-        raise ConfigError("training on several workers needs Horovod", fix=HOW_TO_INSTALL)
+        raise ConfigError("training on several workers needs Horovod", fix=HOROVOD_LINE)
 
 
 def is_worker() -> bool:

@@ -13,11 +13,11 @@ from typing import Any
 
 import tensorflow as tf
 
-import easytransfer
 from easytransfer.export.samples import record_samples
 from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
 from easytransfer.export.selfcheck.rounding import ALLOWED, EPSILON, coarsest
 from easytransfer.export.servable import Signature
+from easytransfer.version import VERSION
 
 FORMAT = 1
 # Packages whose release can change what an export contains or answers.
@@ -75,7 +75,7 @@ def build_manifest(
 
 def package_versions() -> dict[str, str]:
     """Returns installed releases by package name, `python` and `easytransfer` among them."""
-    found = {"python": platform.python_version(), "easytransfer": easytransfer.__version__}
+    found = {"python": platform.python_version(), "easytransfer": VERSION}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -88,7 +88,7 @@ def package_versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """Returns the commit of the source tree this package runs from, None outside of one."""
-    root = Path(easytransfer.__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import easytransfer
 from easytransfer.errors import EasyTransferError
 from easytransfer.run.atomic import sha256
 from easytransfer.run.secrets import shown_arguments
+from easytransfer.version import VERSION
 
 PACKAGES = (
     "tensorflow",
@@ -49,7 +49,7 @@ def environment_record(
         inputs: The input files, as `input_records` gives them.
     """
     return {
-        "easytransfer": easytransfer.__version__,
+        "easytransfer": VERSION,
         "git": git_revision(),
         "python": platform.python_version(),
         "packages": package_versions(),
@@ -84,7 +84,7 @@ def git_revision(folder: str | os.PathLike[str] | None = None) -> str | None:
     Returns:
         None when it does not run from a checkout, or git is not there.
     """
-    root = Path(folder) if folder is not None else Path(easytransfer.__file__).parent
+    root = Path(folder) if folder is not None else Path(__file__).parents[1]
     # An installed package may lie inside somebody else's checkout: it counts only if git knows this folder.
     listed = _git(root, "ls-files", "--error-unmatch", ".")
     revision = _git(root, "rev-parse", "HEAD") if listed else None

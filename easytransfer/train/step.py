@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
 if TYPE_CHECKING:
     from easytransfer.layers.draws import RowDraws
-    from easytransfer.train.engine import Engine
+    from easytransfer.train.precision import LossScale
 
 
 class Loss(NamedTuple):
@@ -56,6 +56,21 @@ class Step:
 EVALUATION = Step()
 
 
+class Stepper(Protocol):
+    """What a step asks of the engine that makes it."""
+
+    total_steps: int
+    step: tf.Variable
+    loss_scale: LossScale | None
+    optimizers: Mapping[str, Any]
+
+    def variables(self, name: str = "default") -> list[tf.Variable]:
+        """Returns the variables optimizer `name` trains."""
+
+    def epoch(self) -> tf.Tensor:
+        """Returns the number of the epoch in which the next step begins."""
+
+
 class TrainingStep(Step):
     """One (micro-)batch of a training step, inside the graph of the engine.
 
@@ -71,7 +86,7 @@ class TrainingStep(Step):
 
     training = True
 
-    def __init__(self, engine: Engine, draws: RowDraws, totals: tf.Tensor | None = None) -> None:
+    def __init__(self, engine: Stepper, draws: RowDraws, totals: tf.Tensor | None = None) -> None:
         self._engine, self.draws, self._totals = engine, draws, totals
         self.total = engine.total_steps
         # Of losses with weights of their own, in the order met.

@@ -6,11 +6,21 @@ from typing import Any
 
 import tensorflow as tf
 
+from easytransfer.config.job import JobConfig
 from easytransfer.evaluators import EvalMetric
+from easytransfer.user_model.config import Config
 
 
 class Hooks:
-    """The four functions of an application, and calls during training that do nothing unless they are overridden."""
+    """The four functions of an application, and calls during training that do nothing unless they are overridden.
+
+    Attributes:
+        config: What the script was given.
+        job: The same as the configuration of a job.
+    """
+
+    config: Config
+    job: JobConfig
 
     def build_logits(self, features: dict[str, tf.Tensor], mode: str | None = None) -> Any:
         """Returns `(logits, labels)` for a batch of features.

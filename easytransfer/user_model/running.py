@@ -7,17 +7,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from easytransfer.data.table import BadRows
 from easytransfer.datasets import CSVWriter, TableReader
 from easytransfer.errors import ConfigError, EasyTransferError
 
-if TYPE_CHECKING:
-    from easytransfer.user_model.app import base_model
 
-
-def run_mode(app: base_model) -> dict[str, Any]:
+def run_mode(app: Any) -> dict[str, Any]:
     """Runs an application in its mode and returns what to print.
 
     Raises:
@@ -35,7 +32,7 @@ def run_mode(app: base_model) -> dict[str, Any]:
     return {"run": app.job.checkpoint_dir, "metrics": metrics}
 
 
-def _reader(app: base_model, part: str) -> TableReader:
+def _reader(app: Any, part: str) -> TableReader:
     data, train = app.job.data, app.job.train
     table = {"train": data.train_table, "eval": data.eval_table}.get(part) or data.input_table
     if not table:
@@ -46,7 +43,7 @@ def _reader(app: base_model, part: str) -> TableReader:
     return TableReader(table, is_training=part == "train", batch_size=size, bad_rows=bad_rows)
 
 
-def _run_rows(app: base_model, work: Callable[[TableReader, CSVWriter], Any]) -> dict[str, Any]:
+def _run_rows(app: Any, work: Callable[[TableReader, CSVWriter], Any]) -> dict[str, Any]:
     """Reads the input table, and writes what `work` makes of it."""
     output, columns = app.job.data.output_table, app.output_schema
     if not output or not columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,10 +17,8 @@ from easytransfer.export.saved_model import export_saved_model
 from easytransfer.export.servable import Signature
 from easytransfer.preprocessors import Settings, TextPreprocessor
 from easytransfer.user_model.config import ModeKeys
+from easytransfer.user_model.hooks import Hooks
 from easytransfer.user_model.task import HookTask
-
-if TYPE_CHECKING:
-    from easytransfer.user_model.app import base_model
 
 # Rows an export is checked on: plain, empty, non-ASCII, longer than any limit.
 _TEXTS = ("as promised", "", "Überraschend gut, 质量不错", "very " * 600 + "long")
@@ -28,7 +26,7 @@ _TEXTS = ("as promised", "", "Überraschend gut, 质量不错", "very " * 600 + 
 _LENGTH = 8
 
 
-def export_application(app: base_model, settings: Settings, restore: Callable[[HookTask], str]) -> Path:
+def export_application(app: Hooks, settings: Settings, restore: Callable[[HookTask], str]) -> Path:
     """Exports the model of a checkpoint and returns the version folder.
 
     Args:
@@ -74,7 +72,7 @@ def export_application(app: base_model, settings: Settings, restore: Callable[[H
     return report.path
 
 
-def _columns(app: base_model, key: str) -> list[Column]:
+def _columns(app: Hooks, key: str) -> list[Column]:
     schema = getattr(app, key, None)
     return list(parse_schema(schema)) if schema else []
 

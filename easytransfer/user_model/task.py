@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,9 +21,7 @@ from easytransfer.train.precision import compute_precision
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs, Task
 from easytransfer.user_model.config import ModeKeys
-
-if TYPE_CHECKING:
-    from easytransfer.user_model.app import base_model
+from easytransfer.user_model.hooks import Hooks
 
 # Rows the hooks are first called with, to create their variables.
 SAMPLE_ROWS = 2
@@ -32,7 +30,7 @@ SAMPLE_ROWS = 2
 class HookModel(keras.Model):
     """Calls `build_logits`; owns the layers made in it and those the application holds as attributes."""
 
-    def __init__(self, app: base_model) -> None:
+    def __init__(self, app: Hooks) -> None:
         super().__init__(name=type(app).__name__)
         self._app = app
         self.objects: dict[str, Any] = {}
@@ -65,7 +63,7 @@ class HookTask(Task):
         settings: What preprocessors take from the configuration.
     """
 
-    def __init__(self, app: base_model, modes: tuple[str, ...], settings: Settings) -> None:
+    def __init__(self, app: Hooks, modes: tuple[str, ...], settings: Settings) -> None:
         self._app, self._modes, self.settings = app, modes, settings
         self.preprocessor: TextPreprocessor | None = None
         self.model: HookModel | None = None

@@ -202,22 +202,4 @@ class CnnConfig(BaseModel):
         return cls.from_dict(data, source=str(path))
 
 
-def named(name: str) -> CnnConfig:
-    """Returns the configuration of a name, such as `resnet20_cifar`, `wrn28_10_cifar` or `split2_wrn28_10_cifar`.
-
-    Raises:
-        ModelError: The name is unknown; the message names the closest ones.
-    """
-    from modelzoo.cnn.names import named as find
-
-    return find(name)
-
-
-def names() -> list[str]:
-    """Returns the well-known names; further depths and widths are accepted by the same patterns."""
-    from modelzoo.cnn.names import names as known
-
-    return known()
-
-
 CONFIG_CLASS = CnnConfig

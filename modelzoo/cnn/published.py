@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import Profile, profile
 
 QUANTITIES = {

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from easytransfer.errors import ConfigError
-from modelzoo.cnn.config import CnnConfig, named
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named
 
 CLASSES = 10
 

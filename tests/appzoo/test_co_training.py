@@ -19,7 +19,7 @@ from easytransfer.train.engine import Engine
 from easytransfer.train.plan import batch_signature
 from easytransfer.train.step import EVALUATION, Step
 from easytransfer.train.trainer import Trainer
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 
 RANDOM = np.random.default_rng(8)

@@ -10,8 +10,9 @@ from tiny_cnn import TINY
 from appzoo.cli.main import main
 from easytransfer.errors import ConfigError, ModelError
 from modelzoo.cnn import division, published
-from modelzoo.cnn.config import CnnConfig, named, names
+from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.counting import CountingBuilder, LayerCost, Shape
+from modelzoo.cnn.names import named, names
 from modelzoo.cnn.profile import profile, summary
 from modelzoo.cnn.pyramidnet import pyramid_widths
 

@@ -6,8 +6,8 @@ import pytest
 from easytransfer import keras
 from modelzoo.cnn import library
 from modelzoo.cnn.backbone import CnnBackbone
-from modelzoo.cnn.config import named
 from modelzoo.cnn.layers import StochasticDepth
+from modelzoo.cnn.names import named
 
 
 @pytest.mark.slow

@@ -207,7 +207,7 @@ def test_images_of_another_shape_are_refused():
 
 _ODD_BATCH = """
 import tensorflow as tf
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 
 model = build(named("resnet8_w4_cifar").replace(image_size=16, channels=1), 3, seed=0)

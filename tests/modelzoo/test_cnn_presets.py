@@ -11,7 +11,8 @@ from easytransfer import keras
 from easytransfer.errors import ConfigError, ModelError
 from modelzoo import commands
 from modelzoo.cnn.backbone import CnnBackbone
-from modelzoo.cnn.config import CnnConfig, named
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 from modelzoo.loading import load_backbone, load_config, save_preset
 

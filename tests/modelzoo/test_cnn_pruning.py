@@ -5,7 +5,7 @@ import pytest
 
 from easytransfer.errors import ModelError
 from modelzoo.cnn import pruning
-from modelzoo.cnn.config import named
+from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 from modelzoo.cnn.profile import profile
 

@@ -1,6 +1,7 @@
 """One tiny network of each family, 16x16 pixels, at most 16 channels wide."""
 
-from modelzoo.cnn.config import CnnConfig, named
+from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named
 
 _STAGES = {"stem_widths": (4,), "blocks": (1, 2), "stage_widths": (8, 12), "strides": (1, 2), "image_size": 16}
 _INNER = {"inner_widths": (4, (4, 6))}
