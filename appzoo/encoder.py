@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import modelzoo.loading as zoo
+from easytransfer.app.inputs.tokens import TokensInput
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
@@ -18,9 +20,6 @@ from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.wordpiece import Tokens, WordPiece
 from modelzoo.bert.backbone import BertBackbone
 from modelzoo.bert.config import BertConfig
-
-# Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
-SAMPLE_TEXTS = ("as promised", "", "Überraschend gut, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
 
 
 class Encoder:
@@ -34,6 +33,8 @@ class Encoder:
         ConfigError: `sequenceLength` exceeds the positions of the encoder.
         ModelError: The model is not found.
     """
+
+    CONFIG_FILE = "config.json"
 
     def __init__(self, config: JobConfig, folder: Path | None) -> None:
         self._config = config
@@ -57,7 +58,19 @@ class Encoder:
     def save(self, folder: Path) -> None:
         """Writes vocabulary, tokenizer settings and encoder configuration."""
         self.tokenizer.save(folder)
-        write_json(folder / "config.json", self.config.to_dict())
+        write_json(folder / self.CONFIG_FILE, self.config.to_dict())
+
+    def tokens(self, first: str, second: str | None = None, **options: Any) -> TokensInput:
+        """Returns the input for columns of texts; options as `TokensInput` has them."""
+        data = self._config.data
+        return TokensInput(
+            self.tokenizer,
+            first,
+            second,
+            max_length=data.sequence_length,
+            no_truncate=data.no_truncate,
+            **options,
+        )
 
     def backbone(self, folder: Path | None, workers: Workers) -> BertBackbone:
         """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones.

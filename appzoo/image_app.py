@@ -8,98 +8,104 @@ work on the same images.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from appzoo.image_serving import image_signatures
 from appzoo.image_settings import ImageJobConfig
-from appzoo.target_app import TargetApp
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.contract import App, Assets
+from easytransfer.app.inputs.base import Input
+from easytransfer.app.inputs.images import ImageInput
+from easytransfer.app.targets.labels import LabelTarget, label_target
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.schema import ListForm
-from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
 from easytransfer.image.augment import Augmentation, unit_scale
 from easytransfer.image.contact_sheet import write_contact_sheet
-from easytransfer.image.decode import load_images
 from easytransfer.image.mixing import draw_partners, draw_share, mix
-from easytransfer.image.resize import Resizer
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.scores import softmax
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
-from easytransfer.run.log import say
 from easytransfer.train import checkpoint
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
-from modelzoo.cnn import config as networks
 from modelzoo.cnn.config import CnnConfig
+from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 
 NETWORK_FILE = "network.json"
 MISTAKES_FILE = "mistakes.png"
-# Of decoded images that are held at a time while a table is read.
-CHUNK_BYTES = 64 << 20
 # Shown on the contact sheet.
 MOST_MISTAKES = 48
 
 
-class ImageApp(TargetApp):
+class ImageApp(App):
     """A convolutional network on images of one size."""
 
-    asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE, ChannelStatistics.FILE, "label_mapping.json")
+    asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE,)
     preprocessable: ClassVar[bool] = False
     # Differently augmented copies of each image that a train step sees; one has no axis of its own.
     views: int = 1
 
     config: ImageJobConfig
-    statistics: ChannelStatistics | None = None
+    target: LabelTarget
     _augmentation: Augmentation | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
-        """Reads the label names; statistics come from `folder`, the configuration, or the run whose weights are taken.
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns the image; statistics come from a trained run, the configuration, or the run whose weights are taken.
 
-        Where none of these has them, `fit_labels` computes them from the training table.
+        Where none of these has them, they are computed from the training table.
+        """
+        model, start = self.config.model, self.config.train.init_checkpoint_path
+        statistics = None
+        if assets.folder is not None:
+            statistics = ChannelStatistics.load(assets.folder)
+        elif model.channel_mean is not None and model.channel_std is not None:
+            statistics = ChannelStatistics(tuple(model.channel_mean), tuple(model.channel_std))
+        elif start:
+            # Weights belong to images normalised in one way.
+            statistics = ChannelStatistics.load(checkpoint.resolve(start).parent)
+        return [
+            ImageInput(
+                str(self.config.data.first_sequence),
+                model.image_size,
+                model.channels,
+                mode=model.resize_mode,
+                max_pixels=model.max_pixels,
+                statistics=statistics,
+            )
+        ]
+
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes or a number.
 
         Raises:
             ConfigError: Mixup is asked for where there are no classes.
         """
-        self.prepare_target(folder, cells)
-        model, start = self.config.model, self.config.train.init_checkpoint_path
-        self.resizer = Resizer(model.image_size, model.resize_mode)
-        if folder is not None:
-            self.statistics = ChannelStatistics.load(folder)
-        elif model.channel_mean is not None and model.channel_std is not None:
-            self.statistics = ChannelStatistics(tuple(model.channel_mean), tuple(model.channel_std))
-        elif start:
-            # Weights belong to images normalised in one way.
-            self.statistics = ChannelStatistics.load(checkpoint.resolve(start).parent)
+        target = label_target(self.config, assets)
         if self.config.augment.mixup_alpha:
-            self.target.require_classes("augment.mixup_alpha", fix="set it to 0")
+            target.require_classes("augment.mixup_alpha", fix="set it to 0")
+        return target
 
-    def fit_labels(self, train: EncodedTable) -> None:
-        """Computes class weights and channel statistics where they are to come from the training table."""
-        super().fit_labels(train)
-        if self.statistics is None:
-            self.statistics = ChannelStatistics.of(train.columns["image"])
-            shown = [
-                " ".join(f"{value:.4f}" for value in values) for values in (self.statistics.mean, self.statistics.std)
-            ]
-            say(f"channels of {len(train):,} training images: mean {shown[0]}, standard deviation {shown[1]}")
+    @property
+    def statistics(self) -> ChannelStatistics | None:
+        """What images are normalised with; None until the training table is known."""
+        return self.inputs[0].statistics
+
+    @statistics.setter
+    def statistics(self, found: ChannelStatistics | None) -> None:
+        self.inputs[0].statistics = found
 
     def save_assets(self, folder: Path) -> None:
         """Writes the shape of the network, channel statistics and label map."""
         write_json(folder / NETWORK_FILE, self.network_config().model_dump(mode="json"))
-        self._known_statistics().save(folder)
+        self._known_statistics()
         super().save_assets(folder)
 
     def _known_statistics(self) -> ChannelStatistics:
@@ -116,56 +122,15 @@ class ImageApp(TargetApp):
             return stored_network(folder)
         model = self.config.model
         chosen = {"image_size": model.image_size, "channels": model.channels}
-        return networks.named(model.network).model_copy(update=chosen)
+        return named(model.network).model_copy(update=chosen)
 
-    def build_model(self, folder: Path | None = None) -> keras.Model:
-        """Builds the network, from random weights or the shape stored in `folder` with weights to be restored."""
-        shape = self.network_config(folder)
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds the network, from random weights or the shape stored in a run with weights to be restored."""
+        shape, model = self.network_config(assets.folder), self.config.model
         network = build(shape, self.target.num_outputs, self.config.runtime.seed)
-        self.model = ImageModel(network, self._known_statistics(), shape.image_size)
-        model = self.config.model
-        self.model({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
-        return self.model
-
-    # Rows ----------------------------------------------------------------------------------------------------
-
-    @property
-    def chunk_rows(self) -> int:
-        """Rows decoded at a time: what fits into `CHUNK_BYTES` at the size they are brought to."""
-        model = self.config.model
-        return max(1, min(8192, CHUNK_BYTES // (model.image_size**2 * model.channels)))
-
-    def input_columns(self) -> list[str]:
-        """Returns the image column."""
-        return [str(self.config.data.first_sequence)]
-
-    def text_columns(self) -> dict[str, ListForm]:
-        """Returns none: images are no text."""
-        return {}
-
-    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
-        """Decodes and resizes images and reads labels; images that cannot be used are bad rows with their file."""
-        column, model = self.input_columns()[0], self.config.model
-        found = load_images(
-            chunk.columns[column],
-            os.path.dirname(chunk.file),
-            channels=model.channels,
-            max_pixels=model.max_pixels,
-            change=self.resizer,
-        )
-        for row, image in enumerate(found):
-            if isinstance(image, str):
-                chunk.reject(row, column, image)
-        values = self.read_labels(chunk) if with_labels else []
-        kept = np.flatnonzero(chunk.accepted)
-        size = model.image_size
-        images = np.empty((len(kept), size, size, model.channels), np.uint8)
-        for place, row in enumerate(kept):
-            images[place] = found[row]
-        columns = {"image": images}
-        if with_labels:
-            columns["label_id"] = self.target.array([values[row] for row in kept])
-        return EncodedTable(columns)
+        whole = ImageModel(network, self._known_statistics(), shape.image_size)
+        whole({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
+        return whole
 
     # Training ------------------------------------------------------------------------------------------------
 
@@ -219,9 +184,9 @@ class ImageApp(TargetApp):
         """The network without what comes before it: XLA cannot resize images as one pruned in resolution needs."""
         return self.served_model.network
 
-    def signatures(self, folder: Path) -> dict[str, Signature]:
-        """Returns encoded images (`image_bytes`), arrays as `encode` makes them, and the tf.Example form."""
-        return image_signatures(self)
+    def served_step(self, batch: Batch) -> Outputs:
+        """Calls the network that is served: nothing that only training and evaluation add."""
+        return self.served_model(batch, training=False)
 
 
 def stored_network(folder: Path) -> CnnConfig:

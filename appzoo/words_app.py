@@ -3,44 +3,39 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from appzoo.serving import ids_signature
-from appzoo.target_app import TargetApp
 from appzoo.words_settings import WordSettings
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
-from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.table import RowChunk
+from easytransfer.app.assets import no_cells
+from easytransfer.app.contract import App, Assets
+from easytransfer.app.inputs.base import Input
+from easytransfer.app.inputs.words import WordsInput
+from easytransfer.app.targets.labels import LabelTarget, label_target
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
 from easytransfer.layers.dropout import Dropout
 from easytransfer.run.log import say
 from easytransfer.text.word_vectors import read_word_vectors
-from easytransfer.text.words import VOCAB_FILE, WordIds, WordVocabulary
-from easytransfer.text.words_graph import GraphWords
+from easytransfer.text.words import WordVocabulary
 from easytransfer.train import checkpoint
 
 HEAD_DEVIATION = 0.02
-# Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
-SAMPLE_TEXTS = ("as promised", "", "ΟΔΥΣΣΕΥΣ Überraschend, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
 
 
-class WordsApp(TargetApp):
+class WordsApp(App):
     """A network on word vectors, trained from scratch.
 
     A subclass names its texts and its networks. The vocabulary comes from the training table, or from the run that
     `init_checkpoint_path` starts from, whose weights belong to its words.
     """
 
-    asset_files: ClassVar[tuple[str, ...]] = (VOCAB_FILE, "label_mapping.json")
     vocabulary: WordVocabulary
+    target: LabelTarget
 
     @abc.abstractmethod
     def texts(self) -> dict[str, tuple[str, int]]:
@@ -50,49 +45,51 @@ class WordsApp(TargetApp):
     def branches(self) -> list[Branch]:
         """Returns the networks; their features stand side by side before the last layer."""
 
-    # Preparation ---------------------------------------------------------------------------------------------
-
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
-        """Makes the vocabulary from the training table and reads the label names, or reads both from `folder`.
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns the texts, their words from the training table or from a trained run.
 
         Raises:
             ConfigError: There is neither a training table nor a run to take the words from.
-            ModelError: `folder` holds no vocabulary.
+            ModelError: The run holds no vocabulary.
         """
+        self.vocabulary, strict = self._find_vocabulary(assets), self.config.data.no_truncate
+        return [
+            WordsInput(column, self.vocabulary, length, suffix=suffix, no_truncate=strict)
+            for suffix, (column, length) in self.texts().items()
+        ]
+
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes or a number."""
+        return label_target(self.config, assets)
+
+    def _find_vocabulary(self, assets: Assets) -> WordVocabulary:
         model, start = self._words, self.config.train.init_checkpoint_path
-        if folder is None and start:
-            self.vocabulary = WordVocabulary.load(checkpoint.resolve(start).parent, model.split_characters)
-        elif folder is not None:
-            self.vocabulary = WordVocabulary.load(folder, model.split_characters)
-        elif cells is no_cells or self.config.data.output_table:
+        if assets.folder is not None:
+            return WordVocabulary.load(assets.folder, model.split_characters)
+        if start:
+            return WordVocabulary.load(checkpoint.resolve(start).parent, model.split_characters)
+        if assets.cells is no_cells or self.config.data.output_table:
             # Ids of words that nobody remembers are of no use.
             raise ConfigError(
                 f"{self.config.model_name} takes its words from a training table and there is none",
                 fix="train first, and give the run folder as checkpointPath: its words are used",
             )
-        else:
-            self.vocabulary = WordVocabulary.build(
-                chain.from_iterable(cells(column) for column in self.input_columns()),
-                max_size=model.max_vocab_size,
-                min_count=model.min_word_count,
-                split=model.split_characters,
-            )
-        self.prepare_target(folder, cells)
+        return WordVocabulary.build(
+            chain.from_iterable(assets.cells(column) for column, _ in self.texts().values()),
+            max_size=model.max_vocab_size,
+            min_count=model.min_word_count,
+            split=model.split_characters,
+        )
 
     @property
     def _words(self) -> WordSettings:
         model: WordSettings = self.config.model
         return model
 
-    def save_assets(self, folder: Path) -> None:
-        """Writes the words and the label map."""
-        self.vocabulary.save(folder)
-        super().save_assets(folder)
-
-    def build_model(self, folder: Path | None = None) -> keras.Model:
-        """Builds word vectors, networks and head; `folder` means that the weights are restored afterwards."""
-        self.model = WordsModel(
-            self._start_vectors() if folder is None else None,
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds word vectors, networks and head; with a folder the weights are restored afterwards."""
+        network = WordsModel(
+            self._start_vectors() if assets.folder is None else None,
             len(self.vocabulary),
             self._words.embedding_size,
             not self._words.fix_embedding,
@@ -101,8 +98,8 @@ class WordsApp(TargetApp):
             tuple(self.texts()),
         )
         tokens = tf.ones([1, 4], tf.int32)
-        self.model({f"{name}{suffix}": tokens for name in ("input_ids", "input_mask") for suffix in self.texts()})
-        return self.model
+        network({f"{name}{suffix}": tokens for name in ("input_ids", "input_mask") for suffix in self.texts()})
+        return network
 
     def _start_vectors(self) -> np.ndarray | None:
         path = self._words.pretrain_word_embedding_name_or_path
@@ -118,69 +115,6 @@ class WordsApp(TargetApp):
         model = self.model
         networks = [variable for branch in model.branches for variable in branch.trainable_variables]
         return [model.embedding.trainable_variables, networks, model.head.trainable_variables]
-
-    # Rows ----------------------------------------------------------------------------------------------------
-
-    def input_columns(self) -> list[str]:
-        """Returns the text columns."""
-        return [column for column, _ in self.texts().values()]
-
-    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
-        """Looks words up and reads labels; unknown labels and, with noTruncate, long texts are bad rows."""
-        found = {
-            suffix: self.vocabulary.encode(chunk.columns[column], max_length=length)
-            for suffix, (column, length) in self.texts().items()
-        }
-        if self.config.data.no_truncate:
-            self._reject_long(chunk, found)
-        values = self.read_labels(chunk) if with_labels else []
-        kept = np.flatnonzero(chunk.accepted)
-        self._count(found.values(), kept)
-        encoded = self._table({suffix: words.ids.take(kept) for suffix, words in found.items()})
-        if with_labels:
-            encoded.columns["label_id"] = self.target.array([values[row] for row in kept])
-        return encoded
-
-    def _table(self, ids: dict[str, Any]) -> EncodedTable:
-        columns = {f"input_ids{suffix}": column for suffix, column in ids.items()}
-        return EncodedTable(columns, masks={f"input_mask{suffix}": f"input_ids{suffix}" for suffix in ids})
-
-    def _reject_long(self, chunk: RowChunk, found: dict[str, WordIds]) -> None:
-        for suffix, (column, length) in self.texts().items():
-            for row in np.flatnonzero(found[suffix].truncated):
-                chunk.reject(int(row), column, f"too long: more than {length} words")
-
-    def _count(self, found: Iterable[WordIds], kept: np.ndarray) -> None:
-        found = list(found)
-        self.text_counts.update(
-            rows=len(kept),
-            truncated=int(np.any([words.truncated[kept] for words in found], axis=0).sum()),
-            tokens=sum(int(words.ids.lengths[kept].sum()) for words in found),
-            unknown=sum(int(words.unknown[kept].sum()) for words in found),
-        )
-
-    # Serving -------------------------------------------------------------------------------------------------
-
-    def signatures(self, folder: Path) -> dict[str, Signature]:
-        """Returns raw text (`text`, or `text_a` and `text_b`), word ids, and the tf.Example forms."""
-        graph, texts = GraphWords(self.vocabulary), self.texts()
-
-        def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            batch = {}
-            for suffix, (_, length) in texts.items():
-                words = graph(inputs[f"text{suffix}"], length)
-                batch |= {f"{name}{suffix}": value for name, value in words.items()}
-            return self.answer(self.model(batch, training=False)["logits"])
-
-        turns = [SAMPLE_TEXTS, SAMPLE_TEXTS[::-1]]
-        samples = {f"text{suffix}": np.array(turns[number], object) for number, suffix in enumerate(texts)}
-        raw = Signature(serve, dict.fromkeys(samples, tf.TensorSpec([None], tf.string)), samples, "raw text", graph)
-        ids = {
-            suffix: self.vocabulary.encode(turns[number], max_length=length).ids
-            for number, (suffix, (_, length)) in enumerate(texts.items())
-        }
-        signatures = {"serving_default": raw, "predict_ids": ids_signature(self, self._table(ids))}
-        return {**signatures, **self.target.signatures(raw)}
 
 
 class Branch(keras.layers.Layer):

@@ -20,9 +20,9 @@ CORE_RANKS = {
     "app": 4, "tf1": 4, "serving": 4,
 }  # fmt: skip
 APP_CORE = {
-    *("discovery", "jobs", "cli", "serving", "settings", "targets", "target_app", "encoder", "pooled_app"),
+    *("discovery", "jobs", "cli", "serving", "settings", "encoder", "pooled_app"),
     *("words_app", "words_settings", "feature_config"),
-    *("image_app", "image_serving", "image_settings", "image_source"),
+    *("image_app", "image_settings", "image_source"),
 }
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}

@@ -145,11 +145,11 @@ class CoTraining(ImageApp):
 
     def _row_weight(self, batch: Batch) -> tf.Tensor:
         """Returns the weight of each row in the loss, [batch]."""
-        if self.class_weights is None:
+        if self.target.class_weights is None:
             return batch["example_weight"]
-        factor = tf.gather(self.class_weights, batch["label_id"])
+        factor = tf.gather(self.target.class_weights, batch["label_id"])
         if "own_share" in batch:
-            share, partner = batch["own_share"], tf.gather(self.class_weights, batch["partner_label_id"])
+            share, partner = batch["own_share"], tf.gather(self.target.class_weights, batch["partner_label_id"])
             factor = share * factor + (1 - share) * partner
         return batch["example_weight"] * factor
 

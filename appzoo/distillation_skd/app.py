@@ -166,7 +166,7 @@ class DistillationSkd(ImageApp):
 
     def _row_weights(self, batch: Batch) -> tf.Tensor:
         """Returns what each row counts in the loss, [batch]."""
-        weights = self.class_weights
+        weights = self.target.class_weights
         if weights is None:
             return batch["example_weight"]
         parts = mixed_parts(batch) if "own_share" in batch else [batch]
@@ -181,10 +181,11 @@ class DistillationSkd(ImageApp):
         scaled = spherical.at_unit_length if self.variant == "l2" else spherical.on_sphere
         return self.multiplier * scaled(logits, spherical.VALIDATION_EPSILON)
 
-    def answer(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns `probabilities`, `label` and `score` of the served logits, `class_id`, and the raw `logits`."""
+        logits = outputs["logits"]
         numbers = {"class_id": tf.argmax(logits, axis=-1, output_type=tf.int32), "logits": logits}
-        return {**super().answer(self.served(logits)), **numbers}
+        return {**super().answer({"logits": self.served(logits)}), **numbers}
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` of the served logits, and raw `logits` per row."""

@@ -120,7 +120,7 @@ def export_app(
         module=app.model,
         base=base,
         name=str(config.model_name) + ("" if variant == "float32" else f"-{variant}"),
-        assets={name: folder / name for name in app.asset_files if (folder / name).is_file()},
+        assets={name: folder / name for name in app.exported_files if (folder / name).is_file()},
         manifest={
             "config": config.model_dump(mode="json"),
             "checkpoint": checkpoint.name,

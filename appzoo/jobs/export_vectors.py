@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.encoder import SAMPLE_TEXTS
 from appzoo.feature_config import VECTOR_COLUMNS
 from appzoo.jobs.tables import chosen_columns
 from appzoo.jobs.vectors import FACTS, VectorModule, VectorSource, open_vectors, vectors_facts
+from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.export.saved_model import ExportReport, export_saved_model

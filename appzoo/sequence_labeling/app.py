@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.encoder import SAMPLE_TEXTS, Encoder, token_batch
+from appzoo.encoder import Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
 from appzoo.sequence_labeling.data import Windows, encode_words, split_tags, split_units
 from appzoo.sequence_labeling.found import entity_page, found_entities
@@ -21,6 +21,7 @@ from appzoo.sequence_labeling.model import LabelingModel, at_words
 from appzoo.serving import ids_signature
 from easytransfer import keras
 from easytransfer.app.contract import App, Cells, no_cells
+from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import ListForm

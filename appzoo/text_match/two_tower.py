@@ -9,21 +9,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from appzoo.encoder import SAMPLE_TEXTS, Encoder, count_tokens
-from appzoo.serving import ids_signature
-from appzoo.target_app import TargetApp
+from appzoo.encoder import Encoder
 from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.match_label import match_last
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
-from easytransfer.app.targets.labels import SingleLabel
+from easytransfer.app.contract import App, Assets
+from easytransfer.app.inputs.base import Input
+from easytransfer.app.targets.labels import LabelTarget, label_target
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
-from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
 from easytransfer.export.servable import Signature
 from easytransfer.export.signatures import regress_signature
@@ -33,7 +31,6 @@ from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.matching import TwoTowerEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.log import say, warn
-from easytransfer.text.wordpiece import Tokens
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
@@ -41,7 +38,7 @@ from easytransfer.train.task import Batch, Outputs
 MATCH = 1
 
 
-class TwoTowerMatch(TargetApp):
+class TwoTowerMatch(App):
     """One encoder reads both texts, each as `[CLS] text [SEP]` of segment 0, in training as in serving.
 
     With two labels the second one is the match, and other rows of the batch serve as negatives. Without labels the
@@ -51,41 +48,56 @@ class TwoTowerMatch(TargetApp):
     config: TwoTowerConfig
     encoder: Encoder
     model: TwoTowerModel
+    asset_files = (Encoder.CONFIG_FILE,)
+    target: LabelTarget
     two_towers = True
     splits = ("tensor",)
 
     # Preparation -------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
-        """Loads tokenizer and labels.
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns both texts, each apart.
 
         Raises:
-            ConfigError: A text column is missing, there are not two labels, or the loss needs labels.
+            ConfigError: A text column is missing.
         """
         require_pair(self.config)
         _require_both_ids(self.config.data.input_schema)
-        self.encoder = Encoder(self.config, folder)
-        self.prepare_target(folder, cells)
-        if self.labels and len(self.labels) != 2:
+        data, self.encoder = self.config.data, Encoder(self.config, assets.folder)
+        return [
+            self.encoder.tokens(data.first_sequence, raw=("text_a",)),
+            self.encoder.tokens(data.second_sequence, raw=("text_b",), suffix="_b"),
+        ]
+
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns two classes, the match second, or a number.
+
+        Raises:
+            ConfigError: There are not two labels, or the loss needs labels.
+        """
+        target = label_target(self.config, assets)
+        if target.labels and len(target.labels) != 2:
             raise ConfigError(
                 "two towers decide between no match and match",
-                received=f"{len(self.labels)} labels: {self.target.labels.describe()}",
+                received=f"{len(target.labels)} labels: {target.labels.describe()}",
                 accepted="two labels, the match second, or none for a number",
                 fix="use text_match_bert for more classes",
             )
-        if self.labels and folder is None:
-            self._put_match_second()
-        if not self.labels and self.config.model.matching_loss in ("margin", "softmax"):
+        if target.labels and assets.folder is None:
+            self._put_match_second(target)
+        if not target.labels and self.config.model.matching_loss in ("margin", "softmax"):
             raise ConfigError(
                 f"matching_loss={self.config.model.matching_loss} needs to know which pairs match",
                 fix="give two names in labelEnumerateValues, or use matching_loss=cosine for numbers",
             )
+        return target
 
-    def _put_match_second(self) -> None:
+    def _put_match_second(self, target: LabelTarget) -> None:
         """Orders the labels of a new run and tells which one is the match."""
         listed = self.config.data.label_enumerate_values != "auto"
-        labels = match_last(self.labels, self.config.model.match_label, listed)
-        self.target = SingleLabel(LabelMap(labels))
+        labels = match_last(target.names, self.config.model.match_label, listed)
+        counts, target.labels = target.labels.counts, LabelMap(labels)
+        target.labels.counts = counts
         say(f"label of texts that match: {labels[MATCH]} (of others: {labels[1 - MATCH]})")
 
     @property
@@ -101,13 +113,12 @@ class TwoTowerMatch(TargetApp):
         self.encoder.save(folder)
         super().save_assets(folder)
 
-    def build_model(self, folder: Path | None = None) -> keras.Model:
-        """Builds the towers; from the ModelZoo, or the shape stored in `folder` with weights to be restored."""
-        settings = self.config.model
-        tower = Tower(self.encoder.backbone(folder, self.workers), settings.projection_dim, settings.dropout_rate)
-        self.model = TwoTowerModel(tower)
-        self.model(pair_batch())
-        return self.model
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds the towers; from the ModelZoo, or the shape stored in a run."""
+        settings, backbone = self.config.model, self.encoder.backbone(assets.folder, self.workers)
+        network = TwoTowerModel(Tower(backbone, settings.projection_dim, settings.dropout_rate))
+        network(pair_batch())
+        return network
 
     @property
     def served_model(self) -> Tower:
@@ -136,22 +147,6 @@ class TwoTowerMatch(TargetApp):
 
     # Rows --------------------------------------------------------------------------------------------------
 
-    def input_columns(self) -> list[str]:
-        """Returns the two text columns."""
-        return [self.config.data.first_sequence, self.config.data.second_sequence]
-
-    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
-        """Encodes both texts alike; unknown labels and, with noTruncate, long texts are bad rows."""
-        first, second = (self.encoder.encode(chunk, column) for column in self.input_columns())
-        values = self.read_labels(chunk) if with_labels else []
-        kept = np.flatnonzero(chunk.accepted)
-        for tokens in (first, second):
-            count_tokens(self.text_counts, tokens, kept)
-        encoded = _table(first, second, kept)
-        if with_labels:
-            encoded.columns["label_id"] = self.target.array([values[row] for row in kept])
-        return encoded
-
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""
         cosine = outputs["logits"]
@@ -164,8 +159,9 @@ class TwoTowerMatch(TargetApp):
             "logits": list(cosine),
         }
 
-    def answer(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns, inside a graph, `score` (the cosine), and with labels `label` and `probabilities`, all [batch]."""
+        logits = outputs["logits"]
         if not self.labels:
             return {"score": logits}
         matches = tf.cast(logits > self.config.model.threshold, tf.int32)
@@ -183,7 +179,7 @@ class TwoTowerMatch(TargetApp):
         labels, weight, settings = batch["label_id"], batch["example_weight"], self.config.model
         if self.loss_name == "cosine":
             total = squared_error_sum(tf.cast(labels, tf.float32), outputs["logits"], weight)
-            return {"loss": Loss(total, self.loss_weight(batch))}
+            return {"loss": Loss(total, self.target.loss_weight(batch))}
         vectors, matches = (outputs["vector_a"], outputs["vector_b"]), labels == MATCH
         ids_a, ids_b = matching.text_ids(batch["input_ids"], batch["input_ids_b"])
         negatives = matching.in_batch_negatives(ids_a, ids_b, matches, weight)
@@ -194,7 +190,7 @@ class TwoTowerMatch(TargetApp):
             reverse = matching.in_batch_negatives(ids_b, ids_a, matches, weight)
             scale = settings.similarity_scale
             loss = matching.softmax_sum(*vectors, matches, negatives, reverse, weight, scale=scale, **shared)
-        return {"loss": Loss(loss, self.loss_weight(batch))}
+        return {"loss": Loss(loss, self.target.loss_weight(batch))}
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the task."""
@@ -206,32 +202,18 @@ class TwoTowerMatch(TargetApp):
 
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns pairs of raw texts, the vectors of raw texts for each side, token ids, and the tf.Example form."""
-        text = tf.TensorSpec([None], tf.string)
-        tokenizer = self.encoder.graph(folder)
-        samples = np.array(SAMPLE_TEXTS, object)
-
-        def serve_pair(text_a: tf.Tensor, text_b: tf.Tensor) -> dict[str, tf.Tensor]:
-            return self.answer(matching.cosine(vector(text_a), vector(text_b)))
-
-        def vector(text: tf.Tensor) -> tf.Tensor:
-            return self.served_model(tokenizer(text, None), training=False)["vector"]
+        found = super().signatures(folder)
+        tokenizer, raw = self.encoder.graph(folder), found["serving_default"]
 
         def serve_vector(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"vector": vector(text)}
+            return {"vector": self.served_model(tokenizer(text, None), training=False)["vector"]}
 
-        pairs = {"text_a": samples, "text_b": samples[::-1].copy()}
-        raw = Signature(serve_pair, dict.fromkeys(pairs, text), pairs, "raw text pairs", tokenizer)
+        spec, samples = {"text": tf.TensorSpec([None], tf.string)}, {"text": raw.samples["text_a"]}
         sides = {
-            f"vectors_{side}": Signature(serve_vector, {"text": text}, {"text": samples}, doc, tokenizer)
-            for side, doc in (("a", "vectors of raw first texts"), ("b", "vectors of raw second texts"))
+            f"vectors_{side}": Signature(serve_vector, spec, samples, f"vectors of raw {order} texts", tokenizer)
+            for side, order in (("a", "first"), ("b", "second"))
         }
-        length = self.config.data.sequence_length
-        first, second = (
-            self.encoder.tokenizer.encode(list(texts), None, max_length=length) for texts in pairs.values()
-        )
-        encoded = _table(first, second, np.arange(len(samples)))
-        ids = ids_signature(self, encoded)
-        return {"serving_default": raw, **sides, "predict_ids": ids, "regress": regress_signature(raw)}
+        return {"serving_default": raw, **sides, "predict_ids": found["predict_ids"], "regress": regress_signature(raw)}
 
 
 def _require_both_ids(input_schema: str | None) -> None:
@@ -248,14 +230,3 @@ def _require_both_ids(input_schema: str | None) -> None:
             received=input_schema,
             accepted=f"columns {needed[0]} and {needed[1]}, as preprocess writes them",
         )
-
-
-def _table(first: Tokens, second: Tokens, kept: np.ndarray) -> EncodedTable:
-    """Returns the rows `kept` of both sides as one table."""
-    columns = {
-        "input_ids": first.input_ids.take(kept),
-        "segment_ids": first.segment_ids.take(kept),
-        "input_ids_b": second.input_ids.take(kept),
-        "segment_ids_b": second.segment_ids.take(kept),
-    }
-    return EncodedTable(columns, masks={"input_mask": "input_ids", "input_mask_b": "input_ids_b"})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
 from appzoo.words_app import Branch, WordsApp
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.assets import Assets
+from easytransfer.app.inputs.base import Input
 from easytransfer.layers.bicnn import BiCNNEncoder
 from easytransfer.layers.dam import DAMEncoder
 from easytransfer.layers.hcnn import HybridCNNEncoder
@@ -26,13 +25,13 @@ class WordMatch(WordsApp):
 
     config: WordMatchConfig
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
-        """Makes or loads vocabulary and labels; both text columns must be named."""
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns both texts, whose columns must be named."""
         require_pair(self.config)
         data = self.config.data
-        if folder is None and data.sequence_length != type(data).model_fields["sequence_length"].default:
+        if assets.folder is None and data.sequence_length != type(data).model_fields["sequence_length"].default:
             warn(f"{self.config.model_name} does not use sequenceLength; set first_ and second_sequence_length")
-        super().prepare(folder, cells)
+        return super().build_inputs(assets)
 
     def texts(self) -> dict[str, tuple[str, int]]:
         """Returns both text columns."""

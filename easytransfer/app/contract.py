@@ -30,6 +30,9 @@ from easytransfer.train.task import Batch, Outputs, Task
 __all__ = ["App", "Assets", "Cells", "no_cells"]
 
 
+CHUNK_ROWS = 8192
+
+
 class App(Task):
     """One application: rows of a table in, rows of predictions out.
 
@@ -56,12 +59,10 @@ class App(Task):
     target: Target | None = None
     # Columns of `encode` that are there for labelled tables only; the model never reads them.
     label_columns: Sequence[str] = ("label_id",)
-    # Files of `save_assets` that go into an export: what `prepare(folder)` needs when only the export is left.
-    asset_files: Sequence[str] = ("vocab.txt", "tokenizer_config.json", "config.json", "label_mapping.json")
+    # Files of `save_assets` beside those of inputs and target that go into an export.
+    asset_files: ClassVar[tuple[str, ...]] = ()
     # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
     two_towers: ClassVar[bool] = False
-    # Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache.
-    chunk_rows: int = 8192
     # Whether what `encode` returns can be written as a table and read again in place of the raw one.
     preprocessable: ClassVar[bool] = True
 
@@ -92,6 +93,14 @@ class App(Task):
         """Returns the losses of the target; see `Task.losses`."""
         return self._given_target("losses").losses(batch, outputs, step)
 
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns, inside a graph, what a server answers for outputs: what the target does, or all of them."""
+        return self.target.answer(outputs) if self.target is not None else dict(outputs)
+
+    def served_step(self, batch: Batch) -> Outputs:
+        """Returns, inside a graph, the outputs for arrays that a server has: those of predictions."""
+        return self.predict_step(batch)
+
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the target."""
         return self._given_target("evaluator").evaluator()
@@ -113,7 +122,16 @@ class App(Task):
         assets = Assets(folder, cells)
         self.inputs, self.target = self.build_inputs(assets), self.build_target(assets)
         self.label_columns = self.target.encoded_columns if self.target else ()
-        self.asset_files = [name for part in self._parts for name in part.asset_files]
+
+    @property
+    def exported_files(self) -> list[str]:
+        """Names of the files that `prepare(folder)` needs when only an export is left."""
+        return list(dict.fromkeys([*self.asset_files, *(name for part in self._parts for name in part.asset_files)]))
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache."""
+        return min([CHUNK_ROWS, *(part.chunk_rows for part in self.inputs if part.chunk_rows)])
 
     @property
     def _parts(self) -> list[Input | Target]:
@@ -205,14 +223,18 @@ class App(Task):
         for encoded in found:
             columns |= encoded.columns
         kept = np.flatnonzero(chunk.accepted)
-        counts = [counts for encoded in found if (counts := encoded.counts)]
-        if counts:
-            self.text_counts.update(rows=len(kept))
-        for each in counts:
-            self.text_counts.update({name: int(values[kept].sum()) for name, values in each.items()})
+        self._count([counts for encoded in found if (counts := encoded.counts)], kept)
         masks = {mask: source for part in parts for mask, source in part.masks.items()}
         pads = {name: value for part in parts for name, value in part.pad_values.items()}
         return EncodedTable({name: _rows(column, kept) for name, column in columns.items()}, masks, pads)
+
+    def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
+        """Adds what inputs have counted of the rows `kept` to `text_counts`; a row is cut once, whichever text was."""
+        if not found:
+            return
+        self.text_counts.update(rows=len(kept), truncated=int(np.any([c["truncated"][kept] for c in found], 0).sum()))
+        for name in ("tokens", "unknown"):
+            self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in found)
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
@@ -292,8 +314,8 @@ class App(Task):
         Args:
             folder: Where `save_assets` has written.
         """
-        served = Served(self.inputs, folder, self.predict_step)
-        raw = request_signature(served, self.target.answer if self.target else dict)
+        served = Served(self.inputs, folder, self.served_step)
+        raw = request_signature(served, self.answer)
         further = self.target.signatures(raw) if self.target else {}
         return {"serving_default": raw, "predict_ids": arrays_signature(served), **further}
 

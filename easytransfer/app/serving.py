@@ -65,7 +65,8 @@ def request_signature(served: Served, answer: Predict) -> Signature:
     def serve(**raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
         return answer(served.outputs(served.arrays(raw)))
 
-    return Signature(serve, served.raw_specs, served.samples(), "raw rows", served)
+    doc = " and ".join(dict.fromkeys(part.doc for part in served.parts))
+    return Signature(serve, served.raw_specs, served.samples(), doc, served)
 
 
 def arrays_signature(served: Served) -> Signature:

@@ -169,7 +169,7 @@ def test_predictions_follow_the_threshold_and_serving_agrees(towers):
     assert columns["predictions"] == ["0", "0", "0", "1", "1"]
     np.testing.assert_allclose(columns["probabilities"], [0, 0.745, 0.75, 0.755, 1])
     assert columns["logits"] == cosine.tolist()
-    answer = towers.answer(tf.constant(cosine))
+    answer = towers.answer({"logits": tf.constant(cosine)})
     assert [label.decode() for label in answer["label"].numpy()] == columns["predictions"]
     assert towers.output_columns() == ("predictions", "probabilities", "logits")
 
@@ -179,7 +179,7 @@ def test_another_threshold_is_used_everywhere(tiny_model):
 
     app = make_app(tiny_model, labels="different,same", threshold=-0.2)
     assert app.rows({"logits": np.array([-0.1, -0.3], np.float32)}, None)["predictions"] == ["same", "different"]
-    assert app.answer(tf.constant([-0.1]))["label"].numpy().tolist() == [b"same"]
+    assert app.answer({"logits": tf.constant([-0.1])})["label"].numpy().tolist() == [b"same"]
     assert app.evaluator().threshold == -0.2
 
 
@@ -192,7 +192,7 @@ def test_numbers_are_trained_by_the_cosine(tiny_model, tmp_path):
     outputs = app.forward(batch)
     expected = ((outputs["logits"].numpy() - [0.5, -1, 0, 1, 0.25, 1]) ** 2).sum()
     np.testing.assert_allclose(app.losses(batch, outputs, EVALUATION)["loss"].sum, expected, rtol=1e-5)
-    assert app.answer(outputs["logits"]).keys() == {"score"}
+    assert app.answer(outputs).keys() == {"score"}
 
 
 def test_original_mse_came_from_a_constant_class_it_is_that_of_the_cosine(tiny_model):

@@ -61,8 +61,8 @@ def predicted(content: bytes) -> np.ndarray | str:
     (image,) = load_images([content], "", channels=3, max_pixels=MOST_PIXELS)
     if isinstance(image, str):
         return image
-    logits = model().arrays(image=model().app.resizer(image)[None])["logits"]
-    return model().app.answer(logits)["probabilities"].numpy()[0]
+    logits = model().arrays(image=model().app.inputs[0].resizer(image)[None])["logits"]
+    return model().app.answer({"logits": logits})["probabilities"].numpy()[0]
 
 
 def answered(content: bytes) -> np.ndarray | str:

@@ -26,7 +26,8 @@ class Encoded:
 
     Attributes:
         columns: One entry for every position of the chunk, those of rejected rows too.
-        counts: Numbers by position whose sums over the accepted rows are reported: `tokens`, `truncated`, `unknown`.
+        counts: Of a text, by position: `tokens`, how many of them are `unknown`, and whether it was `truncated`; empty
+            for other inputs.
     """
 
     columns: dict[str, Column]
@@ -50,6 +51,10 @@ class Input(abc.ABC):
 
     # Files of `save_assets`, which an export takes along.
     asset_files: ClassVar[tuple[str, ...]] = ()
+    # What a request holds, for the manifest of an export.
+    doc: str = "raw rows"
+    # Rows read and encoded at a time, at most; None leaves it to the application.
+    chunk_rows: int | None = None
     # Name of a mask that batches get -> `Ragged` column it marks the real positions of.
     masks: Mapping[str, str] = {}
     # Value behind the end of the rows of a `Ragged` column, 0 where not given.

@@ -29,6 +29,7 @@ class WordsInput(Input):
         no_truncate: Whether a text that is too long is a bad row instead.
     """
 
+    doc = "raw text"
     asset_files: ClassVar[tuple[str, ...]] = (VOCAB_FILE,)
 
     def __init__(
@@ -67,7 +68,7 @@ class WordsInput(Input):
 
     def samples(self) -> dict[str, np.ndarray]:
         """Returns texts."""
-        return {self.raw: np.array(SAMPLE_TEXTS, object)}
+        return {self.raw: np.array(SAMPLE_TEXTS[::-1] if self._suffix == "_b" else SAMPLE_TEXTS, object)}
 
     def from_request(self, tensors: Tensors) -> Tensors:
         """Looks the words of the raw texts up."""
