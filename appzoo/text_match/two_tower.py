@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,11 @@ class TwoTowerMatch(App):
             warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")
 
     # Rows --------------------------------------------------------------------------------------------------
+
+    def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
+        """Counts texts in place of rows: each is cut to the whole length."""
+        for counts in found:
+            super()._count([counts], kept)
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""

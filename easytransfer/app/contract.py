@@ -121,7 +121,8 @@ class App(Task):
         """
         assets = Assets(folder, cells)
         self.inputs, self.target = self.build_inputs(assets), self.build_target(assets)
-        self.label_columns = self.target.encoded_columns if self.target else ()
+        known = self.target.encoded_columns if self.target is not None else ()
+        self.label_columns = tuple(dict.fromkeys((*type(self).label_columns, *known)))
 
     @property
     def exported_files(self) -> list[str]:

@@ -38,7 +38,8 @@ def test_probabilities_are_those_that_were_trained(teacher):
         np.testing.assert_array_equal(written["logits"], logits)
         assert written["predictions"] == [LABELS[i] for i in logits.argmax(axis=1)]
         app.config.distillation.kd_probabilities = "raw"
-        np.testing.assert_allclose(app.answer({"logits": tf.constant(logits)})["probabilities"], softmax(logits), atol=1e-6)
+        found = app.answer({"logits": tf.constant(logits)})
+        np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-6)
         np.testing.assert_allclose(app.rows({"logits": logits}, rows())["probabilities"], softmax(logits), atol=1e-6)
 
 
