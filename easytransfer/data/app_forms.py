@@ -17,6 +17,7 @@ import numpy as np
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Schema
 from easytransfer.data.text_formats import guess_column
+from easytransfer.errors import DataError
 from easytransfer.run.atomic import atomic_path
 
 Row = dict[str, Any]
@@ -85,9 +86,16 @@ class AppFormat(RowFormat):
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[Row]]]:
         rows, first = self._reader(file), 1
-        while block := list(islice(rows, size)):
+        while block := self._block(rows, size):
             yield np.arange(first, first + len(block)), block
             first += len(block)
+
+    @staticmethod
+    def _block(rows: Iterator[Row], size: int) -> list[Row]:
+        try:
+            return list(islice(rows, size))
+        except ValueError as error:
+            raise DataError(str(error), fix="correct the file") from error
 
     def _count(self, file: str) -> int:
         return sum(1 for _ in self._reader(file))
