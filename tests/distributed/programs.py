@@ -55,6 +55,12 @@ class MeanAccuracy:
         self.right += int((outputs["logits"].argmax(1) == batch["label_id"]).sum())
         self.rows += len(batch["label_id"])
 
+    def state(self):
+        return self.right, self.rows
+
+    def merge(self, state):
+        self.right, self.rows = self.right + state[0], self.rows + state[1]
+
     def result(self):
         return {"accuracy": self.right / max(self.rows, 1), "rows": float(self.rows)}
 
