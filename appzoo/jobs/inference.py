@@ -101,9 +101,7 @@ def evaluated_with_outputs(
     return evaluator, {name: _join(values)[back] for name, values in parts.items()}
 
 
-def outputs_in_order(
-    table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1, workers: Workers = ONE_WORKER
-) -> dict[str, np.ndarray]:
+def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1) -> dict[str, np.ndarray]:
     """Calls a model on every row and returns its outputs in the order of the table.
 
     Rows are batched by length, so that little padding is computed. Outputs whose trailing shape depends on the batch
@@ -114,18 +112,13 @@ def outputs_in_order(
         call: Takes a batch and returns named arrays, rows first.
         batch_size: Rows per call.
         pad_multiple: Widths are rounded up to a multiple of this.
-        workers: Share the batches, which are those of one worker; each has the whole table and gets all outputs.
     """
     order = np.argsort(table.lengths, kind="stable")
-    batches = list(_slices(order, batch_size))
-    own = [call(table.batch(rows, pad_multiple=pad_multiple)) for rows in batches[workers.rank :: workers.size]]
-    shares = workers.gather(own)
     parts: dict[str, list[np.ndarray]] = {}
-    for number in range(len(batches)):
-        for name, value in shares[number % workers.size][number // workers.size].items():
+    for rows in _slices(order, batch_size):
+        for name, value in call(table.batch(rows, pad_multiple=pad_multiple)).items():
             parts.setdefault(name, []).append(np.asarray(value))
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
+    back = np.argsort(order)
     return {name: _join(values)[back] for name, values in parts.items()}
 
 

@@ -1,10 +1,14 @@
 """Outputs come back in table order although rows are batched by length."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.inference import evaluated, evaluated_with_outputs, outputs_in_order
 from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.distributed.workers import Workers
+from easytransfer.metrics.evaluator import MeanEvaluator
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
@@ -25,3 +29,35 @@ def test_every_row_gets_its_own_output(batch_size):
     assert [int((tokens == 7).sum()) for tokens in outputs["tokens"]] == [len(row) for row in rows]
     assert sum(shape[0] for shape in seen) == len(rows)
     assert [shape[1] for shape in seen] == sorted(shape[1] for shape in seen), "batched by length"
+
+
+class SecondOfTwo(Workers):
+    """Sees what both workers have collected; the first one's rows are the other batches."""
+
+    rank, size = 1, 2
+
+    def __init__(self, other):
+        self._other = other
+
+    def gather(self, value):
+        return [self._other, value]
+
+
+def test_an_evaluation_keeps_the_outputs_that_are_asked_for_and_workers_share_it():
+    rows = [[7] * length for length in (5, 1, 4, 2, 9, 3, 1)]
+    columns = {"input_ids": Ragged.from_lists(rows), "number": np.arange(len(rows))}
+    table = EncodedTable(columns, masks={"input_mask": "input_ids"})
+    app = SimpleNamespace(evaluator=lambda: MeanEvaluator("mean", lambda batch, outputs: outputs["sum"]))
+
+    def call(batch):
+        return {"number": batch["number"], "tokens": batch["input_ids"], "sum": batch["input_ids"].sum(axis=1)}
+
+    expected = 7 * sum(map(len, rows)) / len(rows)
+    evaluator, outputs = evaluated_with_outputs(app, table, call, 2, keep=3)
+    assert evaluator.result() == {"mean": expected}
+    assert outputs["number"].tolist() == [0, 1, 2]
+    assert [int((tokens == 7).sum()) for tokens in outputs["tokens"]] == [5, 1, 4]
+    assert evaluated_with_outputs(app, table, call, 2)[1] == {}
+    # Batches 1 and 3 of 4 are the second worker's: lengths 2, 3 and 9; the first has 1, 1, 4 and 5.
+    both = evaluated(app, table, call, 2, workers=SecondOfTwo((7.0 * 11, 4)))
+    assert both.result() == {"mean": expected}
