@@ -43,12 +43,14 @@ def check_job(job: Job) -> None:
     check_outputs(job.mode, job.config)
     labels = job.config.data.label_enumerate_values
     if labels and labels != "auto" and "data.label_enumerate_values" in job.given:
-        LabelMap.parse(labels, Counter)
+        LabelMap.parse(labels, Counter, warns=False)  # the job itself says what is strange about them
     start = job.config.train.init_checkpoint_path
     if job.mode == "train" and start:
         require_checkpoint(start)
     name = getattr(job.config.model, "pretrain_model_name_or_path", None)
-    if name and job.mode in ("train", "preprocess"):
+    # The vocabulary of a run is in the run.
+    from_run = job.mode == "preprocess" and job.config.checkpoint_path
+    if name and job.mode in ("train", "preprocess") and not from_run:
         resolve_preset(name, job.config.runtime.model_zoo_base_path)
 
 

@@ -85,19 +85,20 @@ class LabelMap:
         return len(self.names)
 
     @classmethod
-    def parse(cls, spec: str, scan: Callable[[], Counter[str]]) -> LabelMap:
+    def parse(cls, spec: str, scan: Callable[[], Counter[str]], *, warns: bool = True) -> LabelMap:
         """Reads a `labelEnumerateValues` value, and warns of names that look the same.
 
         Args:
             spec: Comma list, path of a file with one name per line, or `auto`.
             scan: Returns label counts of the training table; called for `auto` only.
+            warns: Whether names that look alike or mean a missing value are told.
 
         Raises:
             ConfigError: The list has a name twice, an empty one, or fewer than two; or its file cannot be read.
             DataError: `auto` finds one class only.
         """
         labels = cls._scanned(scan()) if spec == "auto" else cls._listed(spec)
-        for sentence in name_warnings(labels.names, from_table=spec == "auto"):
+        for sentence in name_warnings(labels.names, from_table=spec == "auto") if warns else ():
             warn(sentence)
         return labels
 

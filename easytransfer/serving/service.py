@@ -223,5 +223,6 @@ def _refused(error: tf.errors.OpError) -> ServingFailure:
     """Returns what the model's own refusal means to a client, without the places in the graph TensorFlow puts first."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
     lines = [line.strip() for line in error.message.splitlines() if line and not _PLACE.match(line)]
-    said = _ASSERTION.sub(r"\1", (lines or ["the model failed"])[0])
+    # An assertion quotes its text, and escapes what is quoted in it.
+    said = _ASSERTION.sub(r"\1", (lines or ["the model failed"])[0]).replace("\\'", "'")
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), said[:500])

@@ -261,6 +261,22 @@ def test_training_on_ids_gives_the_weights_of_training_on_text(runs):
     assert [name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])] == []
 
 
+def test_a_run_is_enough_to_preprocess(capfd, runs, table, tmp_path, monkeypatch):
+    """Its vocabulary and labels are in its folder: the model it started from may be gone."""
+    from easytransfer.config.stored import load_run_config
+
+    def elsewhere(*arguments):
+        stored = load_run_config(*arguments)
+        stored["model"]["pretrain_model_name_or_path"] = "./gone"
+        return stored
+
+    monkeypatch.setattr("appzoo.cli.reader.load_run_config", elsewhere)
+    found = command(
+        capfd, "preprocess", checkpointPath=runs["text"], inputTable=table, outputTable=tmp_path / "ids.tsv"
+    )
+    assert found["read"] == 43
+
+
 def test_evaluating_and_predicting_on_ids(capfd, runs, table, ids, tmp_path):
     text = command(capfd, "evaluate", checkpointPath=runs["text"], inputTable=table)
     from_ids = command(capfd, "evaluate", checkpointPath=runs["ids"], inputTable=ids)
