@@ -10,6 +10,7 @@ from typing import Any
 from easytransfer.config.fields import Setting, settings_of
 from easytransfer.config.files import read_text
 from easytransfer.config.json_text import parse_json
+from easytransfer.config.paths import expand_home
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.errors import ConfigError, closest
 
@@ -36,7 +37,7 @@ def parse_advanced(text: str) -> dict[str, Any]:
         text = text[1:-1].strip()
     if text.startswith("@"):
         try:
-            text = read_text(text[1:].strip()).strip()
+            text = read_text(expand_home(text[1:].strip())).strip()
         except (OSError, ValueError) as error:
             raise ConfigError(f"--advancedParameters: cannot read {text}", fix=str(error)) from None
     return _unique(_read_json(text) if text.startswith("{") else _read_pairs(text))

@@ -104,7 +104,9 @@ class RunReporter:
             self._history = History(self._folder, start_step=start_step, tensorboard=self._tensorboard)
             self._stack.callback(self._history.close)
             self._restart_evaluations(self._folder, self._history.kept)
-        if start_step:
+        if start_step and start_step >= total_steps:
+            log.say(f"all {total_steps} steps are done: nothing to train", step=start_step, total=total_steps)
+        elif start_step:
             log.say(f"resuming after step {start_step} of {total_steps}", step=start_step, total=total_steps)
         self._progress = self._stack.enter_context(
             Progress("train", total_steps, done=start_step, log_format=self._log_format, live=self._live)

@@ -78,11 +78,13 @@ def test_nothing_is_cut_off_or_ignored(text, part):
     assert part in str(error.value) and error.value.exit_code == 2
 
 
-def test_file_form(tmp_path):
+def test_file_form(tmp_path, monkeypatch):
     (tmp_path / "p.json").write_text('{"warmup_ratio": 0.2}')
     assert parse_advanced(f"@{tmp_path / 'p.json'}") == {"warmup_ratio": 0.2}
     (tmp_path / "p.txt").write_text("warmup_ratio=0.2 # as text\n")
     assert parse_advanced(f"@{tmp_path / 'p.txt'}") == {"warmup_ratio": "0.2"}
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse_advanced("@~/p.json") == {"warmup_ratio": 0.2}
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]\w{0,8}", fullmatch=True), st.text(max_size=20), max_size=5))

@@ -50,6 +50,15 @@ def test_history_has_one_record_per_log_and_evaluation(tmp_path, capsys):
     assert "training done after step 10" in shown.err
 
 
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [(5, "resuming after step 5 of 10"), (10, "all 10 steps are done: nothing to train")],
+)
+def test_what_a_second_start_says(tmp_path, capsys, start, said):
+    run(tmp_path, [], start=start).end("done")
+    assert said in capsys.readouterr().err
+
+
 def test_resumed_run_keeps_one_clean_history(tmp_path):
     run(tmp_path, [2, 4, 6, 8]).end("interrupted")
     with (tmp_path / "metrics.jsonl").open("a") as file:
