@@ -6,8 +6,10 @@ entity also begins where the type changes or after `O`, so IOB1, IOB2 (BIO) and 
 entities. `M`, `L` and `U` of the schemes BMES and BILOU mean `I`, `E` and `S`. Any other tag, such as a part of speech,
 is an entity of one word.
 
-In a set of tags that has prefixes, `o`, `0` and letters that look like `O` are outside too, `0` also in a set without
-`O`; and `B_PER` is `B-PER` where its type comes with several prefixes. `unusual_tags` says so.
+A set of tags may be written otherwise: prefixes in small letters (`b-per`), with an underscore (`B_PER`) or behind the
+type (`PER-B`, `PER_B`); what is written so for one type is so for all. Beside such or usual prefixes, `o`, `0`, letters
+that look like `O`, and the words other, out and outside are outside too, `0` also in a set without `O`. `unusual_tags`
+says so.
 """
 
 from __future__ import annotations
@@ -42,20 +44,22 @@ def parse_tag(tag: str) -> tuple[str, str]:
 
 # The digit, the small letter and foreign letters that look like the tag of words outside of entities.
 _LIKE_OUTSIDE = frozenset("0o\u039f\u03bf\u041e\u043e")
-_UNDERSCORED = re.compile(r"([BIESMLU])_(.+)", re.DOTALL)
+_OUTSIDE_WORDS = frozenset(("other", "out", "outside"))
+_PREFIX_FORMS = tuple(re.compile(rf"(?P<role>[BIESMLU]){mark}(?P<type>.+)", re.I | re.S) for mark in "-_")
+_SUFFIX_FORMS = tuple(re.compile(rf"(?P<type>.+){mark}(?P<role>[BIESMLU])", re.I | re.S) for mark in "-_")
+_BARE = re.compile(r"(?P<role>[BIESMLU])(?P<type>)", re.I)
 
 
 def read_tags(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Returns role and type of every tag of a set, which may be written otherwise than `parse_tag` knows tags."""
-    roles = _underscored_roles(names)
-    scheme = _has_prefixes(names) or bool(roles)
+    forms = _unusual_forms(names)
+    scheme = _has_prefixes(names) or bool(forms)
     parsed = {}
     for name in names:
-        found = _UNDERSCORED.fullmatch(name)
-        if found and len(roles[found[2]]) > 1:
-            parsed[name] = parse_tag(f"{found[1]}-{found[2]}")
-        elif name in _LIKE_OUTSIDE and (scheme or (name == "0" and OUTSIDE not in names)):
+        if (scheme and _may_be_outside(name)) or (name == "0" and OUTSIDE not in names):
             parsed[name] = (OUTSIDE, "")
+        elif found := next(filter(None, (form.fullmatch(name) for form in forms)), None):
+            parsed[name] = parse_tag(f"{found['role'].upper()}-{found['type']}")
         else:
             parsed[name] = parse_tag(name)
     return parsed
@@ -63,30 +67,71 @@ def read_tags(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def unusual_tags(names: Sequence[str]) -> dict[str, str]:
     """Returns how tags are read that are not written as the tags of entities are, where the set has such tags."""
-    scheme, unusual = _has_prefixes(names) or bool(_underscored_roles(names)), {}
+    scheme, unusual = _has_prefixes(names) or bool(_unusual_forms(names)), {}
     for name, (role, kind) in read_tags(names).items():
         if role == OUTSIDE:
             if name != OUTSIDE:
                 unusual[name] = f"{OUTSIDE}, outside of entities"
-        elif name != kind and _UNDERSCORED.fullmatch(name):
-            unusual[name] = f"{role}-{kind}"
+        elif (role, kind) != parse_tag(name):
+            unusual[name] = role if kind == UNTYPED else f"{role}-{kind}"
         elif scheme and not _PREFIXED.fullmatch(name):
             unusual[name] = f"an entity of one word, of the type {name}"
     return unusual
 
 
+def _may_be_outside(name: str) -> bool:
+    return name == OUTSIDE or name in _LIKE_OUTSIDE or name.lower() in _OUTSIDE_WORDS
+
+
 def _has_prefixes(names: Sequence[str]) -> bool:
     """Returns whether tags have a prefix and a type, or are several bare prefixes."""
     found = [match for match in map(_PREFIXED.fullmatch, names) if match]
-    return len(found) > 1 or any(match[2] for match in found)
+    return len(found) > 1 or _has_typed(names)
 
 
-def _underscored_roles(names: Sequence[str]) -> dict[str, set[str]]:
-    """Returns the prefixes by type of tags such as `B_PER`."""
+def _has_typed(names: Sequence[str]) -> bool:
+    """Returns whether a tag has a prefix and a type."""
+    return any(match and match[2] for match in map(_PREFIXED.fullmatch, names))
+
+
+def _unusual_forms(names: Sequence[str]) -> list[re.Pattern[str]]:
+    """Returns the forms in which tags of the set have roles, where it takes more than `parse_tag` to read them.
+
+    Parts of speech may look like one of the forms, so a form counts only where one of its types has several roles, or
+    where it is that of all tags beside an outside tag.
+    """
+    tags = [name for name in names if not _may_be_outside(name)]
+    outside = len(tags) < len(names)
+    if forms := [form for form in _SUFFIX_FORMS if _is_suffix_scheme(form, tags, outside)]:
+        return forms
+    for form in _PREFIX_FORMS:
+        roles, fits = _roles(form, tags)
+        if any(len(some) > 1 for some in roles.values()) or (roles and fits and outside):
+            forms.append(form)
+    if _has_typed(tags) and _PREFIX_FORMS[0] not in forms:
+        forms.append(_PREFIX_FORMS[0])
+    roles, fits = _roles(_BARE, tags)
+    return forms + [_BARE] * (fits and "B" in roles[""] and len(roles[""]) > 1)
+
+
+def _is_suffix_scheme(form: re.Pattern[str], tags: Sequence[str], outside: bool) -> bool:
+    """Returns whether roles stand behind the types: two of the three signs, as endings such as `-S` are common."""
+    roles, fits = _roles(form, tags)
+    beginning = [some for some in roles.values() if "B" in some]
+    several = any(len(some) > 1 for some in beginning)
+    if not beginning or fits + outside + several < 2:
+        return False
+    # Types of one letter make `L-B` look like a prefix and a type.
+    return not any(_roles(prefix, tags)[1] for prefix in _PREFIX_FORMS) if fits else not _has_typed(tags)
+
+
+def _roles(form: re.Pattern[str], tags: Sequence[str]) -> tuple[dict[str, set[str]], bool]:
+    """Returns the roles by type of the tags of a form, and whether all tags are of it."""
     roles: dict[str, set[str]] = defaultdict(set)
-    for match in filter(None, map(_UNDERSCORED.fullmatch, names)):
-        roles[match[2]].add(match[1])
-    return roles
+    found = [match for match in map(form.fullmatch, tags) if match]
+    for match in found:
+        roles[match["type"]].add(match["role"].upper())
+    return roles, len(found) == len(tags)
 
 
 class TagSet:

@@ -186,6 +186,25 @@ def test_an_unusual_tag_is_told_at_the_first_row_that_shows_it(tiny_model, tmp_p
     assert f"{table}:3: the tag o is read as O" in error and error.count("is read as") == 2
 
 
+@pytest.mark.parametrize("tags", ["b-loc i-loc o", "LOC-B LOC-I OTHER", "b_LOC i_LOC OUT"])
+def test_prefixes_written_otherwise_are_told_and_served_as_entities(tiny_model, tmp_path, capfd, tags):
+    begin, inside, outside = tags.split()
+    rows = [{"text": "the Rome", "label": f"{outside} {begin}"}, {"text": "New York a", "label": tags}] * 2
+    table = written(tmp_path / "t.jsonl", rows)
+    app = prepared(tiny_model, table, "sequence_labeling_bert")
+    encoded = load_rows(app, str(table), True).encoded
+    error, kind = capfd.readouterr().err, "loc" if "loc" in tags else "LOC"
+    assert f"{table}:1: the tag {outside} is read as O, outside of entities;" in error
+    assert f"{table}:1: the tag {begin} is read as B-{kind};" in error
+    assert f"{table}:2: the tag {inside} is read as I-{kind};" in error and error.count("is read as") == 3
+    ids = [app.labels.index(name) for name in (outside, begin, *tags.split()) * 2]
+    padded = np.array([[*ids[:2], 0], ids[2:5]] * 2)
+    outputs = {"tags": padded, "log_probabilities": np.zeros((4, 3, 3), np.float32)}
+    found = [json.loads(cell) for cell in app.rows(outputs, encoded)["entities"]]
+    assert found[0] == [{"type": kind, "start": 4, "end": 8, "text": "Rome"}]
+    assert found[1] == [{"type": kind, "start": 0, "end": 8, "text": "New York"}] and found[2:] == found[:2]
+
+
 def test_labels_of_id_tables_are_ids_of_classes(tiny_model, tmp_path):
     schema = "input_ids:int:3,label_id:{}:1"
     for kind, cell, value in (("int", "1", 1), ("float", "1.0", 1)):

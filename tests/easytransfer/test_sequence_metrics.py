@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from easytransfer.losses.sequence import labelled_tokens, sequence_labeling_loss, token_cross_entropy_sum
-from easytransfer.metrics.entities import EntityEvaluator, TagSet, entities, parse_tag, to_bio, unusual_tags
+from easytransfer.metrics.entities import EntityEvaluator, TagSet, entities, parse_tag, read_tags, to_bio, unusual_tags
 from easytransfer.run.pictures import confusion_picture
 
 SCHEMES = {"bio": "BI", "bioes": "BIES"}
@@ -204,10 +204,14 @@ def test_a_batch_without_labels_has_loss_and_gradient_zero():
 
 @pytest.mark.parametrize(
     ("outside", "form"),
-    [("O", "{}-{}"), ("0", "{}-{}"), ("o", "{}-{}"), ("\u041e", "{}-{}"), ("O", "{}_{}"), ("0", "{}_{}")],
+    [
+        *((outside, "{0}-{1}") for outside in ("O", "0", "o", "\u041e", "OTHER", "OUT", "Outside")),
+        *((outside, form) for outside in ("O", "0", "o", "other") for form in ("{0}_{1}", "{1}-{0}", "{1}_{0}")),
+    ],
 )
-def test_the_outside_tag_is_never_an_entity_however_it_is_written(outside, form):
-    begin, inside = form.format("B", "PER"), form.format("I", "PER")
+@pytest.mark.parametrize("roles", ["BI", "bi", "BE", "bm"])
+def test_the_outside_tag_is_never_an_entity_however_it_is_written(outside, form, roles):
+    begin, inside = (form.format(role, "PER") for role in roles)
     labels = [outside, begin, inside]
     table = [([outside, begin, inside, outside], [outside, begin, inside, begin]), ([outside] * 3, [outside] * 3)]
     evaluator = evaluate(labels, table)
@@ -222,7 +226,7 @@ def test_unusual_tags_are_named_with_how_they_are_read():
     assert unusual_tags(["O", "B-PER", "I-PER", "S", "E-LOC"]) == {}
     assert unusual_tags(["0", "o", "B-PER"]) == dict.fromkeys("0o", "O, outside of entities")
     assert unusual_tags(["O", "B_PER", "I_PER"]) == {"B_PER": "B-PER", "I_PER": "I-PER"}
-    assert unusual_tags(["O", "B-PER", "b-PER"]) == {"b-PER": "an entity of one word, of the type b-PER"}
+    assert unusual_tags(["O", "B-PER", "b-PER"]) == {"b-PER": "B-PER"}
     assert unusual_tags(["O", "B-PER", "B_LOC"]) == {"B_LOC": "an entity of one word, of the type B_LOC"}
     assert unusual_tags(["0", "1", "2"]) == {"0": "O, outside of entities"}
 
@@ -231,3 +235,36 @@ def test_parts_of_speech_are_no_scheme_of_entities():
     for names in (["n", "v", "o", "m"], ["NN", "VB", "O"], ["NOUN", "X"], ["PER", "O", "LOC"], ["B", "M", "E", "S"]):
         assert unusual_tags(names) == {}
     assert TagSet(["n", "o"]).types == ["n", "o"]
+    for names in ("n v o m b i u", "NN PRP-S WP-S O", "NN IN OUT OTHER", "N_S V_S X", "NN-TL NN-B O", "b", "b o"):
+        assert unusual_tags(names.split()) == {}
+        assert TagSet(names.split()).types == sorted({"_" if name == "B" else name for name in names.split()} - {"O"})
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("b-per i-per o b-loc", [("per", 0, 2), ("loc", 3, 4)]),
+        ("b-PER i-PER O l-LOC", [("PER", 0, 2), ("LOC", 3, 4)]),
+        ("B-PER i-PER OUT s-LOC", [("PER", 0, 2), ("LOC", 3, 4)]),
+        ("PER-B PER-I O LOC-B", [("PER", 0, 2), ("LOC", 3, 4)]),
+        ("per_b per_e per_s o loc_u", [("per", 0, 2), ("per", 2, 3), ("loc", 4, 5)]),
+        ("L-B L-I O P-B", [("L", 0, 2), ("P", 3, 4)]),
+        ("B-L I-L O B-P", [("L", 0, 2), ("P", 3, 4)]),
+        ("B_PER I_PER O B_LOC", [("PER", 0, 2), ("LOC", 3, 4)]),
+        ("B_PER B_PER O B_LOC", [("PER", 0, 1), ("PER", 1, 2), ("LOC", 3, 4)]),
+        ("b i o b", [("_", 0, 2), ("_", 3, 4)]),
+        ("b m e s", [("_", 0, 3), ("_", 3, 4)]),
+        ("B-PER OTHER out OUTSIDE B-OTHER", [("PER", 0, 1), ("OTHER", 4, 5)]),
+    ],
+)
+def test_prefixes_are_read_in_either_case_and_behind_the_type_and_told(tags, expected):
+    names = tags.split()
+    assert entities(names) == expected
+    usual = [name for name in names if parse_tag(name) == read_tags(names)[name]]
+    assert set(unusual_tags(names)) == set(names) - set(usual)
+
+
+def test_how_prefixes_of_other_schemes_are_told():
+    assert unusual_tags("b-per m-per o".split()) == {"b-per": "B-per", "m-per": "I-per", "o": "O, outside of entities"}
+    assert unusual_tags("PER_B PER_I LOC_B O".split()) == {"PER_B": "B-PER", "PER_I": "I-PER", "LOC_B": "B-LOC"}
+    assert unusual_tags("b i O".split()) == {"b": "B", "i": "I"}
