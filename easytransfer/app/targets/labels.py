@@ -28,6 +28,7 @@ from easytransfer.metrics.classification import ClassificationEvaluator, MultiLa
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
+from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
@@ -317,7 +318,9 @@ class Score(LabelTarget):
         return {"regress": regress_signature(raw)} if takes_examples(raw) else {}
 
 
-def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel) -> LabelTarget:
+def label_target(
+    config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel, *, numbers: bool = True
+) -> LabelTarget:
     """Returns the target that the settings of a job name: one class, several, or a number.
 
     Label names come from the configuration and the training table, or from a trained run.
@@ -326,6 +329,7 @@ def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] =
         config: Of the job.
         assets: Where the names are.
         classes: What is made where rows have one class each.
+        numbers: Whether the application takes numbers in place of classes, for what a message advises.
 
     Raises:
         ConfigError: `num_labels` differs from the names, or multi_label has no names.
@@ -336,7 +340,13 @@ def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] =
         labels = LabelMap.load(assets.folder)
     elif spec := data.label_enumerate_values:
         skip = data.bad_rows != "fail"
-        labels = LabelMap.parse(spec, lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip))
+        # These settings are for classes only.
+        bound = several or config.train.class_weights or getattr(model, "num_labels", None) not in (None, 1)
+        labels = LabelMap.parse(
+            spec,
+            lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip),
+            numbers=numbers and not bound,
+        )
     else:
         labels = _numbered_labels(config)
     target = _target(config, labels, several, classes)
@@ -347,6 +357,8 @@ def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] =
             received=stated,
             accepted=str(target.num_outputs),
         )
+    if data.label_enumerate_values == "" and assets.folder is None and target.kind == "regression":
+        warn("labelEnumerateValues is empty: numbers are predicted")
     target.column = data.label_name or target.column
     target.label_smoothing, target.class_weighting = config.train.label_smoothing, config.train.class_weights
     return target
