@@ -28,7 +28,6 @@ from easytransfer.metrics.classification import ClassificationEvaluator, MultiLa
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
-from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
@@ -357,8 +356,6 @@ def label_target(
             received=stated,
             accepted=str(target.num_outputs),
         )
-    if data.label_enumerate_values == "" and assets.folder is None and target.kind == "regression":
-        warn("labelEnumerateValues is empty: numbers are predicted")
     target.column = data.label_name or target.column
     target.label_smoothing, target.class_weighting = config.train.label_smoothing, config.train.class_weights
     return target
