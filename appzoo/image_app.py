@@ -48,6 +48,8 @@ class ImageApp(App):
 
     asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE,)
     preprocessable: ClassVar[bool] = False
+    # Whether a label may be a number to predict; otherwise rows have classes.
+    takes_numbers: ClassVar[bool] = True
     # Differently augmented copies of each image that a train step sees; one has no axis of its own.
     views: int = 1
 
@@ -88,8 +90,9 @@ class ImageApp(App):
         Raises:
             ConfigError: Mixup is asked for where there are no classes.
         """
-        target = label_target(self.config, assets)
-        if self.config.augment.mixup_alpha:
+        mixed = bool(self.config.augment.mixup_alpha)
+        target = label_target(self.config, assets, numbers=self.takes_numbers and not mixed)
+        if mixed:
             target.require_classes("augment.mixup_alpha", fix="set it to 0")
         return target
 

@@ -46,6 +46,7 @@ _RATIO_CLASSES = 3
 class AdversarialTraining(ImageApp):
     """TRADES or adversarial training with PGD, the weight of the robust term fixed, by width, or adjusted (WAR)."""
 
+    takes_numbers: ClassVar[bool] = False
     config: AdversarialTrainingConfig
     label_columns: ClassVar[tuple[str, ...]] = ("label_id", "row_number")
     # All weights are decayed, as by the optimizer of the paper's code.

@@ -134,6 +134,7 @@ def check_columns(tables: Sequence[str | None], columns: dict[str, str | None], 
         data: Their schema and form.
         append: Whether the columns of `append_cols` are needed, too.
     """
+    read = [column for column in columns.values() if column is not None]
     if append:
         names = [name.strip() for name in (data.append_cols or "").split(",") if name.strip()]
         columns = columns | {f"appendCols {name}": name for name in names}
@@ -145,7 +146,10 @@ def check_columns(tables: Sequence[str | None], columns: dict[str, str | None], 
     needed = [column for column in columns.values() if column is not None]
     for spec in tables:
         if spec is not None:
-            open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"), needed=needed)
+            table = open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"))
+            # Structures have a text for some applications, which say so when they open the table.
+            table.take_text({column: "json" for column in read if column not in table.schema})
+            table.require(needed, where=f"table {spec}" if schema is None else "the input schema")
 
 
 def check_outputs(mode: str, config: Any) -> None:

@@ -174,7 +174,9 @@ class JobReader:
         self.draft.fill(self.stored, "the stored configuration")
         self._name_tokenizer(config_class)
         dump = self.options.get("configDump")
-        return Job(self.mode, self.draft.build(config_class), None if dump is None else dump.value or "", given)
+        config = self.draft.build(config_class)
+        self._note_empty_labels(config, given)
+        return Job(self.mode, config, None if dump is None else dump.value or "", given)
 
     def help(self) -> str:
         """Returns the help for the mode and application the command line names, or for all."""
@@ -316,6 +318,14 @@ class JobReader:
                 accepted=trained.describe(),
                 fix="leave it out: the stored labels are used",
             )
+
+    def _note_empty_labels(self, config: JobConfig, given: dict[str, str]) -> None:
+        """Tells that an empty label list, which may be a shell variable that is not set, makes a regression."""
+        path = "data.label_enumerate_values"
+        classes = (getattr(config.model, "num_labels", None) or 1) > 1
+        # A trained run has its own list.
+        if path in given and self.draft.get(path) in ("", []) and not (config.checkpoint_path or classes):
+            self.notes.append("labelEnumerateValues is empty: numbers are predicted")
 
     def _name_tokenizer(self, config_class: type[JobConfig]) -> None:
         """Lets the tokenizer of a preprocess job stand where the application looks for it."""

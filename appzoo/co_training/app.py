@@ -42,6 +42,7 @@ class CoTraining(ImageApp):
     # Weights that are not decayed have an optimizer of their own.
     no_decay: ClassVar[tuple[str, ...]] = ()
 
+    takes_numbers: ClassVar[bool] = False
     config: CoTrainingConfig
     model: Ensemble
 

@@ -34,6 +34,7 @@ class DimensionPruning(ImageApp):
 
     asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, PLAN_FILE)
 
+    takes_numbers: ClassVar[bool] = False
     config: DimensionPruningConfig
     # The network to build and its first weights; None = those of a run folder, or random ones.
     start: tuple[CnnConfig, Weights | None] | None = None

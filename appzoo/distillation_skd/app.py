@@ -40,6 +40,7 @@ class DistillationSkd(ImageApp):
 
     asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, DISTILLATION_FILE)
 
+    takes_numbers: ClassVar[bool] = False
     config: DistillationSkdConfig
     teacher: Teacher | None = None
     # What normalised logits are multiplied by; known after `fit_labels`, or from a folder.

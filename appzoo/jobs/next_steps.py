@@ -26,8 +26,8 @@ def commands_of(app: App, run: Path, export: str) -> dict[str, str]:
         run: Its run folder.
         export: Version folder of its SavedModel.
     """
-    table = app.config.data.eval_table
-    return next_commands(run, table, export, row_names(app, str(table)))
+    data = app.config.data
+    return next_commands(run, data.eval_table, export, row_names(app, str(data.eval_table)), data.model_dump())
 
 
 def row_names(app: App, spec: str) -> list[str]:

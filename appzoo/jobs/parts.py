@@ -129,7 +129,7 @@ class Output:
             text_counts: What `encode` counts of the texts.
 
         Raises:
-            DataError: A bad row is not allowed, or no row is left and `columns` is None.
+            DataError: A bad row is not allowed, every row is bad, or there is no row and `columns` is None.
             ResourceError: The output cannot be written, or another job is writing it.
         """
         start, stop = self._share(table)
@@ -142,6 +142,9 @@ class Output:
             counts = Counter() if text_counts is None else text_counts
             self._write_pieces(table, encode, compute, account, stop, chunk_rows, counts)
             if not account.written:
+                # The share of one worker may hold bad rows alone; `merge` looks at all of them.
+                if self.workers == 1:
+                    self._require_rows(account)
                 self._write_empty(account, columns)
             self._join(account)
         finally:
@@ -158,7 +161,7 @@ class Output:
 
         Raises:
             ConfigError: The job has one worker.
-            DataError: A part is missing, or belongs to another job.
+            DataError: A part is missing, or belongs to another job; or every row of the table is bad.
         """
         if self.workers == 1:
             raise ConfigError("--merge joins the tables of several workers", fix="say how many: --workerCount=N")
@@ -176,13 +179,22 @@ class Output:
         accounts = [Account(**found["account"]) for found in stored]
         filled = [part for part, account in zip(self._parts, accounts, strict=True) if account.written]
         columns = next((account.columns for account in accounts if account.written), accounts[0].columns)
+        total = _total(accounts, columns)
+        self._require_rows(total)
         self._finish(filled or self._parts[:1], self.path, columns)
         bad = [path for path in (quarantine_path(str(part)) for part in self._parts) if path.exists()]
         if bad:
             join_tables(bad, quarantine_path(str(self.path)), "text", [])
         for path in [*self._parts, *(Path(f"{part}.json") for part in self._parts), *bad]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return _total(accounts, columns)
+        return total
+
+    def _require_rows(self, account: Account) -> None:
+        """Refuses a table whose rows were all bad; one without a row is no mistake."""
+        if account.rejected and not account.written:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in Counter(account.reasons).most_common())
+            count = RowCount(account.read, 0, account.rejected)
+            raise count.nothing_usable(str(self._data.input_table), reasons)
 
     def _share(self, table: Table) -> tuple[int, int | None]:
         """Returns the numbers of the first row of this worker and of the first behind it."""

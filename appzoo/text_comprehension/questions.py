@@ -165,9 +165,9 @@ def _golds_of(text: str, start: str) -> tuple[Gold, ...]:
 
 
 def _gold(text: Any, start: Any) -> Gold:
+    if not isinstance(text, str):
+        raise ValueError(f"answer text is no text: {str(text)[:40]!r}")
     try:
-        if not isinstance(text, str):
-            raise ValueError
         return Gold(text, read_integer(start))
     except ValueError:
         raise ValueError(f"answer start is not an integer: {str(start)[:40]!r}") from None

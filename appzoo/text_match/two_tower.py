@@ -75,7 +75,8 @@ class TwoTowerMatch(App):
         Raises:
             ConfigError: There are not two labels, or the loss needs labels.
         """
-        target = label_target(self.config, assets)
+        needs_classes = self.config.model.matching_loss in ("margin", "softmax")
+        target = label_target(self.config, assets, numbers=not needs_classes)
         if target.labels and len(target.labels) != 2:
             raise ConfigError(
                 "two towers decide between no match and match",
@@ -85,7 +86,7 @@ class TwoTowerMatch(App):
             )
         if target.labels and assets.folder is None:
             self._put_match_second(target)
-        if not target.labels and self.config.model.matching_loss in ("margin", "softmax"):
+        if not target.labels and needs_classes:
             raise ConfigError(
                 f"matching_loss={self.config.model.matching_loss} needs to know which pairs match",
                 fix="give two names in labelEnumerateValues, or use matching_loss=cosine for numbers",

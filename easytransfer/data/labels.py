@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.config.json_text import parse_json
+from easytransfer.data.cells import read_number
 from easytransfer.data.label_names import (
     class_name,
     class_names,
@@ -52,6 +53,14 @@ def count_classes(cells: Iterable[Any], *, several: bool = False, skip: bool = F
     return counts
 
 
+def _is_number(name: str) -> bool:
+    try:
+        read_number(name)
+    except ValueError:
+        return False
+    return True
+
+
 class LabelMap:
     """Class names in id order.
 
@@ -85,25 +94,28 @@ class LabelMap:
         return len(self.names)
 
     @classmethod
-    def parse(cls, spec: str, scan: Callable[[], Counter[str]], *, warns: bool = True) -> LabelMap:
+    def parse(
+        cls, spec: str, scan: Callable[[], Counter[str]], *, numbers: bool = False, warns: bool = True
+    ) -> LabelMap:
         """Reads a `labelEnumerateValues` value, and warns of names that look the same.
 
         Args:
             spec: Comma list, path of a file with one name per line, or `auto`.
             scan: Returns label counts of the training table; called for `auto` only.
             warns: Whether names that look alike or mean a missing value are told.
+            numbers: Whether the application could predict numbers in place of classes.
 
         Raises:
             ConfigError: The list has a name twice, an empty one, or fewer than two; or its file cannot be read.
             DataError: `auto` finds one class only.
         """
-        labels = cls._scanned(scan()) if spec == "auto" else cls._listed(spec)
+        labels = cls._scanned(scan(), numbers) if spec == "auto" else cls._listed(spec)
         for sentence in name_warnings(labels.names, from_table=spec == "auto") if warns else ():
             warn(sentence)
         return labels
 
     @classmethod
-    def _scanned(cls, counts: Counter[str]) -> LabelMap:
+    def _scanned(cls, counts: Counter[str], numbers: bool) -> LabelMap:
         if not counts:
             raise ConfigError(
                 "labelEnumerateValues=auto found no label in the training table",
@@ -111,12 +123,12 @@ class LabelMap:
             )
         if len(counts) == 1:
             ((name, rows),) = counts.items()
+            hint = "; labelEnumerateValues=none predicts numbers" if numbers and _is_number(name) else ""
             raise DataError(
                 "the training table has one class only, so there is nothing to tell apart",
                 received=f"{name} ({rows:,} times)",
                 accepted="two classes or more",
-                fix="add rows of other classes, or name another column in labelName; "
-                "labelEnumerateValues=none predicts numbers",
+                fix="add rows of other classes, or name another column in labelName" + hint,
             )
         found = cls(sorted(counts))
         found.counts = counts
@@ -146,7 +158,7 @@ class LabelMap:
                 else "labelEnumerateValues names one class alone, and there is no file of this name",
                 received=spec,
                 accepted=_TWO_OR_MORE,
-                fix="labelEnumerateValues=none predicts numbers",
+                fix="list every class, or check the path",
             )
         return cls([trimmed(name) for name in spec.split(",")])
 

@@ -162,6 +162,14 @@ class Table:
         """
         self._format.take_text(columns)
 
+    def require(self, names: Sequence[str], where: str) -> None:
+        """Checks that columns can be read, see `RowFormat.require`.
+
+        Raises:
+            ConfigError: One of them cannot.
+        """
+        self._format.require(names, where)
+
     def narrow(self, names: Sequence[str]) -> None:
         """Leaves out all columns but these, whose cells then make no bad rows; formats may keep some they need."""
         self._format.narrow(names)

@@ -126,7 +126,7 @@ def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: Run
 def _use(config: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> Iterator[str]:
     yield "## Use it"
     data = config.get("data") or {}
-    commands = report.get("commands") or next_commands(path, data.get("eval_table"), report.get("export"))
+    commands = report.get("commands") or next_commands(path, data.get("eval_table"), report.get("export"), data=data)
     for purpose, command in commands.items():
         yield ""
         yield f"{purpose[:1].upper()}{purpose[1:]}:"

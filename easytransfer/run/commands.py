@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # Output form by that of the input table; a table with names of its columns for what has none of these endings.
 _OUTPUT_SUFFIXES = {".tsv": ".tsv", ".txt": ".tsv", ".json": ".jsonl", ".ndjson": ".jsonl"} | {
@@ -33,6 +34,7 @@ def next_commands(
     table: str | None,
     export: str | os.PathLike[str] | None = None,
     append: Sequence[str] = (),
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, str]:
     """Returns the command lines that use a trained run, by what they do.
 
@@ -41,17 +43,18 @@ def next_commands(
         table: The labelled evaluation table, which stands for the tables to come.
         export: Version folder `<base>/<name>/<version>` of its SavedModel, if it was exported.
         append: Columns copied to the predictions, so that every row can be told.
+        data: The section `data` of the configuration of the run, for what a later job does not take from there.
     """
     run = Path(run)
     table = table or "labelled.tsv"
     base = Path(export).parents[1] if export else run / "export"
     output = run / f"predictions{_output_suffix(table)}"
-    columns = ",".join(append)
+    columns, reading = ",".join(append), _bad_row_flags(data or {})
     commands = {
         "predict a table": command_line(
-            "predict", checkpointPath=run, inputTable=table, outputTable=output, appendCols=columns
+            "predict", checkpointPath=run, inputTable=table, outputTable=output, appendCols=columns, **reading
         ),
-        "evaluate on a labelled table": command_line("evaluate", checkpointPath=run, inputTable=table),
+        "evaluate on a labelled table": command_line("evaluate", checkpointPath=run, inputTable=table, **reading),
         "export the next version": command_line("export", checkpointPath=run, exportDirBase=base),
     }
     if export:
@@ -68,6 +71,15 @@ def without_labels(data: Mapping[str, str | None]) -> str | None:
     columns = [part.strip() for part in (data.get("input_schema") or "").split(",") if part.strip()]
     kept = [part for part in columns if part.split(":")[0].strip() != data.get("label_name")]
     return f"--inputSchema={shlex.quote(','.join(kept))}" if kept and len(kept) < len(columns) else None
+
+
+def _bad_row_flags(data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the flags that say what a bad row does: of all that describes a table, only these are not inherited."""
+    policy = data.get("bad_rows") or "fail"
+    if policy == "fail":
+        return {}
+    limit = data.get("max_bad_rows")
+    return {"badRows": policy} | ({"maxBadRows": str(limit)} if limit else {})
 
 
 def _output_suffix(table: str) -> str:

@@ -490,3 +490,24 @@ def test_several_workers_without_horovod_say_how_to_get_it(job_line, monkeypatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs Horovod; .*scripts/horovod.sh"):
         checked(replaced(job_line, **options))
+
+
+def test_an_empty_label_list_is_told(tmp_path):
+    told = ["labelEnumerateValues is empty: numbers are predicted"]
+    train = "--modelName text_classify_bert"
+    (tmp_path / "empty.yaml").write_text("data: {label_enumerate_values: ''}\n")
+    (tmp_path / "null.yaml").write_text("data: {label_enumerate_values: null}\n")
+    for words, expected in (
+        ([train, "--labelEnumerateValues", ""], told),
+        ([train, "--labelEnumerateValues="], told),
+        ([train, "--set", "data.label_enumerate_values="], told),
+        ([train, f"--config={tmp_path}/empty.yaml"], told),
+        ([train, f"--config={tmp_path}/null.yaml"], []),
+        ([train, "--labelEnumerateValues=none"], []),
+        ([train], []),
+        (["--modelName text_comprehension_bert", "--labelEnumerateValues="], []),
+    ):
+        notes: list[str] = []
+        line = [*words[0].split(), *words[1:]]
+        job = JobReader("train", line, notes).read()
+        assert job.config.data.label_enumerate_values is None and notes == expected, words

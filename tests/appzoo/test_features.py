@@ -347,6 +347,15 @@ def test_original_every_worker_read_everything(capfd, tmp_path, table, tiny_mode
         ]
 
 
+def test_a_table_of_bad_rows_alone_is_an_error(capfd, tmp_path, tiny_model):
+    (tmp_path / "bad.tsv").write_text("one cell\n" * 3)
+    message = run(capfd, tmp_path / "bad.tsv", tiny_model, tmp_path / "out.tsv", badRows="skip", code=3)
+    assert "bad.tsv: 3 rows read, 3 rejected; wrong column count: 3" in message
+    assert not (tmp_path / "out.tsv").exists()
+    (tmp_path / "none.tsv").write_text("")
+    assert run(capfd, tmp_path / "none.tsv", tiny_model, tmp_path / "out.tsv", badRows="skip")["written"] == 0
+
+
 def test_merging_tells_what_is_missing_or_foreign(capfd, tmp_path, table, tiny_model):
     options = {"outputSchema": "mean_output", "workerCount": 2}
     run(capfd, table, tiny_model, tmp_path / "out.tsv", task_index=0, **options)

@@ -133,6 +133,25 @@ def test_one_class_ends_before_training_and_is_named(tiny_model, tmp_path, capfd
     assert "names one class alone, and there is no file of this name; got 'labels.txt'" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("cell", "settings", "advised"),
+    [
+        (2.5, {}, True),
+        ("yes", {}, False),
+        (2.5, {"multi_label": True}, False),
+        (2.5, {"name": "sequence_labeling_bert"}, False),
+        (2.5, {"name": "text_match_bert_two_tower", "matching_loss": "margin"}, False),
+    ],
+)
+def test_one_class_left_is_told_of_numbers_where_these_can_be_predicted(tiny_model, tmp_path, cell, settings, advised):
+    table = written(tmp_path / "t.jsonl", [{"text": "a", "other": "b", "label": cell}] * 3)
+    with pytest.raises(DataError, match="one class only") as raised:
+        prepared(
+            tiny_model, table, data={"second_sequence": "other"} if "matching_loss" in settings else {}, **settings
+        )
+    assert ("labelEnumerateValues=none predicts numbers" in str(raised.value)) is advised
+
+
 def test_one_class_folder_left_is_no_regression(tmp_path, capfd):
     (tmp_path / "pictures" / "cat").mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "cat" / "1.png")

@@ -29,6 +29,13 @@ def write_tsv(path: Path) -> None:
     path.write_text("".join("\t".join(row) + "\n" for row in ROWS))
 
 
+def write_dirty(path: Path) -> None:
+    """A table that can be read with the settings of its training only."""
+    long = "a film " * 20
+    lines = ["name;words;class", *(";".join(row) for row in ROWS), f"long;{long};yes", "cut", "more;a;b;c"]
+    path.write_text("".join(line + "\n" for line in lines))
+
+
 def write_jsonl(path: Path) -> None:
     names = ("id", "text", "label")
     path.write_text("".join(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in ROWS))
@@ -44,11 +51,13 @@ def write_folder(path: Path) -> None:
 
 TEXT = ["--modelName=text_classify_bert", "--firstSequence=text", "--labelName=label", "--labelEnumerateValues=yes,no"]
 SCHEMA = "--inputSchema=id:str:1,text:str:1,label:str:1"
+DIRTY = ["--badRows=skip", "--maxBadRows=5", "--noTruncate", "--delimiter=;", "--header=skip", "--escape"]
 IMAGE = ["--modelName=image_classify", "--set=model.network=mlp8x1_digits", "--set=model.image_size=8"]
 CASES = {
     "csv": (write_csv, "my table.csv", TEXT, ROWS),
     "tsv": (write_tsv, "t.tsv", [*TEXT, SCHEMA], ROWS),
     "jsonl": (write_jsonl, "t.jsonl", TEXT, ROWS),
+    "dirty": (write_dirty, "t.txt", [*TEXT, SCHEMA, *DIRTY], ROWS),
     "folder": (write_folder, "pictures", IMAGE, None),
 }
 
@@ -78,7 +87,9 @@ def test_printed_lines_run_and_keep_the_ids(case, capfd):
         assert main(shlex.split(line)[1:]) == 0, capfd.readouterr().err
         answer = json.loads(capfd.readouterr().out)
         found[answer["mode"]] = answer
-    assert found["evaluate"]["read"] == found["predict"]["written"] == 12
+    assert found["evaluate"]["accepted"] == found["predict"]["written"] == 12
+    dirty = 3 if case.name == "t.txt" else 0
+    assert found["evaluate"]["rejected"] == found["predict"]["rejected"] == dirty
     output = Path(found["predict"]["output"])
     at = found["predict"]["columns"].index("id" if case.rows else "image")
     if output.suffix == ".jsonl":

@@ -323,6 +323,31 @@ def test_cut_texts_are_counted_and_said_in_every_mode(capfd, runs, tiny_model, t
     assert counts == expected, "merged is what the workers counted together"
 
 
+@pytest.mark.parametrize("mode", ["predict", "preprocess"])
+@pytest.mark.parametrize("policy", ["skip", "quarantine"])
+def test_a_table_of_bad_rows_alone_is_an_error(capfd, runs, tmp_path, mode, policy):
+    bad, output = tmp_path / "bad.tsv", tmp_path / "out.tsv"
+    bad.write_text("one cell\n" * 3)
+    flags = {"checkpointPath": runs["text"], "inputTable": bad, "outputTable": output, "badRows": policy}
+    message = command(capfd, mode, code=3, **flags)
+    assert f"no usable row in {bad}: 3 rows read, 3 rejected; wrong column count: 3" in message
+    assert not output.exists() and not list(tmp_path.glob("*.pieces"))
+    assert (tmp_path / "out.tsv.bad").exists() == (policy == "quarantine")
+
+
+def test_only_all_workers_together_have_no_usable_row(capfd, runs, table, tmp_path):
+    good = table.read_text().splitlines()[0]
+    for name, lines, code in (("bad", ["cell"] * 4, 3), ("mixed", ["cell", "cell", good, good], 0)):
+        path = tmp_path / f"{name}.tsv"
+        path.write_text("".join(f"{line}\n" for line in lines))
+        flags = {"checkpointPath": runs["text"], "inputTable": path, "outputTable": tmp_path / f"out-{name}.tsv"}
+        flags |= {"badRows": "skip", "workerCount": 2}
+        for worker in range(2):
+            command(capfd, "predict", task_index=worker, **flags)
+        found = command(capfd, "predict", code=code, merge="true", **flags)
+        assert "4 rows read, 4 rejected; wrong column count: 4" in found if code else found["written"] == 2
+
+
 def test_a_training_counts_its_texts_and_names_its_steps(runs):
     report = json.loads((runs["text"] / "report.json").read_text())
     assert report["text"]["train"]["rows"] == 43 and report["text"]["train"]["truncated"] == 0

@@ -152,7 +152,7 @@ def dry_run(capfd, mode: str, tiny_model: Path, table: Path, code: int, **flags:
         "advancedParameters": f"pretrain_model_name_or_path={tiny_model}", **flags,
     }  # fmt: skip
     capfd.readouterr()
-    found = main([mode, *(f"--{name}={value}" for name, value in given.items())])
+    found = main([mode, *(f"--{name}={value}" for name, value in given.items() if value is not None)])
     lines = capfd.readouterr().err.splitlines()
     assert found == code, lines
     return lines
@@ -188,6 +188,36 @@ def test_only_some_of_many_classes_are_shown(capfd, tmp_path, tiny_model):
     say_labels(app)
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.endswith("c18 (1), c19 (1), ... (25 in all)")
+
+
+ASKED = {"modelName": "text_comprehension_bert", "inputSchema": None, "firstSequence": "text",
+         "secondSequence": "other", "labelEnumerateValues": None}  # fmt: skip
+
+
+def test_structures_pass_the_checks_of_the_command_line_where_they_have_a_text(capfd, tmp_path, tiny_model):
+    answers = {"text": ["movie"], "answer_start": [4]}
+    table = write(tmp_path / "t.parquet", [{"text": SENTENCE, "other": "what||q1", "label": answers}] * 2)
+    flags = {"inputTable": f"{table},{table}", "checkpointDir": tmp_path / "run"}
+    lines = dry_run(capfd, "train", tiny_model, table, 0, **flags, **ASKED)
+    assert any("train: 2 rows read, 2 used, 0 rejected" in line for line in lines), lines
+    given = {**flags, "inputSchema": None, "labelEnumerateValues": "x,y"}
+    *_, line = dry_run(capfd, "train", tiny_model, table, 2, **given)
+    assert "column 'label' of table" in line and "has type struct<" in line
+    given = {"inputTable": table, "outputTable": tmp_path / "out.tsv", "appendCols": "label", **ASKED}
+    *_, line = dry_run(capfd, "preprocess", tiny_model, table, 2, **given, labelName=None)
+    assert "column 'label' of table" in line and "has type struct<" in line
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_the_part_of_an_answer_that_is_wrong_is_named(tmp_path, tiny_model, suffix):
+    for text, start, reason in (
+        (None, 4, "answer text is no text: 'None'"),
+        ("movie", None, "answer start is not an integer: 'None'"),
+    ):
+        answers = {"text": ["movie", text], "answer_start": [4, start]}
+        row = {"text": SENTENCE, "other": "what||q1", "label": answers}
+        with pytest.raises(DataError, match=reason):
+            encoded("text_comprehension_bert", tiny_model, write(tmp_path / f"t{suffix}", [row]))
 
 
 # Outputs -----------------------------------------------------------------------------------------------------

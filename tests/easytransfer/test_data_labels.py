@@ -129,8 +129,8 @@ def test_lists_in_files_and_on_the_command_line_follow_the_rule(tmp_path, capfd)
 )
 def test_a_specification_of_one_entry_is_no_regression(spec, message):
     with pytest.raises(ConfigError, match=message) as raised:
-        LabelMap.parse(spec, Counter)
-    assert "labelEnumerateValues=none predicts numbers" in str(raised.value)
+        LabelMap.parse(spec, Counter, numbers=True)
+    assert "list every class, or check the path" in str(raised.value) and "none" not in str(raised.value)
 
 
 def test_a_file_with_one_name_is_no_regression(tmp_path):
@@ -143,6 +143,15 @@ def test_one_class_in_the_table_is_no_regression():
     with pytest.raises(DataError, match=r"one class only.*got 'yes \(8 times\)'.*name another column") as raised:
         LabelMap.parse("auto", lambda: Counter(yes=8))
     assert raised.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "advised"), [("2.5", True, True), ("2.5", False, False), ("yes", True, False)]
+)
+def test_numbers_are_advised_only_where_they_can_be_predicted(name, numbers, advised):
+    with pytest.raises(DataError, match="one class only") as raised:
+        LabelMap.parse("auto", lambda: Counter({name: 8}), numbers=numbers)
+    assert ("labelEnumerateValues=none predicts numbers" in str(raised.value)) is advised
 
 
 def test_classes_are_counted_by_their_names():

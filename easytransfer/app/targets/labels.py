@@ -317,7 +317,9 @@ class Score(LabelTarget):
         return {"regress": regress_signature(raw)} if takes_examples(raw) else {}
 
 
-def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel) -> LabelTarget:
+def label_target(
+    config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel, *, numbers: bool = True
+) -> LabelTarget:
     """Returns the target that the settings of a job name: one class, several, or a number.
 
     Label names come from the configuration and the training table, or from a trained run.
@@ -326,6 +328,7 @@ def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] =
         config: Of the job.
         assets: Where the names are.
         classes: What is made where rows have one class each.
+        numbers: Whether the application takes numbers in place of classes, for what a message advises.
 
     Raises:
         ConfigError: `num_labels` differs from the names, or multi_label has no names.
@@ -336,7 +339,13 @@ def label_target(config: JobConfig, assets: Assets, classes: type[SingleLabel] =
         labels = LabelMap.load(assets.folder)
     elif spec := data.label_enumerate_values:
         skip = data.bad_rows != "fail"
-        labels = LabelMap.parse(spec, lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip))
+        # These settings are for classes only.
+        bound = several or config.train.class_weights or getattr(model, "num_labels", None) not in (None, 1)
+        labels = LabelMap.parse(
+            spec,
+            lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip),
+            numbers=numbers and not bound,
+        )
     else:
         labels = _numbered_labels(config)
     target = _target(config, labels, several, classes)
