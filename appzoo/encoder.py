@@ -35,6 +35,8 @@ class Encoder:
     """
 
     CONFIG_FILE = "config.json"
+    # What `save` writes.
+    ASSET_FILES = (CONFIG_FILE, *TokensInput.asset_files)
 
     def __init__(self, config: JobConfig, folder: Path | None) -> None:
         self._config = config

@@ -36,10 +36,11 @@ def row_names(app: App, spec: str) -> list[str]:
     Where everything is read, these are the texts themselves, or the paths of pictures; none for token ids and arrays.
     """
     table = open_input(app, spec, [], BadRows("skip"))
-    known = {*app.output_columns(), *app.label_columns, *app.label_inputs()}
+    ids = is_id_table(table.schema)
+    known = {*app.output_columns(), *app.label_columns, *([] if ids else app.label_inputs())}
     # A comma list cannot name a column whose name has a comma.
     usable = [c.name for c in table.schema if not c.is_list and c.name not in known and "," not in c.name]
-    if is_id_table(table.schema):
+    if ids:
         return usable
     read = app.input_columns()
     # The column of a folder of pictures holds their paths; others hold the pictures themselves.

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -42,6 +42,7 @@ _PADDING = {"masks": {"input_mask": "input_ids"}, "pad_values": {"label_id": -1}
 class BertLabeling(App):
     """A pre-trained encoder with a dense layer on every token; long texts are read in overlapping windows."""
 
+    asset_files: ClassVar[tuple[str, ...]] = (*Encoder.ASSET_FILES, LabelMap.FILE)
     config: BertLabelingConfig
     encoder: Encoder
     splits = ("tensor",)

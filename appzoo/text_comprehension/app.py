@@ -40,6 +40,7 @@ class BertComprehension(App):
     per window of its context.
     """
 
+    asset_files: ClassVar[tuple[str, ...]] = Encoder.ASSET_FILES
     config: BertComprehensionConfig
     label_columns: ClassVar[tuple[str, ...]] = ("start_position", "end_position")
     encoder: Encoder

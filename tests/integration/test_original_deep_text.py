@@ -57,7 +57,9 @@ MATCH_ADVANCED = """'
 def workplace(tmp_path, monkeypatch):
     """A folder of its own; the export that ends a training is left to the contract tests, it costs most."""
     module = importlib.import_module("appzoo.jobs.train")
-    monkeypatch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+    monkeypatch.setattr(
+        module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder / "name" / "1")
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

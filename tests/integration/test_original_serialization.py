@@ -53,8 +53,9 @@ def test_serialization_predict(capfd, table, tiny_model):
 def test_original_rows_came_back_in_any_order(capfd, table, tiny_model):
     """Chunks are far smaller than the table, so that threads could overtake each other."""
     from appzoo.jobs import parts
+    from easytransfer.app.contract import App
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "CHUNK_ROWS", 7)
-        patch.setattr(parts.Output.write, "__kwdefaults__", {"columns": None, "chunk_rows": 7})
+        patch.setattr(App, "chunk_rows", 7)
+        patch.setattr(parts.Output.write, "__kwdefaults__", parts.Output.write.__kwdefaults__ | {"chunk_rows": 7})
         serialize(capfd, table, tiny_model, "input_ids,input_mask,segment_ids")
