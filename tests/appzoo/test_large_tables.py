@@ -87,6 +87,7 @@ def test_a_table_on_disk_trains_to_the_bits_of_the_table_in_memory(pictures, tmp
     assert evaluations[0] == evaluations[1] and evaluations[0]["rejected"] == 1
 
 
+@pytest.mark.slow
 def test_a_cache_folder_is_used_again(pictures, tmp_path, monkeypatch):
     chosen = {"cache_dir": str(tmp_path / "cache")}
     first = train(config(pictures, tmp_path / "a", 0.001, **chosen, max_bad_rows=5))
@@ -121,6 +122,7 @@ train(config(Path(sys.argv[2]), Path(sys.argv[3]), 0.001))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_table_that_is_there(pictures, tmp_path, monkeypatch):
     unbroken = train(config(pictures, tmp_path / "unbroken", 1024))
     arguments = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pictures), str(tmp_path / "killed")]
