@@ -98,6 +98,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="large-tables-"))
+    folder.mkdir(parents=True, exist_ok=True)
     images = options.kind == "images"
     decoded = options.rows * (options.size**2 * 3 if images else 35 * 4) / 1e6
     options.memory_mb = options.memory_mb or round(decoded / 8, 1)
