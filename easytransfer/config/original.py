@@ -164,7 +164,7 @@ def from_original_json(
             if key not in elsewhere:
                 _stray(key, known.keys() | elsewhere, "schema_version" in values, warn)
         elif value is not None:
-            _set(result, path, value)
+            put_setting(result, path, value)
     if mode == "train":
         result.setdefault("train", {}).setdefault("learning_rate", ORIGINAL_JSON_LEARNING_RATE)
     return result
@@ -204,7 +204,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-def _set(values: dict[str, Any], path: str, value: Any) -> None:
+def put_setting(values: dict[str, Any], path: str, value: Any) -> None:
+    """Sets the value at a dotted path in nested sections, which are made where they are missing.
+
+    Raises:
+        ConfigError: A section on the way is a value.
+    """
     *sections, name = path.split(".")
     for section in sections:
         values = values.setdefault(section, {})

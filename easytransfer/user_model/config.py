@@ -8,7 +8,7 @@ from typing import Any
 
 from easytransfer.config.draft import Draft
 from easytransfer.config.job import JobConfig
-from easytransfer.config.original import ORIGINAL_SECTIONS, from_original_json, original_values
+from easytransfer.config.original import ORIGINAL_SECTIONS, from_original_json, original_values, put_setting
 from easytransfer.config.paths import user_path
 from easytransfer.config.stored import RUN_CONFIG, find_run_config, load_run_config
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
@@ -99,7 +99,7 @@ class Config:
         else:
             settings = from_original_json(values, "train" if self.kind == "train_and_evaluate" else self.kind, warn)
         for path, (value, _) in (flags or {}).items():
-            _put(settings, path, value)
+            put_setting(settings, path, value)
         self.model_config: dict[str, Any] = self._stored_model(settings) or settings.get("model", {})
         if taken := sorted(self.model_config.keys() & _TAKEN):
             raise ConfigError(f"model_config.{taken[0]} is a name the application needs itself", fix="rename the key")
@@ -151,15 +151,6 @@ def label_folder(path: str | None) -> Path | None:
 
 def _copied(values: Any) -> Any:
     return {key: _copied(value) for key, value in values.items()} if isinstance(values, Mapping) else values
-
-
-def _put(values: dict[str, Any], path: str, value: Any) -> None:
-    *sections, name = path.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path}: {section} is a value, not a section", received=values)
-    values[name] = value
 
 
 def _leaves(values: dict[str, Any]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class LabelTarget(Target):
         class_weights: Weight of each class, known once the training table is.
     """
 
-    asset_files: ClassVar[tuple[str, ...]] = ("label_mapping.json",)
+    asset_files: ClassVar[tuple[str, ...]] = (LabelMap.FILE,)
 
     kind: str
     labels: LabelMap | None
