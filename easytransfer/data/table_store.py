@@ -12,7 +12,7 @@ import numpy as np
 
 from easytransfer.data.disk_array import DiskArray
 from easytransfer.data.encoded import EncodedTable, Ragged
-from easytransfer.errors import DataError, ResourceError
+from easytransfer.errors import ConfigError, DataError, ResourceError
 from easytransfer.run.atomic import plain, write_json
 from easytransfer.run.lock import FolderLock, is_locked
 
@@ -126,7 +126,14 @@ class _Writer:
     """Appends chunks to the files of a folder that this process alone writes."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder for the encoded table cannot be made: {error.strerror}",
+                received=str(folder),
+                fix="name one that can be written in data.cache_dir",
+            ) from None
         self._folder, self._lock = folder, FolderLock(folder)
         for old in [folder / FACTS, *folder.glob("*.bin"), *folder.glob("*.npy")]:
             old.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from easytransfer.data.batches import Batches
 from easytransfer.data.disk_array import DiskArray
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table_store import FACTS, Elsewhere, TableStore
-from easytransfer.errors import DataError
+from easytransfer.errors import ConfigError, DataError
 
 KEY = {"files": ["a"], "numbers": (1, 2)}
 
@@ -145,3 +145,10 @@ def test_what_cannot_go_to_disk_is_said(tmp_path):
     store.add(EncodedTable({"image": np.zeros((2, 99), np.uint8)}))
     with pytest.raises(ValueError, match="changes from uint8 to float32"):
         store.add(EncodedTable({"image": np.zeros((2, 99), np.float32)}))
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    table = EncodedTable({"x": np.zeros((100, 4), np.float32)})
+    with pytest.raises(ConfigError, match=r"cannot be made: Not a directory; got .*file/cache.*data\.cache_dir"):
+        TableStore(tmp_path / "file" / "cache", KEY, 10).add(table)
