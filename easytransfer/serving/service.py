@@ -25,8 +25,8 @@ from easytransfer.serving.servable import LoadedSignature
 UNKNOWN_MODEL = "unknown"
 # Lines of a message of TensorFlow that say where in the graph something failed; of several reasons, all are indented.
 _PLACE = re.compile(r"\s(?!\s*\(\d+\))|Graph execution error|Detected at node|<stack traces|\[\[|\d+ root error")
-# How TensorFlow wraps the text of an assertion in the graph.
-_ASSERTION = re.compile(r".*assertion failed: \[(.*)\]$")
+# How TensorFlow wraps the text of an assertion in the graph: this, the text and a closing bracket.
+_ASSERTION = "assertion failed: ["
 
 
 @dataclass
@@ -223,6 +223,9 @@ def _refused(error: tf.errors.OpError) -> ServingFailure:
     """Returns what the model's own refusal means to a client, without the places in the graph TensorFlow puts first."""
     codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
     lines = [line.strip() for line in error.message.splitlines() if line and not _PLACE.match(line)]
-    # An assertion quotes its text, and escapes what is quoted in it.
-    said = _ASSERTION.sub(r"\1", (lines or ["the model failed"])[0]).replace("\\'", "'")
+    said = (lines or ["the model failed"])[0]
+    _, assertion, text = said.rpartition(_ASSERTION)
+    if assertion and text.endswith("]"):
+        said = text[:-1]
+    said = said.replace("\\'", "'")  # an assertion escapes what is quoted in it
     return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), said[:500])

@@ -134,6 +134,7 @@ def test_no_expression_can_be_made_slow(repository):
     found = expressions(repository)
     assert len(found) > 20
     slow = []
+    # By the time of this process: a busy machine makes no expression slow.
     for name, expression, used in found:
         pattern = expression.pattern
         plain = pattern if isinstance(pattern, str) else pattern.decode("latin-1")
@@ -143,17 +144,17 @@ def test_no_expression_can_be_made_slow(repository):
             text = (unit * (20_000 // len(unit) + 1)) + "\x00"
             text, nothing = (text, "") if isinstance(pattern, str) else (text.encode("utf-8"), b"")
             for method in used or {"fullmatch"}:
-                begin = time.monotonic()
+                begin = time.process_time()
                 try:
-                    with within(1):
+                    with within(1, of_this_process=True):
                         expression.sub(nothing, text) if method == "sub" else getattr(expression, method)(text)
                 except TimeoutError:
-                    slow.append(f"{name}.{method} of {unit!r}: {time.monotonic() - begin:.1f} s")
+                    slow.append(f"{name}.{method} of {unit!r}: {time.process_time() - begin:.1f} s")
     assert slow == []
 
 
 def test_the_clock_of_the_test_above_ends_a_slow_expression():
-    with pytest.raises(TimeoutError), within(0.2):
+    with pytest.raises(TimeoutError), within(0.2, of_this_process=True):
         re.match(r"(a+)+$", "a" * 40 + "b")
 
 
