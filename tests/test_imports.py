@@ -13,11 +13,11 @@ CORE_RANKS = {
     "errors": 0, "installing": 0, "keras": 0, "version": 0,
     "config": 1, "run": 1,
     "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
-    "image": 2, "attacks": 2,
-    "pipeline": 2, "train": 3, "export": 3,
-    # The Python API under the original's names: single files on top of the packages.
-    "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,
-    "app": 4, "tf1": 4, "serving": 4,
+    "image": 2, "savedmodel": 2,
+    "train": 3, "export": 3,
+    "app": 4, "serving": 4,
+    # The original's Python API, and the thin modules by the names that scripts import.
+    "compat": 5, "datasets": 6, "evaluators": 6, "model_zoo": 6, "pipeline": 6, "preprocessors": 6, "tf1": 6,
 }  # fmt: skip
 APP_CORE = {
     *("discovery", "jobs", "cli", "serving", "settings", "encoder", "pooled_app"),
@@ -43,7 +43,7 @@ LIGHT_MODULES = {
     "modelzoo.commands",
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "util", "helper"}
-FILE_LINES, FUNCTION_LINES, APP_FILES, APP_LINES = 500, 80, 10, 1500
+FILE_LINES, FUNCTION_LINES = 500, 80
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
@@ -61,22 +61,24 @@ def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def imported(tree: ast.AST, known: set[str], everywhere: bool) -> set[str]:
-    """Names of imported modules; `everywhere` includes those inside functions and under TYPE_CHECKING."""
+def imported(tree: ast.AST, known: set[str], everywhere: bool, name: str = "") -> set[str]:
+    """Modules that module `name` imports; `everywhere` includes those inside functions and under TYPE_CHECKING."""
     names: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= (submodules & known) | ({node.module} if submodules - known else set())
+        elif isinstance(node, ast.ImportFrom):
+            above = name.split(".")[: -node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            submodules = {f"{module}.{alias.name}" for alias in node.names}
+            names |= (submodules & known) | ({module} if submodules - known else set())
         elif everywhere or not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node)):
-            names |= imported(node, known, everywhere)
+            names |= imported(node, known, everywhere, name)
     return names
 
 
 def graph(trees: dict[str, ast.Module], everywhere: bool) -> dict[str, set[str]]:
-    return {name: imported(tree, set(trees), everywhere) for name, tree in trees.items()}
+    return {name: imported(tree, set(trees), everywhere, name) for name, tree in trees.items()}
 
 
 def arrow_error(source: str, target: str) -> str | None:
@@ -211,11 +213,6 @@ def test_size_and_names(repository: Path, trees):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and (size := node.end_lineno - node.lineno + 1) > FUNCTION_LINES:
                 errors.append(f"{name}.{node.name}: {size} lines")
-    for folder in sorted((repository / "appzoo").iterdir()):
-        files = list(folder.rglob("*.py")) if folder.is_dir() and folder.name not in APP_CORE else []
-        total = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in files)
-        if len(files) >= APP_FILES or total > APP_LINES:
-            errors.append(f"{folder.name}: {len(files)} files, {total} lines")
     assert errors == []
 
 

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.servable import Signature
-
-# Both calls send serialized `tf.Example` messages in one input of this name.
-EXAMPLES = "inputs"
+from easytransfer.savedmodel.signature import EXAMPLES, Signature
 
 
 def takes_examples(raw: Signature) -> bool:

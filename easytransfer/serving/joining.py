@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.errors import ConfigError
-from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.sources import parse_server_file
 
 # In bytes of text: what a row costs besides its text (special tokens), and what a batch costs besides its rows.

@@ -438,7 +438,7 @@ def test_vectors_come_from_the_trained_weights(capfd, tmp_path, table, two_tower
 
 def test_an_export_of_vectors_answers_like_the_model(capfd, tmp_path, table, two_towers):
     from appzoo.cli.main import main as command
-    from easytransfer.export.loading import load_exported
+    from easytransfer.savedmodel.loading import load_exported
 
     capfd.readouterr()
     code = command(
