@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from appzoo.adversarial_training.attacks.auto_step import auto_step, checkpoints
-from appzoo.adversarial_training.attacks.ball import NORMS, Ball
+from appzoo.adversarial_training.attacks.ball import Ball
 from appzoo.adversarial_training.attacks.gradient import fast_gradient, projected_gradient
 from appzoo.adversarial_training.attacks.names import named_attack
 from appzoo.adversarial_training.attacks.noise import NumberedDraws, normal_noise, random_start, uniform_noise
@@ -215,7 +215,7 @@ def network(seed: int) -> keras.Model:
     return model
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ("linf", "l2"))
 @pytest.mark.parametrize("name", ATTACKS)
 def test_ten_thousand_images_stay_in_ball_and_box(norm, name):
     random = np.random.default_rng(5)
@@ -266,7 +266,7 @@ def result_of(name: str, trained, ball: Ball):
     return float(tf.reduce_mean(tf.cast(right, tf.float32))), losses.cross_entropy_rows(labels, logits).numpy()
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ("linf", "l2"))
 def test_attacks_are_ordered_by_strength(norm, trained):
     model, images, labels = trained
     ball = Ball(norm, 0.06 if norm == "linf" else 0.2)
@@ -340,7 +340,7 @@ def numpy_apgd(value_and_gradient, centre, start, ball: Ball, steps: int):
     return best, etas
 
 
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", ("linf", "l2"))
 def test_apgd_equals_numpy(norm):
     # A bent valley: gradient steps overshoot, so step sizes are halved at different times.
     def both(x):

@@ -8,7 +8,6 @@ from typing import Literal
 import tensorflow as tf
 
 Norm = Literal["linf", "l2"]
-NORMS: tuple[Norm, ...] = ("linf", "l2")
 # Below it a row has no direction, and none is taken.
 _NO_LENGTH = 1e-12
 
