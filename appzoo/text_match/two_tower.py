@@ -24,12 +24,12 @@ from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.errors import ConfigError
-from easytransfer.export.signatures import regress_signature
 from easytransfer.losses import matching
 from easytransfer.losses.classification import squared_error_sum
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.log import say, warn
+from easytransfer.savedmodel.example_signatures import regress_signature
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs

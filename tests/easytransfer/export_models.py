@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.signatures import classify_signature
+from easytransfer.savedmodel.example_signatures import classify_signature
 from easytransfer.savedmodel.signature import Signature
 
 LABELS = ["bad", "good", "odd"]

@@ -14,7 +14,7 @@ from export_models import LABELS, TEXTS, CoreClassifier, TextClassifier, signatu
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.saved_model import ExportReport, export_saved_model, publish
 from easytransfer.export.selfcheck import c_loader
-from easytransfer.export.signatures import regress_signature
+from easytransfer.savedmodel.example_signatures import regress_signature
 from easytransfer.savedmodel.loading import find_exported, is_exported, load_exported
 from easytransfer.savedmodel.messages import new_message
 from easytransfer.savedmodel.requests import read_requests

@@ -21,12 +21,12 @@ from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
-from easytransfer.export.signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.losses import classification
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
+from easytransfer.savedmodel.example_signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.savedmodel.signature import EXAMPLES, Signature
+from .signature import EXAMPLES, Signature
 
 
 def takes_examples(raw: Signature) -> bool:
