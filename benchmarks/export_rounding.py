@@ -31,10 +31,10 @@ from easytransfer import keras
 from easytransfer.export.samples import answer, sensitivity
 from easytransfer.export.saved_model import write_servable
 from easytransfer.layers.dropout import Dropout
+from easytransfer.savedmodel.array_json import take_rows
 from easytransfer.savedmodel.calling import eager_callers, session_callers
 from easytransfer.savedmodel.rounding import EPSILON, scale_of, units
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.savedmodel.values import take_rows
 from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 

@@ -274,7 +274,7 @@ def export(tmp_path: Path) -> Path:
     """A models folder with two versions of one model; the newer one's samples are what a client must get."""
     import numpy as np
 
-    from easytransfer.savedmodel.values import encode_array
+    from easytransfer.savedmodel.array_json import encode_array
 
     for version, shift in ((9, 5.0), (10, 0.0)):
         folder = tmp_path / "sentiment" / str(version)

@@ -13,12 +13,12 @@ from easytransfer.compat.datasets import Rows, column_array
 from easytransfer.compat.model_zoo import loading, model_root
 from easytransfer.compat.pipeline import Process
 from easytransfer.config.job import DataConfig
-from easytransfer.data.cells import read_number
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import Column
 from easytransfer.data.table import RowChunk
+from easytransfer.data.values import read_number
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.layers.created_once import created_once
 from easytransfer.text.graph import GraphWordPiece

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.export.compiled import Rounding
+from easytransfer.savedmodel.array_json import take_rows
 from easytransfer.savedmodel.messages import new_message
 from easytransfer.savedmodel.requests import WARMUP
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.savedmodel.values import take_rows
 
 
 def write_warmup(

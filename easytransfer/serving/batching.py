@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from easytransfer.savedmodel.array_json import take_rows
 from easytransfer.savedmodel.calling import Arrays
-from easytransfer.savedmodel.values import take_rows
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.joining import ARRAY_BYTES, BatchingParameters, Job, join, parts
 from easytransfer.serving.servable import LoadedSignature, Servable

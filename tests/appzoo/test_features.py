@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from appzoo.cli.features import main, read
-from appzoo.jobs import features, parts
+from appzoo.jobs import features
+from appzoo.jobs import resumable_output as parts
 from appzoo.jobs import train as train_job
 from easytransfer.config.flags import split_flags
 from easytransfer.data.npy_tables import read_npy

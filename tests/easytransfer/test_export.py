@@ -14,12 +14,12 @@ from export_models import LABELS, TEXTS, CoreClassifier, TextClassifier, signatu
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.saved_model import ExportReport, export_saved_model, publish
 from easytransfer.export.selfcheck import c_loader
+from easytransfer.savedmodel.array_json import decode_array, encode_array
 from easytransfer.savedmodel.example_signatures import regress_signature
 from easytransfer.savedmodel.loading import find_exported, is_exported, load_exported
 from easytransfer.savedmodel.messages import new_message
 from easytransfer.savedmodel.requests import read_requests
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.savedmodel.values import decode_array, encode_array
 
 ALL_CHECKS = ["layout", "signatures", "operators", "outputs", "session", "saved_model_cli", "warmup"]
 ALL_CHECKS += ["server_files", "c_api", "process"]

@@ -20,11 +20,11 @@ from easytransfer.export.selfcheck.behaviour import check_outputs
 from easytransfer.export.selfcheck.checks import SelfCheck
 from easytransfer.export.server_config import check_existing_files, update_server_files
 from easytransfer.export.warmup import write_warmup
+from easytransfer.savedmodel.array_json import encode_array
 from easytransfer.savedmodel.failure import CheckFailed
 from easytransfer.savedmodel.graph import read_saved_model
 from easytransfer.savedmodel.manifest import signature_digest
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.savedmodel.values import encode_array
 
 
 def write(folder: Path, model: CoreClassifier, chosen: dict[str, Signature] | None = None) -> None:

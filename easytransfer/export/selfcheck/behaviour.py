@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ...savedmodel.array_json import decode_array, take_rows
 from ...savedmodel.calling import Arrays, Caller
 from ...savedmodel.failure import CheckFailed
 from ...savedmodel.rounding import ALLOWED, EPSILON, coarsest, scale_of, units
-from ...savedmodel.values import decode_array, take_rows
 
 HARD_TEXTS = ("", "naïve café, Straße, 漢字かな 한국어 العربية 👩‍👩‍👧 \u0000\u200b\t", "long " * 3000)
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ...savedmodel.array_json import decode_array, take_rows
 from ...savedmodel.calling import Caller, eager_callers, session_callers
 from ...savedmodel.failure import CheckFailed
 from ...savedmodel.graph import load_needed_operators, read_saved_model, text_libraries
 from ...savedmodel.manifest import read_manifest
-from ...savedmodel.values import decode_array, take_rows
 from . import c_loader
 from .behaviour import check_command, check_outputs
 from .contract import check_signatures
