@@ -29,7 +29,7 @@ from easytransfer.data.files import real_path
 from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
-from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError
+from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.presets import resolve
 from easytransfer.run.environment import environment_record, input_records
 from easytransfer.run.folder import RunFolder
@@ -110,15 +110,8 @@ class base_model(Hooks):  # noqa: N801 - the original's name
             inputs=inputs,
         )
         with folder:
-            try:
-                folder.write_run(environment_record(seed=runtime.seed, inputs=inputs))
-                fit = self._fit(folder, train_reader, eval_reader)
-            except Interrupted as error:
-                folder.finish("interrupted", error=error)
-                raise
-            except BaseException as error:
-                folder.finish("failed", error=error)
-                raise
+            folder.write_run(environment_record(seed=runtime.seed, inputs=inputs))
+            fit = self._fit(folder, train_reader, eval_reader)
             folder.finish("done", report=_outcome(fit))
         return {**fit.best_metrics, "steps": fit.steps}
 
