@@ -167,6 +167,7 @@ class TagSet:
         outside, kind = self._outside[ids], self._type[ids]
         first = np.zeros(len(ids) + 1, bool)
         first[np.cumsum([0, *lengths])] = True
+        # conlleval's rule: a new piece begins at B or S, behind E, S or outside, and where the type changes.
         cut = first[:-1] | self._begins[ids]
         cut[1:] |= outside[:-1] | self._ends[ids[:-1]] | (kind[1:] != kind[:-1])
         begins = cut & ~outside
@@ -238,6 +239,7 @@ class EntityEvaluator(Evaluator):
 
     def _merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns true and predicted tag ids of all words, and the words of each row."""
+        # Windows of a row end to end, in its order: an entity may reach over their border.
         self._windows.sort(key=lambda window: window[0])
         rows = np.array([window[0][0] for window in self._windows])
         words = np.array([len(window[1]) for window in self._windows])
@@ -251,6 +253,7 @@ class EntityEvaluator(Evaluator):
         """Returns by type how many entities are right, predicted and true."""
         gold, predicted, lengths = self._merged()
         true, found = self._tag_set.spans(gold, lengths), self._tag_set.spans(predicted, lengths)
+        # Entities of one side do not overlap, so those with one beginning are the only ones that can be equal.
         _, mine, theirs = np.intersect1d(true[:, 0], found[:, 0], return_indices=True)
         right = true[mine][(true[mine] == found[theirs]).all(axis=1)]
         count = len(self._tag_set.types)
