@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from easytransfer.app.contract import App
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.signature import Signature
 
 
 def ids_signature(app: App, samples: EncodedTable) -> Signature:

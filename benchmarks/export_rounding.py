@@ -8,7 +8,7 @@ The second form prints the table of a log. Every run is exported without its che
 model in memory, and a row of the batch beside the same row alone. Then each fault is put into the model in memory and
 the answers are compared with those of the sound one. Networks are built from random weights, normalised with the
 statistics of a batch, and called in a graph and step by step, for what depth does.
-`easytransfer/export/selfcheck/rounding.py` allows what lies between.
+`easytransfer/savedmodel/rounding.py` allows what lies between.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from appzoo.jobs.trained import open_trained
 from easytransfer import keras
 from easytransfer.export.samples import answer, sensitivity
 from easytransfer.export.saved_model import write_servable
-from easytransfer.export.selfcheck.behaviour import eager_callers, session_callers
-from easytransfer.export.selfcheck.rounding import EPSILON, scale_of, units
-from easytransfer.export.selfcheck.values import take_rows
-from easytransfer.export.servable import Signature
 from easytransfer.layers.dropout import Dropout
+from easytransfer.savedmodel.array_json import take_rows
+from easytransfer.savedmodel.calling import eager_callers, session_callers
+from easytransfer.savedmodel.rounding import EPSILON, scale_of, units
+from easytransfer.savedmodel.signature import Signature
 from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
 

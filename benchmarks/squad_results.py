@@ -29,7 +29,7 @@ from sides import (
     versions,
 )
 
-from easytransfer.metrics import squad
+from appzoo.text_comprehension import squad_metrics as squad
 
 OURS, PEER = "EasyTransfer, MiniLM", "transformers + PyTorch, MiniLM"
 HELD_OUT = 8

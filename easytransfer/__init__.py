@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -15,10 +16,11 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def __getattr__(name: str) -> Any:
-    # `from easytransfer import base_model` loads TensorFlow, so it is imported only when asked for.
-    if name in ("base_model", "Config", "ModeKeys", "FLAGS"):
-        from easytransfer import user_model
+# Names of the original's Python API and the modules that have them. They load TensorFlow, so only when asked for.
+_COMPAT = {"base_model": "application", "Config": "config", "ModeKeys": "config", "FLAGS": "command_line"}
 
-        return getattr(user_model, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _COMPAT:
+        return getattr(importlib.import_module(f"easytransfer.compat.{_COMPAT[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

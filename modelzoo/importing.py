@@ -138,7 +138,7 @@ def forward(preset: Preset, allow_missing: str | None = None) -> keras.Model:
 
 def _compare_outputs(backbone: keras.Model, target: str | Path, allow_missing: str | None) -> None:
     """Checks that the written model computes the same as the one it was made from."""
-    from easytransfer.export.selfcheck.rounding import within_rounding
+    from easytransfer.savedmodel.rounding import within_rounding
 
     written = forward(resolve(Path(target).resolve()), allow_missing)
     # Weights that were missing start from random values on both sides, by name and seed.

@@ -32,8 +32,8 @@ def repository() -> Path:
 def no_running_application() -> Iterator[None]:
     """Forgets the configuration that a `base_model` of a test leaves to readers, writers and preprocessors."""
     yield
-    if "easytransfer.user_model" in sys.modules:
-        from easytransfer import datasets, model_zoo, preprocessors
+    if "easytransfer.compat.application" in sys.modules:
+        from easytransfer.compat import datasets, model_zoo, preprocessors
 
         datasets.TableReader.default_data, datasets.BatchWriter.default_overwrite = None, False
         preprocessors.TextPreprocessor.default_settings = None

@@ -169,7 +169,7 @@ def test_images_start_and_check_themselves():
 
 def test_the_server_reads_the_files_that_an_export_writes():
     from easytransfer.export.saved_model import SERVING_ROOT
-    from easytransfer.export.selfcheck.server_files import FILES
+    from easytransfer.savedmodel.server_files import FILES
 
     (entry,) = [a for keyword, a in instructions(ROOT / "docker" / "serve.Dockerfile") if keyword == "ENTRYPOINT"]
     files = [word.partition("=")[2] for word in json.loads(entry) if "_file=" in word]
@@ -274,7 +274,7 @@ def export(tmp_path: Path) -> Path:
     """A models folder with two versions of one model; the newer one's samples are what a client must get."""
     import numpy as np
 
-    from easytransfer.export.selfcheck.values import encode_array
+    from easytransfer.savedmodel.array_json import encode_array
 
     for version, shift in ((9, 5.0), (10, 0.0)):
         folder = tmp_path / "sentiment" / str(version)

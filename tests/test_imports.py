@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
-# A package may import packages of a lower rank, and of its own rank as long as no cycle comes of it.
-CORE_RANKS = {
-    "errors": 0, "installing": 0, "keras": 0, "version": 0,
-    "config": 1, "run": 1,
-    "distributed": 2, "text": 2, "data": 2, "presets": 2, "metrics": 2, "losses": 2, "layers": 2, "optim": 2,
-    "image": 2, "attacks": 2,
-    "pipeline": 2, "train": 3, "export": 3,
-    # The Python API under the original's names: single files on top of the packages.
-    "datasets": 4, "evaluators": 4, "model_zoo": 4, "preprocessors": 4, "user_model": 4,
-    "app": 4, "tf1": 4, "serving": 4,
-}  # fmt: skip
-APP_CORE = {
-    *("discovery", "jobs", "cli", "serving", "settings", "encoder", "pooled_app"),
-    *("words_app", "words_settings", "feature_config"),
-    *("image_app", "image_settings", "image_source"),
-}
+# The table of rooms, their floors and what each may import.
+TABLE = Path(__file__).resolve().parents[1] / "docs" / "layout.md"
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
 OPTIONAL |= {"grpc", "starlette", "uvicorn", "prometheus_client"}
@@ -43,7 +31,7 @@ LIGHT_MODULES = {
     "modelzoo.commands",
 }
 FORBIDDEN_NAMES = {"utils", "helpers", "common", "misc", "util", "helper"}
-FILE_LINES, FUNCTION_LINES, APP_FILES, APP_LINES = 500, 80, 10, 1500
+FILE_LINES, FUNCTION_LINES = 500, 80
 
 
 def modules(root: Path) -> dict[str, ast.Module]:
@@ -61,43 +49,87 @@ def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def imported(tree: ast.AST, known: set[str], everywhere: bool) -> set[str]:
-    """Names of imported modules; `everywhere` includes those inside functions and under TYPE_CHECKING."""
+def imported(tree: ast.AST, known: set[str], everywhere: bool, name: str = "") -> set[str]:
+    """Modules that module `name` imports; `everywhere` includes those inside functions and under TYPE_CHECKING."""
     names: set[str] = set()
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
-            names |= (submodules & known) | ({node.module} if submodules - known else set())
+        elif isinstance(node, ast.ImportFrom):
+            # A package counts as its own first parent in a relative import.
+            parts = [*name.split("."), *(["__init__"] if any(k.startswith(f"{name}.") for k in known) else [])]
+            above = parts[: -node.level] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            submodules = {f"{module}.{alias.name}" for alias in node.names}
+            names |= (submodules & known) | ({module} if submodules - known else set())
         elif everywhere or not (isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node)):
-            names |= imported(node, known, everywhere)
+            names |= imported(node, known, everywhere, name)
     return names
 
 
 def graph(trees: dict[str, ast.Module], everywhere: bool) -> dict[str, set[str]]:
-    return {name: imported(tree, set(trees), everywhere) for name, tree in trees.items()}
+    return {name: imported(tree, set(trees), everywhere, name) for name, tree in trees.items()}
 
 
-def arrow_error(source: str, target: str) -> str | None:
+class Room(NamedTuple):
+    """One room of the table: its floor, and the only rooms it may import where the table names them."""
+
+    floor: int
+    only: frozenset[str] | None
+
+
+def rooms(page: str) -> dict[str, Room]:
+    """Reads the table: rooms by name, such as `easytransfer/data`, `modelzoo/<family>` or `appzoo/<file>`."""
+    found = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or not cells[0].isdecimal():
+            continue
+        floor, names, _, may = cells
+        assert may.startswith(("below", "`")), line
+        only = None if may.startswith("below") else frozenset(re.findall(r"`(\w+)`", may))
+        found |= dict.fromkeys(re.findall(r"`([^`]+)`", names), Room(int(floor), only))
+    return found
+
+
+ROOMS = rooms(TABLE.read_text(encoding="utf-8"))
+
+
+def room_of(module: str, known: set[str]) -> str:
+    """Returns the name of a module's room in the table."""
+    package, place = module.split(".")[:2]
+    if f"{package}/{place}" in ROOMS or package == "easytransfer":
+        return f"{package}/{place}"
+    if not any(name.startswith(f"{package}.{place}.") for name in known):
+        return f"{package}/<file>"
+    return f"{package}/<family>" if package == "modelzoo" else f"{package}/<application>"
+
+
+def arrow_error(source: str, target: str, known: set[str]) -> str | None:
     """Says what is wrong with module `source` importing our module `target`, or None."""
     a, b = source.split("."), target.split(".")
     if PACKAGES.index(a[0]) < PACKAGES.index(b[0]):
         return f"{source} imports {target}: {a[0]} must not know {b[0]}"
-    if a[0] == b[0] == "easytransfer" and len(a) > 1 and len(b) > 1:
-        for part in (a[1], b[1]):
-            if part not in CORE_RANKS:
-                return f"easytransfer/{part} has no rank; add it to CORE_RANKS"
-        if CORE_RANKS[a[1]] < CORE_RANKS[b[1]]:
-            return f"{source} imports {target}: {a[1]} is below {b[1]}"
-    if b[0] == "appzoo" and len(b) > 1 and b[1] not in APP_CORE and a[1:2] != b[1:2]:
+    if len(a) < 2 or len(b) < 2 or a[:2] == b[:2]:
+        return None
+    ours, theirs = room_of(source, known), room_of(target, known)
+    for room in (ours, theirs):
+        if room not in ROOMS:
+            return f"{room} is not in the table of {TABLE.name}; add it there"
+    if "<application>" in theirs:
         return f"{source} imports {target}: nothing imports an application by name"
+    if "<family>" in theirs and ours == theirs:
+        return f"{source} imports {target}: no family of networks knows another"
+    if ROOMS[ours].floor < ROOMS[theirs].floor:
+        return f"{source} imports {target}: {a[1]} is below {b[1]}"
+    if ROOMS[ours].only is not None and b[1] not in ROOMS[ours].only:
+        return f"{source} imports {target}: {a[1]} may import {', '.join(sorted(ROOMS[ours].only))} only"
     return None
 
 
 def arrow_errors(imports: dict[str, set[str]]) -> list[str]:
     pairs = ((source, target) for source in imports for target in sorted(imports[source]))
-    errors = (arrow_error(s, t) for s, t in pairs if t.split(".")[0] in PACKAGES)
+    errors = (arrow_error(s, t, set(imports)) for s, t in pairs if t.split(".")[0] in PACKAGES)
     return [error for error in errors if error]
 
 
@@ -160,6 +192,43 @@ def test_imports_point_down(trees):
     assert arrow_errors(graph(trees, everywhere=True)) == []
 
 
+def test_the_table_has_the_rooms_there_are(trees):
+    places = {room_of(name, set(trees)) for name in trees if "." in name}
+    assert set(ROOMS) == places
+    named = {name for room in ROOMS.values() if room.only for name in room.only}
+    assert named <= {room.split("/")[1] for room in ROOMS}
+
+
+def test_what_checks_an_export_stands_on_tensorflow_alone(trees):
+    """It runs in a process without this package: only relative imports, and only of these two folders."""
+    alone = ("easytransfer.savedmodel.", "easytransfer.export.selfcheck.")
+    free = {name: tree for name, tree in trees.items() if name.startswith(alone)}
+    del free["easytransfer.savedmodel.loading"]
+    absolute = {
+        name
+        for name, tree in free.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in PACKAGES
+    }
+    ours = {t for targets in graph(free, everywhere=True).values() for t in targets if t.split(".")[0] in PACKAGES}
+    others = {target for target in ours if not f"{target}.".startswith(alone)}
+    assert len(free) > 15 and absolute == set() and others == set()
+
+
+def test_what_the_page_says_of_ways_is_there(repository, trees):
+    """Files of the two ways are there, and so are the members of `App`."""
+    ways = TABLE.read_text(encoding="utf-8").partition("## The way of a batch")[2]
+    named = re.findall(r"`([^`]+)`", ways)
+    files = [name for name in named if re.fullmatch(r"[a-z_]+(/[a-z_]+)+", name)]
+    assert len(files) > 20
+    assert [f for f in files if not any((repository / base / f"{f}{end}").exists()
+            for base in ("", "easytransfer") for end in ("", ".py"))] == []  # fmt: skip
+    contract = {n.name: n for m in ("app.contract", "train.task") for n in trees[f"easytransfer.{m}"].body
+                if isinstance(n, ast.ClassDef)}  # fmt: skip
+    members = {item.name for name in ("App", "Task") for item in contract[name].body if hasattr(item, "name")}
+    assert {name.removeprefix("App.") for name in named if name.startswith("App.")} <= members
+
+
 def test_no_import_cycles(trees):
     """Imports inside functions and for type checkers count: a circle is one however late it closes."""
     imports = graph(trees, everywhere=True)
@@ -211,11 +280,6 @@ def test_size_and_names(repository: Path, trees):
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef) and (size := node.end_lineno - node.lineno + 1) > FUNCTION_LINES:
                 errors.append(f"{name}.{node.name}: {size} lines")
-    for folder in sorted((repository / "appzoo").iterdir()):
-        files = list(folder.rglob("*.py")) if folder.is_dir() and folder.name not in APP_CORE else []
-        total = sum(len(p.read_text(encoding="utf-8").splitlines()) for p in files)
-        if len(files) >= APP_FILES or total > APP_LINES:
-            errors.append(f"{folder.name}: {len(files)} files, {total} lines")
     assert errors == []
 
 
@@ -226,12 +290,20 @@ def test_size_and_names(repository: Path, trees):
         ("easytransfer/config/a.py", "def f():\n    import easytransfer.train.loop", "config is below train"),
         ("modelzoo/a.py", "import appzoo.jobs", "modelzoo must not know appzoo"),
         ("appzoo/one/app.py", "from appzoo.two.app import Two", "nothing imports an application by name"),
-        ("appzoo/jobs.py", "from appzoo.two import app", "nothing imports an application by name"),
-        ("easytransfer/novel/a.py", "import easytransfer.errors", "no rank"),
+        ("appzoo/jobs/a.py", "from appzoo.two import app", "nothing imports an application by name"),
+        ("appzoo/one/app.py", "from appzoo.jobs.train import train", "one is below jobs"),
+        ("modelzoo/bert/a.py", "from modelzoo.cnn import b", "no family of networks knows another"),
+        ("easytransfer/serving/a.py", "from easytransfer.data import table", "may import config, errors, run"),
+        ("easytransfer/savedmodel/a.py", "from ..train import b", "savedmodel is below train"),
+        ("easytransfer/novel/a.py", "import easytransfer.errors", "easytransfer/novel is not in the table"),
     ],
 )
 def test_checker_finds_an_arrow_that_points_back(tmp_path, file, text, expected):
-    (tmp_path / file).parent.mkdir(parents=True)
+    others = ("appzoo/two/app.py", "appzoo/jobs/train.py", "modelzoo/cnn/b.py", "modelzoo/bert/backbone.py")
+    for other in (*others, "easytransfer/train/b.py", "easytransfer/data/table.py"):
+        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / other).write_text("")
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
     (error,) = arrow_errors(graph(modules(tmp_path), everywhere=True))
     assert expected in error

@@ -13,11 +13,11 @@ import pytest
 from appzoo import discovery
 from appzoo.cli import features, profiling, text, verbs
 from appzoo.feature_config import FeatureConfig
+from easytransfer.compat.command_line import OWN_FLAGS
 from easytransfer.config.fields import camel, settings_of
 from easytransfer.config.job import JobConfig
 from easytransfer.config.original import _ADDED, _BY_MODE, _COMMON, _SETTLED
 from easytransfer.serving.settings import ServingConfig
-from easytransfer.user_model.command_line import OWN_FLAGS
 
 SPEAKING = {"say", "warn", "ConfigError", "DataError", "ModelError", "ResourceError", "Interrupted", "PresetError"}
 # Words in messages that look like settings and are none.
@@ -53,7 +53,7 @@ def flags_of(module: str) -> set[str]:
         return FEATURE_FLAGS
     if module == "appzoo.cli.profiling":
         return options(profiling._parser())
-    found = JOB_FLAGS | (set(OWN_FLAGS) if "user_model" in module else set())
+    found = JOB_FLAGS | (set(OWN_FLAGS) if module.startswith("easytransfer.compat") else set())
     if module.startswith(("modelzoo", "easytransfer.presets", "appzoo.cli.verbs")):
         found = found | options(verbs._zoo_parser()) | {"check"}
     return found

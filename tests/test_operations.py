@@ -44,7 +44,7 @@ def test_exit_codes_are_those_of_the_errors():
 
 
 def test_the_server_configuration_is_one(tmp_path: Path):
-    from easytransfer.export.selfcheck.server_files import parse_file
+    from easytransfer.savedmodel.server_files import parse_file
 
     (text,) = re.findall(r"```protobuf\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "models.config").write_text(text)

@@ -41,7 +41,7 @@ BAD_INPUT = {
         "an unknown application or mode gave an empty error after a stack trace",
         "appzoo/test_cli_discovery.py::test_unknown_applications_name_the_nearest",
         "integration/test_original_failures.py::test_original_wrong_names_gave_an_empty_error_after_a_trace",
-        "easytransfer/test_user_model_config.py::test_unknown_mode_names_the_nearest",
+        "easytransfer/test_compat_config.py::test_unknown_mode_names_the_nearest",
     ),
     "12.2": guarded(
         "training without an application trained a text matcher",
@@ -55,7 +55,7 @@ BAD_INPUT = {
     ),
     "12.4": guarded(
         "the text false meant true",
-        "easytransfer/test_user_model_config.py::test_original_false_in_quotes_is_false",
+        "easytransfer/test_compat_config.py::test_original_false_in_quotes_is_false",
         "easytransfer/test_config_values.py::test_text_and_yaml_values_get_their_meaning",
     ),
     "12.5": guarded(
@@ -72,7 +72,7 @@ BAD_INPUT = {
     "12.7": guarded(
         "a label that is not in the list gave a KeyError",
         "appzoo/test_text_classify.py::test_unknown_labels_are_bad_rows_and_everything_is_counted",
-        "easytransfer/test_user_model_text.py::test_bad_rows_stop_or_are_counted_once",
+        "easytransfer/test_compat_text.py::test_bad_rows_stop_or_are_counted_once",
     ),
     "12.8": guarded(
         "empty cells were a bare assertion, an empty sequence, or silently 0",
@@ -83,25 +83,25 @@ BAD_INPUT = {
     "12.9": guarded(
         "an empty table gave an index error, or a save interval of 0",
         "integration/test_bad_input.py::test_every_application_refuses_unusable_tables",
-        "easytransfer/test_user_model.py::test_an_empty_table_is_refused_before_a_model_is_built",
+        "easytransfer/test_compat_application.py::test_an_empty_table_is_refused_before_a_model_is_built",
         "integration/test_original_failures.py::test_original_save_interval_of_a_tiny_table_was_zero",
     ),
     "12.10": guarded(
         "a missing checkpoint was replaced by random weights",
         "modelzoo/test_bert_formats.py::test_missing_weights_are_never_silently_random",
-        "easytransfer/test_user_model.py::test_original_missing_checkpoint_is_not_replaced_by_random_weights",
+        "easytransfer/test_compat_application.py::test_original_missing_checkpoint_is_not_replaced_by_random_weights",
         "easytransfer/test_checkpoint.py::test_resolve_by_every_name",
     ),
     "12.11": guarded(
         "a checkpoint of another size was loaded in part",
         "modelzoo/test_bert_formats.py::test_checkpoint_of_another_size",
         "easytransfer/test_checkpoint.py::test_mismatches_are_listed_and_nothing_is_assigned",
-        "easytransfer/test_user_model.py::test_checkpoint_of_another_model_is_refused",
+        "easytransfer/test_compat_application.py::test_checkpoint_of_another_model_is_refused",
     ),
     "12.12": guarded(
         "a run with another configuration was trained on, its configuration file kept",
         "easytransfer/test_run_folder.py::test_other_configuration_is_refused_by_name",
-        "easytransfer/test_user_model.py::test_original_run_folder_of_another_configuration_is_refused",
+        "easytransfer/test_compat_application.py::test_original_run_folder_of_another_configuration_is_refused",
         "appzoo/test_cli_reader.py::test_existing_run_of_another_configuration",
     ),
     "12.13": guarded(
@@ -109,7 +109,7 @@ BAD_INPUT = {
         "appzoo/test_features.py::test_original_every_worker_read_everything",
         "appzoo/test_preprocess.py::test_workers_predict_one_table",
         "easytransfer/test_data_batches.py::test_all_workers_together_see_every_row_once",
-        "easytransfer/test_datasets.py::test_slices_are_disjoint_and_complete",
+        "easytransfer/test_compat_datasets.py::test_slices_are_disjoint_and_complete",
     ),
     "12.14": guarded(
         "answers at a wrong offset and windows without an answer were dropped",
@@ -208,7 +208,7 @@ APPLICATIONS = {
     "6.2.2 towers": guarded(
         "the second text of two towers had no [CLS] and segment 1",
         "appzoo/test_text_match.py::test_original_two_towers_were_encoded_differently_a_text_has_one_vector",
-        "easytransfer/test_user_model_text.py::test_paired_texts_are_both_encoded_from_cls",
+        "easytransfer/test_compat_text.py::test_paired_texts_are_both_encoded_from_cls",
     ),
     "6.2.2 export": guarded(
         "two towers could not be exported",
@@ -327,27 +327,27 @@ REMARKS = {
     ),
     "3 keys": guarded(
         "mistyped keys of a JSON configuration were ignored",
-        "easytransfer/test_user_model_config.py::test_stray_keys_warn_with_their_path_and_the_nearest_key",
-        "easytransfer/test_user_model_config.py::test_unknown_keys_are_errors_with_a_schema_version",
+        "easytransfer/test_compat_config.py::test_stray_keys_warn_with_their_path_and_the_nearest_key",
+        "easytransfer/test_compat_config.py::test_unknown_keys_are_errors_with_a_schema_version",
     ),
     "4.1 labels": guarded(
         "prediction and export needed a fake label",
-        "easytransfer/test_user_model.py::test_original_fake_label_is_not_needed_to_predict",
-        "easytransfer/test_user_model_text.py::test_a_feature_extractor_needs_no_checkpoint_of_its_own",
+        "easytransfer/test_compat_application.py::test_original_fake_label_is_not_needed_to_predict",
+        "easytransfer/test_compat_text.py::test_a_feature_extractor_needs_no_checkpoint_of_its_own",
     ),
     "4.1 tvars": guarded(
         "what `tvars` leaves out must not move",
-        "easytransfer/test_user_model.py::test_tvars_limits_what_is_trained",
+        "easytransfer/test_compat_application.py::test_tvars_limits_what_is_trained",
     ),
     "4.2 epochs": guarded(
         "repeating before shuffling let epochs blend into each other",
-        "easytransfer/test_datasets.py::test_shuffling_shows_every_row_once",
+        "easytransfer/test_compat_datasets.py::test_shuffling_shows_every_row_once",
         "easytransfer/test_train_trainer.py::test_every_row_once_per_epoch_in_both_orders_of_looking",
     ),
     "4.2 writers": guarded(
         "a job that fails left half a table",
         "easytransfer/test_data_writers.py::test_a_failed_job_leaves_nothing_and_an_empty_one_a_table",
-        "easytransfer/test_user_model.py::test_writer_gets_predictions_and_input_columns_in_order",
+        "easytransfer/test_compat_application.py::test_writer_gets_predictions_and_input_columns_in_order",
     ),
     "4.3 casing": guarded(
         "text was lower-cased for every model",
@@ -364,7 +364,7 @@ REMARKS = {
     "4.6 auc": guarded(
         "AUC was computed from predicted classes",
         "easytransfer/test_metrics_original.py::test_original_auc_of_predicted_classes_is_not_the_auc",
-        "easytransfer/test_metrics_matching.py::test_original_auc_was_fed_hard_predictions_it_is_that_of_the_scores",
+        "appzoo/test_text_match_metrics.py::test_original_auc_was_fed_hard_predictions_it_is_that_of_the_scores",
     ),
     "4.6 batches": guarded(
         "metrics depended on the batch size and on the last partial batch",
@@ -394,7 +394,7 @@ REMARKS = {
     ),
     "4.8 seed": guarded(
         "the seed was a constant",
-        "easytransfer/test_user_model.py::test_a_seed_repeats_and_another_one_does_not",
+        "easytransfer/test_compat_application.py::test_a_seed_repeats_and_another_one_does_not",
         "easytransfer/test_train_resume.py::test_same_seed_repeats_bit_by_bit_and_another_does_not",
     ),
     "5.1 type": guarded(
@@ -423,7 +423,7 @@ REMARKS = {
     "7.8": later("the best checkpoint of several tasks was found by a loop in a script", DISTILLATION),
     "8.1 masking": guarded(
         "masking drew from a generator of the process, so it never repeated",
-        "easytransfer/test_user_model_text.py::test_pretraining_hides_pieces",
+        "easytransfer/test_compat_text.py::test_pretraining_hides_pieces",
         "appzoo/test_preprocess.py::test_pretraining_tables",
     ),
     "8.1 copies": later("every text was masked in 40 stored copies", PRETRAINING),
@@ -437,9 +437,9 @@ REMARKS = {
     "9.1 strategies": later("accumulation and most strategies needed a closed build", DISTRIBUTION),
     "10 threads": guarded(
         "stages in threads mixed up the rows and hid the first error",
-        "easytransfer/test_pipeline.py::test_items_keep_their_order_over_many_threads",
-        "easytransfer/test_pipeline.py::test_original_failure_stops_all_stages_and_is_raised",
-        "easytransfer/test_pipeline.py::test_original_index_error_in_a_source_is_not_the_end",
+        "easytransfer/test_compat_pipeline.py::test_items_keep_their_order_over_many_threads",
+        "easytransfer/test_compat_pipeline.py::test_original_failure_stops_all_stages_and_is_raised",
+        "easytransfer/test_compat_pipeline.py::test_original_index_error_in_a_source_is_not_the_end",
         "integration/test_original_user_defined.py::test_distributed_preprocess_writes_the_same_table",
     ),
     "10 files": guarded(

@@ -14,18 +14,19 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from appzoo.adversarial_training.attacks.ball import Ball
+from appzoo.adversarial_training.attacks.gradient import Attacked, projected_gradient
+from appzoo.adversarial_training.attacks.names import NamedAttack, named_attack
+from appzoo.adversarial_training.attacks.noise import NumberedDraws, normal_noise
+from appzoo.adversarial_training.attacks.objectives import objective
+from appzoo.adversarial_training.attacks.report import Protocol, RobustnessReport
+from appzoo.adversarial_training.attacks.run import attacked
 from appzoo.adversarial_training.config import AdversarialTrainingConfig
 from appzoo.adversarial_training.controller import LambdaController, controller_of
+from appzoo.adversarial_training.robustness import RobustnessEvaluator
 from appzoo.image_app import ImageApp
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
-from easytransfer.attacks.ball import Ball
-from easytransfer.attacks.gradient import Attacked, projected_gradient
-from easytransfer.attacks.names import NamedAttack, named_attack
-from easytransfer.attacks.noise import NumberedDraws, normal_noise
-from easytransfer.attacks.objectives import objective
-from easytransfer.attacks.report import Protocol, RobustnessReport
-from easytransfer.attacks.run import attacked
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.strategy import backend
@@ -33,7 +34,6 @@ from easytransfer.errors import ConfigError
 from easytransfer.image.augment import unit_scale
 from easytransfer.layers.draws import RowDraws
 from easytransfer.losses.adversarial import excess_rows, kl_rows
-from easytransfer.metrics.robustness import RobustnessEvaluator
 from easytransfer.run.log import quiet
 from easytransfer.train.precision import compiles
 from easytransfer.train.step import Loss, Losses, TrainingStep

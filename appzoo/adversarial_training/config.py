@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
+from appzoo.adversarial_training.attacks.names import STEP_SHARE, named_attack
 from appzoo.image_settings import ImageJobConfig
-from easytransfer.attacks.names import STEP_SHARE, named_attack
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import EasyTransferError
 from modelzoo.cnn.names import named

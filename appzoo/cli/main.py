@@ -96,7 +96,8 @@ def run(arguments: list[str]) -> int:
         from appzoo.cli.serving import serve
 
         return serve(rest)
-    from appzoo.cli import parts, profiling, verbs
+    from appzoo.cli import installation as parts
+    from appzoo.cli import profiling, verbs
     from appzoo.cli.examples import examples
 
     functions = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from appzoo.cli import parts
+from appzoo.cli import installation as parts
 from appzoo.cli.reader import read_settings
 from appzoo.cli.text import serving_help
 from easytransfer.config.flags import split_flags

@@ -40,14 +40,6 @@ class Optimum:
     multiplier: float
     bounds: tuple[str, ...]
 
-    def violation(self) -> float:
-        """Returns by how much the conditions are missed, relative to the largest gain."""
-        if np.isnan(self.multiplier):
-            return 0.0
-        signs = {"free": lambda x: abs(x), "whole": lambda x: max(-x, 0.0), "least": lambda x: max(x, 0.0)}
-        missed = [signs[bound](gain - self.multiplier) for gain, bound in zip(self.gains, self.bounds, strict=True)]
-        return float(max(missed) / max(np.abs(self.gains).max(), 1e-12))
-
 
 def solve(predictor: Predictor, budget: float, least: np.ndarray, whole: np.ndarray | None = None) -> Optimum:
     """Finds the best point of a budget.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from appzoo.distillation_skd import spherical
 from appzoo.distillation_skd.alpha import AlphaSchedule
 from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
@@ -17,7 +18,6 @@ from appzoo.image_app import ImageApp, mixed_parts
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
-from easytransfer.losses import spherical
 from easytransfer.run.atomic import write_json
 from easytransfer.run.log import say, warn
 from easytransfer.train.step import Loss, Losses, Step

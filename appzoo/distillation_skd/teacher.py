@@ -14,9 +14,9 @@ from appzoo.image_settings import ImageSettings
 from appzoo.image_source import source_network
 from easytransfer import keras
 from easytransfer.errors import ModelError
-from easytransfer.export.selfcheck.layout import MANIFEST
 from easytransfer.image.augment import unit_scale
 from easytransfer.image.statistics import ChannelStatistics
+from easytransfer.savedmodel.manifest import MANIFEST
 from easytransfer.train import checkpoint
 from modelzoo.cnn.network import build
 from modelzoo.cnn.saved_model import SavedModelLayer

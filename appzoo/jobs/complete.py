@@ -8,8 +8,8 @@ from typing import Any
 from appzoo.jobs.tables import table_records
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
-from easytransfer.export.loading import find_exported, is_exported
 from easytransfer.run.folder import REPORT_FILE, RunFolder
+from easytransfer.savedmodel.loading import find_exported, is_exported
 
 # Settings that the comparison of a run with its continuation leaves out, and that ask for more than is there.
 _FURTHER = (lambda values: values["train"]["num_epochs"], lambda values: values["export"])

@@ -18,10 +18,10 @@ from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.export.saved_model import ExportReport, export_saved_model
-from easytransfer.export.servable import Signature
 from easytransfer.run.atomic import write_json
 from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.text.graph import GraphWordPiece
 
 # Layers of an export: the last one.

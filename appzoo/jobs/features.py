@@ -9,7 +9,7 @@ import numpy as np
 
 from appzoo.feature_config import DEFAULT_COLUMNS, VECTOR_COLUMNS, FeatureConfig, parse_layers
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.parts import Output, job_key
+from appzoo.jobs.resumable_output import Output, job_key
 from appzoo.jobs.tables import chosen_columns, names
 from appzoo.jobs.vectors import VectorSource, model_path, open_vectors
 from easytransfer.data.encoded import EncodedTable

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from appzoo.jobs.inference import outputs_in_order
-from appzoo.jobs.parts import Output, job_key
+from appzoo.jobs.resumable_output import Output, job_key
 from appzoo.jobs.tables import chosen_columns, encoder, input_columns, names, open_input
 from appzoo.jobs.trained import open_trained
 from easytransfer.config.job import JobConfig

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.jobs.parts import Output, job_key
+from appzoo.jobs.resumable_output import Output, job_key
 from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input, say_labels
 from appzoo.jobs.trained import new_app
 from easytransfer.app.contract import App

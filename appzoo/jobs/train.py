@@ -38,7 +38,6 @@ from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
-from easytransfer.errors import Interrupted
 from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
@@ -87,14 +86,7 @@ def train(config: JobConfig) -> dict[str, Any]:
     inputs = table_records(config)
     folder = RunFolder.create(config.checkpoint_dir, **run_settings(config), inputs=inputs)
     with folder:
-        try:
-            report = _train(config, folder, workers, inputs)
-        except Interrupted as error:
-            folder.finish("interrupted", error=error)
-            raise
-        except BaseException as error:
-            folder.finish("failed", error=error)
-            raise
+        report = _train(config, folder, workers, inputs)
         folder.finish("done", report=report)
         _clear_cache(config, workers)
     if wrong := upside_down(report["metrics"], report.get("labels") or ()):

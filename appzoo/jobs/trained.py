@@ -13,8 +13,8 @@ from appzoo.jobs.inference import Call, traced_once
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ModelError
-from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.run.folder import CONFIG_FILE
+from easytransfer.savedmodel.loading import is_exported, load_exported
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import compute_precision
 

@@ -22,9 +22,9 @@ from easytransfer.config.stored import has_run_config, inherited, load_run_confi
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.loading import is_exported, load_exported
 from easytransfer.presets import resolve
 from easytransfer.run.folder import CONFIG_FILE
+from easytransfer.savedmodel.loading import is_exported, load_exported
 from easytransfer.text.wordpiece import WordPiece
 from easytransfer.train.precision import compute_precision
 from modelzoo.bert.config import BertConfig

@@ -15,6 +15,7 @@ import tensorflow as tf
 from appzoo.encoder import Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
 from appzoo.sequence_labeling.data import Windows, encode_words, split_tags, split_units
+from appzoo.sequence_labeling.entities import EntityEvaluator, unusual_tags
 from appzoo.sequence_labeling.found import entity_page, found_entities
 from appzoo.sequence_labeling.graph import GraphWords
 from appzoo.sequence_labeling.model import LabelingModel, at_words
@@ -27,11 +28,10 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
-from easytransfer.metrics.entities import EntityEvaluator, unusual_tags
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import warn
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from appzoo.sequence_labeling.data import Unit, unit_offsets
-from easytransfer.metrics.entities import TagSet
+from appzoo.sequence_labeling.entities import TagSet
 
 # Rows shown by the page.
 PAGE_ROWS = 100

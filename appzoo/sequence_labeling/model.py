@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import tensorflow as tf
 
+from appzoo.sequence_labeling.crf import LinearChainCRF
 from easytransfer import keras
-from easytransfer.layers.crf import LinearChainCRF
 from easytransfer.layers.dropout import Dropout
 from modelzoo.bert.backbone import BertBackbone
 

@@ -23,9 +23,9 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, DataError
-from easytransfer.export.servable import Signature
 from easytransfer.losses.comprehension import span_cross_entropy_sum
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

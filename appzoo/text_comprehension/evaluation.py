@@ -12,10 +12,10 @@ import numpy as np
 
 from appzoo.text_comprehension.questions import Asked
 from appzoo.text_comprehension.search import Answer, Search, Span
+from appzoo.text_comprehension.squad_metrics import METRICS, normalize_answer, right_answers
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.scores import exact_mean, log_softmax
-from easytransfer.metrics.squad import METRICS, normalize_answer, right_answers
 
 PAGE = "answers.html"
 # Questions shown: enough to see what goes wrong, little enough for any browser.

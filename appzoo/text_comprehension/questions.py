@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from easytransfer.data.cells import read_integer
 from easytransfer.data.formats import form_of
 from easytransfer.data.table import RowChunk
+from easytransfer.data.values import read_integer
 
 ASKED = "asked questions"
 SEPARATOR = "||"

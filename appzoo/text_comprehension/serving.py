@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from appzoo.text_comprehension.config import BertComprehensionConfig
 from appzoo.text_comprehension.model import PADDING, SpanModel
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.text.graph import GraphWordPiece
 
 # (context, question) every export is checked on: plain, another script, empty, control characters, many windows. No

@@ -112,6 +112,7 @@ class WindowEncoder:
         """Yields every window of a question, once for each remembered turn: window, arrays, answer positions."""
         asked, (ids, spans) = self.asked[row], self.context_of(row)
         query = self.queries[row][: self.max_query_length]
+        # What [CLS], the question and two [SEP] leave of the sequence.
         room = self._length - len(query) - 3
         starts = window_starts(len(ids), room, self.doc_stride)
         widest = widest_windows(starts, len(ids), room)

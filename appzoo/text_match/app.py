@@ -5,13 +5,13 @@ from __future__ import annotations
 from appzoo.encoder import Encoder
 from appzoo.pooled_app import PooledApp
 from appzoo.text_match.config import BertMatchConfig
+from appzoo.text_match.metrics import MatchEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower import TwoTowerMatch
 from appzoo.text_match.words_app import BiCnnMatch, DamMatch, DamPlusMatch, HcnnMatch
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.metrics.matching import MatchEvaluator
 
 
 class BertMatch(PooledApp):

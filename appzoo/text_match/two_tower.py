@@ -12,6 +12,7 @@ import tensorflow as tf
 from appzoo.encoder import Encoder
 from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.match_label import match_last
+from appzoo.text_match.metrics import TwoTowerEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
@@ -23,14 +24,13 @@ from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import regress_signature
 from easytransfer.losses import matching
 from easytransfer.losses.classification import squared_error_sum
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.metrics.matching import TwoTowerEvaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.log import say, warn
+from easytransfer.savedmodel.example_signatures import regress_signature
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

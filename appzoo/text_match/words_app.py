@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from appzoo.text_match.metrics import MatchEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
 from appzoo.words_app import Branch, WordsApp
@@ -11,7 +12,6 @@ from easytransfer.layers.bicnn import BiCNNEncoder
 from easytransfer.layers.dam import DAMEncoder
 from easytransfer.layers.hcnn import HybridCNNEncoder
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.metrics.matching import MatchEvaluator
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs

@@ -21,9 +21,9 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
-from easytransfer.export.servable import Signature
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.task import Batch, Outputs, Task
 

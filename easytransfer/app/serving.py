@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.app.inputs.base import Input, Tensors
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.signature import Signature
 
 Predict = Callable[[Tensors], Mapping[str, tf.Tensor]]
 

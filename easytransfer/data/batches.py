@@ -106,17 +106,6 @@ class Batches:
                 width_of=rows if workers > 1 else None,
             )
 
-    def padding_share(self, epoch: int = 0) -> float:
-        """Share of positions that are padding in this worker's batches of `epoch`."""
-        real = padded = 0
-        sources = [self.table.columns[name].lengths for name in dict.fromkeys(self.table.masks.values())]
-        for rows in self.rows(epoch):
-            for lengths in sources:
-                longest = int(lengths[rows].max(initial=1))
-                padded += len(rows) * -(-longest // self.pad_multiple) * self.pad_multiple
-                real += int(lengths[rows].sum())
-        return 1.0 - real / padded if padded else 0.0
-
 
 def prefetch(iterator: Iterator[_Item], depth: int = 4) -> Iterator[_Item]:
     """Runs `iterator` in a background thread, up to `depth` items ahead.

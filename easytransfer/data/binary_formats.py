@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from easytransfer.data.cells import MISSING_VALUE, WRONG_TYPE
 from easytransfer.data.files import is_picture, open_binary
 from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Column, ListForm, Schema
+from easytransfer.data.values import MISSING_VALUE, WRONG_TYPE
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.installing import install_line
 

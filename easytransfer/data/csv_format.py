@@ -12,11 +12,11 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from easytransfer.data.bad_rows import SHOWN_CHARACTERS
-from easytransfer.data.cells import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 from easytransfer.data.files import open_text
 from easytransfer.data.lines import READ_BLOCK, count_lines
 from easytransfer.data.row_format import Parsed, Problem
 from easytransfer.data.text_formats import DelimitedFormat
+from easytransfer.data.values import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 from easytransfer.errors import DataError
 from easytransfer.run.log import warn
 

@@ -63,6 +63,7 @@ class Ragged:
         if lengths.size and int(lengths.max()) > width:
             raise ValueError(f"a row of length {int(lengths.max())} does not fit into width {width}")
         out = np.full((len(indices), width, *self.values.shape[1:]), pad, self.values.dtype)
+        # Where the rows hold values: both sides of the assignment below go through these places row by row.
         inside = np.arange(width) < lengths[:, None]
         out[inside] = self.values[(starts[:, None] + np.arange(width))[inside]]
         return out
@@ -70,6 +71,7 @@ class Ragged:
     def _spans(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if indices.size and not (-len(self) <= int(indices.min()) and int(indices.max()) < len(self)):
             raise IndexError(f"row index out of range for {len(self)} rows")
+        # Negative positions count from the end, as in NumPy: for -1, offsets[-1 + 1] would be the start of the column.
         indices = indices % max(len(self), 1)
         starts = self.offsets[indices]
         return starts, self.offsets[indices + 1] - starts
@@ -110,6 +112,7 @@ class EncodedTable:
                 raise ValueError(f"mask {mask!r} needs a ragged column {source!r}")
         self._examples = next(iter(sizes.values()), 0)
         self.row_of = np.arange(self._examples) if row_of is None else np.asarray(row_of, np.int64)
+        # 0 where a row goes on, 1 where the next one begins; any other step would leave out a row or go back.
         steps = np.diff(self.row_of, prepend=-1)
         if len(self.row_of) != self._examples or (steps < 0).any() or (steps > 1).any():
             raise ValueError("row_of must name the row of every example, in order and none left out")
@@ -188,6 +191,7 @@ class EncodedTable:
         width_rows = indices if width_of is None else np.asarray(width_of, np.int64)
         fill = next((rows[0] for rows in (indices, width_rows) if len(rows)), 0)
         indices = np.concatenate([indices, np.full(size - len(indices), fill, np.int64)])
+        # The rows that fill the batch are padded like any other, so their lengths count, too.
         width_rows = np.concatenate([indices, width_rows])
         result: dict[str, np.ndarray] = {}
         widths: dict[str, int] = {}

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from easytransfer.config.job import DataConfig
 from easytransfer.data.app_forms import AppFormat, reader_of
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
-from easytransfer.data.cells import unescape
 from easytransfer.data.csv_format import CsvFormat
 from easytransfer.data.files import real_path, table_suffix
 from easytransfer.data.image_formats import FolderFormat, IdxFormat, NpzFormat, is_idx
@@ -17,6 +16,7 @@ from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Schema
 from easytransfer.data.squad_format import SquadFormat
 from easytransfer.data.text_formats import JsonlFormat, TsvFormat
+from easytransfer.data.values import unescape
 from easytransfer.errors import ConfigError
 
 FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet", "squad")

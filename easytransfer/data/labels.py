@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.config.json_text import parse_json
-from easytransfer.data.cells import read_number
 from easytransfer.data.label_names import (
     class_name,
     class_names,
@@ -22,6 +21,7 @@ from easytransfer.data.label_names import (
     spelled,
     trimmed,
 )
+from easytransfer.data.values import read_number
 from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.run.log import warn
 

@@ -8,9 +8,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from easytransfer.data.cells import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 from easytransfer.data.files import open_text
 from easytransfer.data.row_format import Problem
+from easytransfer.data.values import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 
 READ_BLOCK = 1 << 20
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from easytransfer.data.cells import MISSING_VALUE, convert_values
 from easytransfer.data.files import reading, real_path
 from easytransfer.data.schema import ListForm, Schema
+from easytransfer.data.values import MISSING_VALUE, convert_values
 from easytransfer.errors import ConfigError, DataError
 
 Problem = tuple[str, str]

@@ -95,11 +95,6 @@ class Schema(Sequence[Column]):
         """Column names in table order."""
         return [column.name for column in self.columns]
 
-    @property
-    def is_raw_text(self) -> bool:
-        """Whether every cell is a single value; otherwise rows carry features such as token ids."""
-        return all(column.length == 1 for column in self.columns)
-
     def as_text(self, columns: Mapping[str, ListForm]) -> Schema:
         """Returns the schema with some columns read as text; see `Column.as_text`."""
         return Schema(tuple(c.as_text(columns[c.name]) if c.name in columns else c for c in self.columns))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from easytransfer.config.json_text import parse_json
-from easytransfer.data.cells import WRONG_TYPE
 from easytransfer.data.files import open_text, reading
 from easytransfer.data.lines import READ_BLOCK
 from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, parse_mappings
 from easytransfer.data.schema import Column, Schema
+from easytransfer.data.values import WRONG_TYPE
 from easytransfer.errors import DataError
 
 COLUMNS = ("id", "title", "context", "question", "answers")

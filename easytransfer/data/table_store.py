@@ -84,6 +84,7 @@ class TableStore:
         if self._writer is not None:
             self._writer.add(part)
             return
+        # Small so far: it is not known before the last chunk whether the table stays in memory.
         self._parts.append(part)
         self._bytes += sum(map(_size, part.columns.values()))
         if self._folder is None or self._bytes <= self._limit:
@@ -93,6 +94,7 @@ class TableStore:
             raise Elsewhere
         try:
             self._writer = _Writer(self._folder)
+        # Another process has the lock of the folder and writes the table.
         except ResourceError:
             raise Elsewhere from None
         for earlier in waiting:
@@ -135,6 +137,7 @@ class _Writer:
                 fix="name one that can be written in data.cache_dir",
             ) from None
         self._folder, self._lock = folder, FolderLock(folder)
+        # `table.json` first: without it the rest is no table, whenever this process is killed.
         for old in [folder / FACTS, *folder.glob("*.bin"), *folder.glob("*.npy")]:
             old.unlink(missing_ok=True)
         self._columns: dict[str, _Column] = {}
@@ -151,6 +154,7 @@ class _Writer:
             raise ValueError("tables to join have different columns")
         for name, column in part.columns.items():
             known, values = self._columns[name], column.values if isinstance(column, Ragged) else column
+            # Lengths of rows are small and are needed at random when batches are planned: they stay in memory.
             if known.ragged:
                 self._small[name].append(column.lengths)
             if known.file is None:
@@ -190,6 +194,7 @@ class _Writer:
             if column.file is not None:
                 column.file.flush()
         facts = plain({**facts, **self._shape, "columns": columns})
+        # Written last, and all at once: a folder with it is complete.
         write_json(self._folder / FACTS, facts)
         self.close()
         return facts

@@ -11,18 +11,11 @@ from typing import Any
 import numpy as np
 
 from easytransfer.config.json_text import parse_json
-from easytransfer.data.cells import (
-    COLUMN_COUNT,
-    EMPTY_LINE,
-    HEADER_LINE,
-    TO_UTF8,
-    WRONG_TYPE,
-    convert_cells,
-)
 from easytransfer.data.files import open_text
 from easytransfer.data.lines import count_lines, decode_lines, line_blocks
 from easytransfer.data.row_format import Parsed, Problem, RowFormat, finish_column, no_rows, parse_mappings
 from easytransfer.data.schema import Column, Schema
+from easytransfer.data.values import COLUMN_COUNT, EMPTY_LINE, HEADER_LINE, TO_UTF8, WRONG_TYPE, convert_cells
 from easytransfer.errors import ConfigError, DataError
 
 INVALID_JSON = "invalid JSON"

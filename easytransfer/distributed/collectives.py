@@ -155,48 +155,6 @@ def gather_from(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tens
     return function(x)
 
 
-def scatter_to(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
-    """This rank's slice of `axis` of a value all ranks have; its gradient is joined from all of them."""
-    name = unique_name(name)
-
-    @tf.custom_gradient
-    def function(value: tf.Tensor) -> Any:
-        def backward(gradient: tf.Tensor) -> tf.Tensor:
-            return _on_first_axis(gradient, axis, lambda moved: all_gather_first(moved, group, f"{name}/backward"))
-
-        return own_slice(value, group, axis), backward
-
-    return function(x)
-
-
-def all_gather(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
-    """Joins different equal parts on `axis`; the gradient is summed over the ranks and split again."""
-    name = unique_name(name)
-
-    @tf.custom_gradient
-    def function(value: tf.Tensor) -> Any:
-        def backward(gradient: tf.Tensor) -> tf.Tensor:
-            return _on_first_axis(gradient, axis, lambda g: reduce_scatter_first(g, group, f"{name}/backward"))
-
-        return _on_first_axis(value, axis, lambda moved: all_gather_first(moved, group, name)), backward
-
-    return function(x)
-
-
-def reduce_scatter(x: tf.Tensor, group: Group, name: str, axis: int = 0) -> tf.Tensor:
-    """Sums over the ranks and splits on `axis`; the gradient is joined again."""
-    name = unique_name(name)
-
-    @tf.custom_gradient
-    def function(value: tf.Tensor) -> Any:
-        def backward(gradient: tf.Tensor) -> tf.Tensor:
-            return _on_first_axis(gradient, axis, lambda g: all_gather_first(g, group, f"{name}/backward"))
-
-        return _on_first_axis(value, axis, lambda moved: reduce_scatter_first(moved, group, name)), backward
-
-    return function(x)
-
-
 def all_to_all(x: tf.Tensor, splits: tf.Tensor, group: Group, name: str) -> tuple[tf.Tensor, tf.Tensor]:
     """Sends `splits[r]` rows of `x` to each rank r of the group.
 

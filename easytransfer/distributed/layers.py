@@ -41,6 +41,7 @@ class _ShardedLayer(keras.layers.Layer):
         variable = self.add_weight(
             name=name,
             shape=own,
+            # The whole weight is drawn and cut, so that every worker draws the same numbers as one worker would.
             initializer=lambda _, dtype=None, **__: tf.split(whole(shape, dtype=dtype), self.group.size, axis=axis)[
                 self.group.rank
             ],
@@ -105,6 +106,7 @@ class RowParallelDense(_ShardedLayer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [..., units]."""
+        # The bias is added behind the sum: before it, every worker would add it once.
         return reduce_from(tf.linalg.matmul(x, self.kernel), self.group, f"{self.name}/output") + self.bias
 
 
@@ -139,6 +141,7 @@ class ShardedEmbedding(_ShardedLayer):
         own = self.rows // group.size
         local = everyone - group.rank * own
         here = (local >= 0) & (local < own)
+        # Ids of other workers look up row 0, and are multiplied by zero.
         local = tf.where(here, local, 0)
 
         @tf.custom_gradient
@@ -146,6 +149,7 @@ class ShardedEmbedding(_ShardedLayer):
             found = tf.gather(table, local) * tf.cast(here, table.dtype)[..., None]
 
             def backward(gradient: tf.Tensor) -> tf.IndexedSlices:
+                # The gradient of every worker's own vectors, for the rows that this worker holds.
                 joined = all_gather_first(gradient, group, f"{name}/backward") * tf.cast(here, table.dtype)[..., None]
                 return tf.IndexedSlices(tf.reshape(joined, [-1, self.width]), tf.reshape(local, [-1]), tf.shape(table))
 
@@ -202,6 +206,8 @@ class ShardedClassifier(_ShardedLayer):
         def function(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> Any:
             everyone = all_gather_first(x, group, f"{name}/features")
             logits = tf.linalg.matmul(everyone, kernel) + bias
+            # log sum exp over all classes from the parts of the workers: each takes out its own largest logit, so that
+            # nothing overflows, and what it took out is put back relative to the largest of all.
             largest = tf.reduce_max(logits, 1)
             exponentials = tf.exp(logits - largest[:, None])
             facts = tf.stack([largest, tf.reduce_sum(exponentials, 1), tf.reduce_sum(logits * target, 1)])
@@ -212,7 +218,9 @@ class ShardedClassifier(_ShardedLayer):
 
             def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
                 weight = all_gather_first(gradient, group, f"{name}/weight")
+                # softmax of the own classes: exp(z - own largest) times this, in place of exp(z - top) / total.
                 share = tf.exp(largest - top) / total
+                # d loss / d z = softmax(z) - one hot of the label, for every row of the global batch.
                 error = (exponentials * share[:, None] - target) * weight[:, None]
                 back = reduce_scatter_first(
                     tf.linalg.matmul(error, kernel, transpose_b=True), group, f"{name}/backward"

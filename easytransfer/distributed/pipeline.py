@@ -80,6 +80,7 @@ class Stage:
         with tf.GradientTape() as tape:
             for number, part in enumerate(self.split(batch)):
                 with (
+                    # In order, so that the next stage gets the first micro-batch first.
                     tf.control_dependencies(objectives[-1:]),
                     dropout_part(1 + self.number * self.micro_batches + number),
                 ):
@@ -96,6 +97,7 @@ class Stage:
         size = -(-rows // count)
         numbers = tf.range(size * count)
         real = numbers < rows
+        # Row 0 stands in for rows that are missing; its weight is zero below.
         filled = {name: tf.gather(value, tf.where(real, numbers, 0)) for name, value in batch.items()}
         filled["example_weight"] *= tf.cast(real, tf.float32)
         return [{name: value[i * size : (i + 1) * size] for name, value in filled.items()} for i in range(count)]

@@ -94,6 +94,7 @@ class GradientReducer:
         *gradients, sums = tensors
         result: list[tf.Tensor | None] = [None] * len(gradients)
         dense = []
+        # Backwards, as the backward pass makes them: the first bucket is full, and travels, while others are computed.
         for index in reversed(range(len(gradients))):
             if self._is_complete(variables[index]):
                 result[index] = gradients[index]
@@ -102,6 +103,7 @@ class GradientReducer:
             else:
                 dense.append(index)
         numbers = sum(gradients[index].shape.num_elements() for index in dense)
+        # A ring sends every number twice, once to add up and once to hand out, but for each rank's own part.
         self.bytes_per_step = 2.0 * (self.group.size - 1) / self.group.size * self.bytes_per_number * numbers
         for number, bucket in enumerate(self.buckets([gradients[index] for index in dense])):
             indices = [dense[position] for position in bucket]
@@ -164,5 +166,6 @@ class GradientReducer:
             return gather() if self.sparse == "gather" else dense()
         # After several micro-batches the ranks have different numbers of rows, and all must take the same branch.
         rows = all_reduce(tf.size(gradient.indices), self.group, f"{name}/rows")
+        # Bytes for each column of the table: gathered rows arrive once, the sum in a ring sends every number twice.
         table = 2.0 * self.bytes_per_number * variable.shape[0]
         return tf.cond(self.row_dtype.size * tf.cast(rows, tf.float32) < table, gather, dense)

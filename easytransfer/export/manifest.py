@@ -14,9 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from easytransfer.export.samples import record_samples
-from easytransfer.export.selfcheck.layout import ABSOLUTE_PATH, file_digest, signature_digest
-from easytransfer.export.selfcheck.rounding import ALLOWED, EPSILON, coarsest
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.manifest import ABSOLUTE_PATH, file_digest, signature_digest
+from easytransfer.savedmodel.rounding import ALLOWED, EPSILON, coarsest
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.version import VERSION
 
 FORMAT = 1

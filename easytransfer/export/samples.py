@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.selfcheck.rounding import ALLOWED, EPSILON, scale_of, units
-from easytransfer.export.selfcheck.values import encode_array, take_rows
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.array_json import encode_array, take_rows
+from easytransfer.savedmodel.rounding import ALLOWED, EPSILON, scale_of, units
+from easytransfer.savedmodel.signature import Signature
 
 # Batch sizes the export must repeat, next to all sample rows at once.
 RECORDED_BATCHES = (1, 3)

@@ -18,15 +18,14 @@ from easytransfer.export.base_folder import check_base
 from easytransfer.export.compiled import Rounding
 from easytransfer.export.manifest import build_manifest
 from easytransfer.export.samples import servable_output
-from easytransfer.export.selfcheck.contract import graph_signatures
-from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
-from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files, write_atomically
 from easytransfer.export.stored_weights import StoredWeight, with_stored
 from easytransfer.export.validate import failed_check, validate
 from easytransfer.export.warmup import write_warmup
 from easytransfer.run.atomic import sync
+from easytransfer.savedmodel.graph import graph_float_types, graph_signatures, read_saved_model
+from easytransfer.savedmodel.manifest import MANIFEST
+from easytransfer.savedmodel.signature import Signature
 
 REPORT = "assets.extra/export_report.json"
 # Where the serving containers mount the export folder.

@@ -11,9 +11,10 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from easytransfer.errors import ConfigError
-from easytransfer.export.selfcheck.failure import CheckFailed
-from easytransfer.export.selfcheck.messages import new_message
-from easytransfer.export.selfcheck.server_files import FILES, check_server_files, parse_file
+from easytransfer.export.selfcheck.server_files import check_server_files
+from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.messages import new_message
+from easytransfer.savedmodel.server_files import FILES, parse_file
 
 BATCH_TIMEOUT_MICROS = 2000
 MAX_ENQUEUED_BATCHES = 100

@@ -15,8 +15,12 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 
-# Runs the folder `selfcheck` as a package of its own, found in the folder given first.
-_START = "import runpy, sys; sys.path[0] = sys.argv.pop(1); runpy.run_module('selfcheck', run_name='__main__')"
+# Makes the files of this package importable under another name without running its `__init__`: `selfcheck` reaches
+# `savedmodel` by relative imports, and nothing can reach the rest by the package's own name.
+_START = (
+    "import runpy, sys, types; sys.path.pop(0); package = sys.modules['unpacked'] = types.ModuleType('unpacked'); "
+    "package.__path__ = [sys.argv.pop(1)]; runpy.run_module('unpacked.export.selfcheck', run_name='__main__')"
+)
 # A large model on a slow machine answers its largest batch in minutes.
 TIMEOUT_SECONDS = 3600
 # Variables that would make the process more than a plain TensorFlow program.
@@ -41,7 +45,7 @@ def validate(folder: Path, *, staged: bool = False) -> dict[str, Any]:
     environment = {key: value for key, value in os.environ.items() if key not in _REMOVED}
     # The training process may hold all memory of the GPU, and servers are compared on the CPU.
     environment |= {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    command = [sys.executable, "-c", _START, str(Path(__file__).parent), str(folder.resolve())]
+    command = [sys.executable, "-c", _START, str(Path(__file__).parents[1]), str(folder.resolve())]
     try:
         done = subprocess.run(
             [*command, "staged" if staged else "published"],

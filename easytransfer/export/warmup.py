@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.export.compiled import Rounding
-from easytransfer.export.selfcheck.messages import new_message
-from easytransfer.export.selfcheck.requests import WARMUP
-from easytransfer.export.selfcheck.values import take_rows
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.array_json import take_rows
+from easytransfer.savedmodel.messages import new_message
+from easytransfer.savedmodel.requests import WARMUP
+from easytransfer.savedmodel.signature import Signature
 
 
 def write_warmup(

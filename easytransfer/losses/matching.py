@@ -59,6 +59,7 @@ def in_batch_negatives(
     anchors = matches & real
     same_anchor = (anchor_ids[:, None] == anchor_ids[None, :]) & anchors[None, :]
     same_candidate = candidate_ids[:, None] == candidate_ids[None, :]
+    # Counts, for anchor i and candidate j, the rows k with a matching pair of the text of i and the text of j.
     partners = tf.matmul(tf.cast(same_anchor, tf.float32), tf.cast(same_candidate, tf.float32)) > 0
     identical = anchor_ids[:, None] == candidate_ids[None, :]
     return anchors[:, None] & real[None, :] & ~partners & ~identical
@@ -96,6 +97,7 @@ def margin_sum(
     similarity = tf.matmul(unit_vectors(first), unit_vectors(second), transpose_b=True)
     own = tf.linalg.diag_part(similarity)
     allowed = tf.cast(negatives, tf.float32)
+    # h_ij = max(0, m - s_ii + s_ij) for the negatives j of i.
     hinge = allowed * tf.nn.relu(margin - own[:, None] + similarity)
     matched = tf.reduce_sum(hinge, axis=1) / (tf.reduce_sum(allowed, axis=1) + 1.0)
     return _weighted_sum(matches, matched, tf.nn.relu(margin - threshold + own), example_weight)

@@ -28,6 +28,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Returns 1 / (1 + exp(-logits)) in float64 without overflow."""
     logits = np.asarray(logits, np.float64)
+    # exp of a number that is never positive; for positive x, 1 / (1 + exp(-x)) = 1 / (1 + small), else small / (1 +
+    # small).
     small = np.exp(-np.abs(logits))
     return np.where(logits >= 0, 1, small) / (1 + small)
 
@@ -58,6 +60,7 @@ def class_counts(true: np.ndarray, predicted: np.ndarray, classes: int) -> tuple
         ValueError: A class id lies outside [0, classes).
     """
     _check_ids(true, predicted, classes)
+    # Three counts of ids instead of classes squared.
     found = (true[true == predicted], predicted, true)
     hits, predicted, true = (np.bincount(ids, minlength=classes) for ids in found)
     return hits, predicted, true
@@ -104,6 +107,7 @@ def matthews_correlation(hits: np.ndarray, predicted: np.ndarray, true: np.ndarr
     """
     hits, predicted, true = (counts.astype(np.float64) for counts in (hits, predicted, true))
     total = true.sum()
+    # Variances of the two indicator matrices, times total^2 like their covariance in the numerator.
     spread = (total**2 - (predicted**2).sum()) * (total**2 - (true**2).sum())
     return float((hits.sum() * total - true @ predicted) / math.sqrt(spread)) if spread > 0 else 0.0
 
@@ -120,6 +124,7 @@ def area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
     negatives = len(positive) - positives
     if not positives or not negatives:
         return math.nan
+    # Mann-Whitney U: the rank sum of the positives, less what they have among themselves.
     above = _ranks(score)[positive].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 
@@ -155,6 +160,7 @@ def one_against_rest_area(true: np.ndarray, logits: np.ndarray) -> float:
         rest[part] = np.exp(np.sort(logits[part].astype(np.float64) - largest[part, None], axis=1)[:, :-1]).sum(axis=1)
     areas = []
     for k in np.unique(true):
+        # p_k / (1 - p_k) = exp(z_k - max) / (sum of the others' exp(z - max)).
         below = logits[:, k] - largest
         with np.errstate(divide="ignore"):
             odds = below - np.log(np.where(below == 0, rest, rest + 1 - np.exp(below)))
@@ -189,4 +195,5 @@ def _ranks(values: np.ndarray) -> np.ndarray:
         return np.full(len(values), np.nan)
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
+    # Equal values take the ranks last - counts + 1 to last; this is their mean.
     return (last - (counts - 1) / 2)[which]

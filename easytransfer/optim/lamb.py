@@ -54,6 +54,7 @@ class LAMB(Optimizer):
         dtype = variable.dtype
         m = slots["m"].assign(self.beta1 * slots["m"] + (1 - self.beta1) * gradient)
         v = slots["v"].assign(self.beta2 * slots["v"] + (1 - self.beta2) * tf.square(gradient))
+        # In float64: of 1 - beta^t float32 has few digits left while t is small.
         m_hat = m / tf.cast(1 - tf.pow(tf.constant(self.beta1, tf.float64), step), dtype)
         v_hat = v / tf.cast(1 - tf.pow(tf.constant(self.beta2, tf.float64), step), dtype)
         update = m_hat / (tf.sqrt(v_hat) + self.epsilon)
@@ -61,6 +62,7 @@ class LAMB(Optimizer):
             update += decay * variable
         rate = tf.cast(rate, dtype)
         if not matches(variable.name, self.no_adaptation):
+            # Norms of the whole variable, also where this worker holds a part of it.
             weight_norm, update_norm = tf.unstack(tf.sqrt(whole_squares([variable, update], variable)))
             both = (weight_norm > 0) & (update_norm > 0)
             rate *= tf.where(both, tf.math.divide_no_nan(weight_norm, update_norm), tf.ones([], dtype))

@@ -2,7 +2,6 @@
 
 `report.json` (see `RunFolder.finish`) holds what an evaluator's `report()` gives (`rows`, `labels`, `per_class`) and,
 all optional:
-    about        [[name, value], ...] of the application (`App.describe`)
     data         row account by role: {"train": {"table", "read", "accepted", "rejected", "reasons"}, "eval": {...}}
     text         counts by role: {"train": {"rows", "truncated", "tokens", "unknown"}, ...}
     robustness   accuracy under attack, as `attacks.report` measures it
@@ -11,8 +10,6 @@ all optional:
     pages        file names of what the application wrote to be looked at, as `App.write_pages` returns them
     export       version folder of the SavedModel
     commands     command line by what it does, as `next_commands` returns them, which makes the default
-    python       Python code that uses the model
-    limitations  sentences added to the ones found in the numbers
 """
 
 from __future__ import annotations
@@ -94,7 +91,7 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
     evaluation = run.read_json(EVALUATION_FILE, default={})
     report = run.read_json(REPORT_FILE, default={}) if report is None else report
     sections = {
-        "introduction": _introduction(config, report, run),
+        "introduction": _introduction(config, run),
         "use": _use(config, report, run.path),
         "results": _results(evaluation, report),
         "robustness": _robustness(report),
@@ -108,13 +105,12 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
     return {name: text for name, lines in sections.items() if (text := "\n".join(lines))}
 
 
-def _introduction(config: Mapping[str, Any], report: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
+def _introduction(config: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     yield f"# {config.get('model_name') or 'model'}: {run.path.resolve().name}"
     yield ""
     yield "Trained with EasyTransfer."
-    rows = [(name, _code(value)) for name, value in report.get("about", []) if value not in (None, "")]
-    source = (config.get("model") or {}).get("pretrain_model_name_or_path")
-    if source and not any(source == value for _, value in report.get("about", [])):
+    rows = []
+    if source := (config.get("model") or {}).get("pretrain_model_name_or_path"):
         rows.append(("pre-trained model", _code(source)))
     if run.labels:
         rows.append((f"{len(run.labels)} labels", ", ".join(map(_code, run.labels[:_MOST_CLASSES]))))
@@ -135,11 +131,11 @@ def _use(config: Mapping[str, Any], report: Mapping[str, Any], path: Path) -> It
     if further := without_labels(data):
         yield ""
         yield f"For a table without the label column, `predict` needs `{further}`, too."
-    if report.get("python") or report.get("export"):
+    if report.get("export"):
         yield ""
         yield "From Python:"
         yield ""
-        yield from _fenced("python", report.get("python") or _LOAD_EXPORT.format(path=report["export"]))
+        yield from _fenced("python", _LOAD_EXPORT.format(path=report["export"]))
 
 
 def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
@@ -329,7 +325,7 @@ def _limitations(
 ) -> Iterator[str]:
     yield "## Limitations"
     yield ""
-    for sentence in [*found_limitations(config, evaluation, report), *report.get("limitations", [])]:
+    for sentence in found_limitations(config, evaluation, report):
         yield f"- {sentence}"
     for key, (before, after) in record.get("changed_settings", {}).items():
         yield _plain(f"- The run was continued with another `{key}` ({_code(after)} after {_code(before)}).")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from easytransfer.config.json_text import parse_json
-from easytransfer.errors import ConfigError, ModelError, ResourceError
+from easytransfer.errors import ConfigError, Interrupted, ModelError, ResourceError
 from easytransfer.run import log
 from easytransfer.run.atomic import plain, write_json
 from easytransfer.run.comparison import config_differences
@@ -38,6 +38,8 @@ Status = Literal["new", "running", "stopped", "failed", "done"]
 
 class RunFolder:
     """One training's folder. `create` opens it for a training, the constructor for reading.
+
+    As a context manager it is one training: an error that leaves the block ends the run as interrupted or failed.
 
     Attributes:
         path: The folder.
@@ -259,7 +261,10 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *unused: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # The lock is held until the run has ended: without one the error came after its end.
+        if error is not None and self._lock is not None:
+            self.finish("interrupted" if isinstance(error, Interrupted) else "failed", error=error)
         self.close()
 
     # Inside ------------------------------------------------------------------------------------------------

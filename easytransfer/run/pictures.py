@@ -194,7 +194,7 @@ def score_picture(scores: Mapping[str, Any]) -> Figure:
     """Draws how the scores of both classes of pairs are distributed, and the threshold between them.
 
     Args:
-        scores: As `easytransfer.metrics.matching.score_histogram` returns them.
+        scores: As `appzoo.text_match.metrics.score_histogram` returns them.
     """
     edges = np.array(scores["edges"])
     names, by_index = tick_labels(list(scores["counts"]))

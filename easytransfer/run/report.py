@@ -185,9 +185,3 @@ def say_where(places: Mapping[str, str | os.PathLike[str]], commands: Mapping[st
         log.say("next:")
         for name, command in commands.items():
             log.say(f"  {name:<{width}}  {command}", command=command, does=name)
-
-
-def summary_line(metrics: Mapping[str, Any]) -> str:
-    """Returns metrics as one line for people, values that are not numbers left out."""
-    numbers = {name: value for name, value in metrics.items() if isinstance(value, (int, float))}
-    return "  ".join(format_numbers(numbers))

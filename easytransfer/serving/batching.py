@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from easytransfer.export.selfcheck.behaviour import Arrays
-from easytransfer.export.selfcheck.values import take_rows
+from easytransfer.savedmodel.array_json import take_rows
+from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.joining import ARRAY_BYTES, BatchingParameters, Job, join, parts
 from easytransfer.serving.servable import LoadedSignature, Servable
@@ -87,6 +87,7 @@ class Batcher:
         self._lanes: dict[tuple[Servable, str], _Lane] = {}
         self._changed = threading.Condition()
         self._busy, self._closed = 0, False
+        # Daemons: a batch that never ends must not keep the process from ending.
         count = thread_count(parameters)
         self._threads = [threading.Thread(target=self._work, name=f"compute-{i}", daemon=True) for i in range(count)]
         for thread in self._threads:
@@ -119,6 +120,7 @@ class Batcher:
                 "INVALID_ARGUMENT",
                 f"a request may have {parameters.max_batch_size} rows, not {rows}; send several requests",
             )
+        # Rows of one shape and type can be laid end to end; the rest of the request does not matter.
         key = tuple((name, str(value.dtype), value.shape[1:]) for name, value in sorted(inputs.items()))
         lengths = _lengths(signature, inputs, rows)
         divided = parts(lengths, parameters.allowed_batch_sizes) if signature.divides and rows > 1 else []
@@ -133,8 +135,11 @@ class Batcher:
             future = jobs[0].future
         limit = parameters.max_batch_size * parameters.max_enqueued_batches
         with self._changed:
+            # By version, not by name: requests of the old and the new version wait apart, and the old one can be
+            # unloaded.
             lane = self._lanes.get((servable, signature.name))
             if lane is not None and lane.rows + rows > limit:
+                # What nobody waits for any more must not turn away what somebody does.
                 lane.drop_dead(time.monotonic())
                 if lane.rows + rows > limit:
                     raise ServingFailure(
@@ -165,6 +170,7 @@ class Batcher:
         if found is None:
             return False
         lane, jobs = found
+        # From here on a request can no longer be cancelled; what was cancelled while it waited is left out.
         running = [job for job in jobs if job.future.set_running_or_notify_cancel()]
         try:
             if running:
@@ -187,6 +193,7 @@ class Batcher:
                     return lane, lane.take(self.parameters)
                 if self._closed and not self._lanes:
                     return None
+                # The lock is open while it waits; `submit` and the end of a batch wake it.
                 self._changed.wait(pause)
 
     def _drop_idle(self, now: float) -> None:
@@ -207,6 +214,8 @@ class Batcher:
 
     def _rest(self, lane: _Lane, now: float) -> float:
         """Returns how long the oldest request of a lane should still wait for companions."""
+        # Waiting gains nothing while a core is idle, the server ends, the signature takes requests one by one, or a
+        # full batch is there already.
         if not self._busy or self._closed or not lane.signature.joins or lane.rows >= self.parameters.max_batch_size:
             return 0.0
         return lane.jobs[0].arrived + self.parameters.batch_timeout_micros / 1e6 - now
@@ -217,6 +226,7 @@ class Batcher:
         inputs = jobs[0].inputs
         if len(jobs) > 1:
             inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in inputs}
+        # Filled up to an allowed size: compiled graphs have these shapes only.
         size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
         if not lane.signature.joins or not rows:
             size = rows
@@ -242,6 +252,7 @@ class Batcher:
 def _split(outputs: Arrays, jobs: list[Job], size: int) -> list[Arrays]:
     if any(len(value) != size for value in outputs.values()):
         raise ServingFailure("INTERNAL", "the model gave another number of rows than it was asked for")
+    # Rows beyond the last end are those the batch was filled up with.
     ends = np.cumsum([job.rows for job in jobs])
     return [
         {name: value[end - job.rows : end] for name, value in outputs.items()}
@@ -257,6 +268,7 @@ def _combined(jobs: list[Job], order: np.ndarray) -> Future:
         order: Where each row of the request is in the parts laid end to end.
     """
     whole: Future = Future()
+    # The part that finds none left is the last one to end, and puts the answer together.
     left = threading.Semaphore(len(jobs) - 1)
 
     def ended(_: Future) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.errors import ConfigError
-from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.sources import parse_server_file
 
 # In bytes of text: what a row costs besides its text (special tokens), and what a batch costs besides its rows.
@@ -102,6 +102,7 @@ def parts(lengths: Sequence[int], sizes: tuple[int, ...]) -> list[np.ndarray]:
         end = start + 1
         while end < len(order) and (end + 1 - start) * (lengths[order[end]] + ROW_COST) <= LARGE_BATCH * BATCH_COST:
             end += 1
+        # Only the last part may be filled up with copies: the others end at an allowed size, and leave the rest behind.
         if end < len(order):
             end = start + max((size for size in sizes if size <= end - start), default=end - start)
         found.append(order[start:end])
@@ -118,8 +119,10 @@ def join(head: Job, waiting: list[Job], parameters: BatchingParameters) -> list[
     ordered = sorted(waiting, key=lambda job: job.length)
     low = high = ordered.index(head)
     rows, text, longest = head.rows, head.rows * (head.length + ROW_COST), head.length + ROW_COST
+    # What of the time of a batch is spent on text: every row costs as much as the longest one.
     share = text / (BATCH_COST + rows * longest)
     while rows * longest < LARGE_BATCH * BATCH_COST:
+        # Sorted by length, so that the neighbours are the two candidates that pad least.
         best = None
         for place in (low - 1, high + 1):
             if not 0 <= place < len(ordered) or rows + ordered[place].rows > parameters.max_batch_size:

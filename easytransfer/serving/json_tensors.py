@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.servable import LoadedSignature, TensorFacts
 

@@ -18,7 +18,7 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from easytransfer.export.selfcheck.behaviour import Arrays
+from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.access import Gate
 from easytransfer.serving.examples import examples_of_input
 from easytransfer.serving.failures import ServingFailure

@@ -13,10 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from easytransfer.export.selfcheck.behaviour import Caller, session_callers
-from easytransfer.export.selfcheck.contract import graph_signatures
-from easytransfer.export.selfcheck.operators import graph_operators, load_needed_operators, read_saved_model
-from easytransfer.export.selfcheck.requests import WARMUP, read_requests
+from easytransfer.savedmodel.calling import Caller, session_callers
+from easytransfer.savedmodel.graph import graph_operators, graph_signatures, load_needed_operators, read_saved_model
+from easytransfer.savedmodel.requests import WARMUP, read_requests
 from easytransfer.serving.failures import ServingFailure
 
 DEFAULT_SIGNATURE = "serving_default"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.selfcheck.behaviour import Arrays
-from easytransfer.export.signatures import EXAMPLES
 from easytransfer.run.log import json_line, warn, write_line
+from easytransfer.savedmodel.calling import Arrays
+from easytransfer.savedmodel.signature import EXAMPLES
 from easytransfer.serving.batching import Batcher
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.metrics import Metrics

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.selfcheck.failure import CheckFailed
-from easytransfer.export.selfcheck.server_files import parse_file
+from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.server_files import parse_file
 
 _VERSION = re.compile(r"[1-9]\d{0,18}")
 _PROGRAM = "saved_model.pb"

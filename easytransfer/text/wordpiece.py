@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from easytransfer.data.cells import is_utf8
 from easytransfer.data.encoded import Ragged
+from easytransfer.data.values import is_utf8
 from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.text.chunks import ChunkBank
 from easytransfer.text.vocabulary import (

@@ -1,8 +1,8 @@
-"""Runs a model over batches: outputs as NumPy arrays, metrics over a whole table."""
+"""Runs a model over the batches of a table: losses and metrics over all of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -31,23 +31,9 @@ class Inference:
     def __init__(self, task: Task, *, xla: bool = False, workers: Workers = ONE_WORKER) -> None:
         self.task, self.workers = task, workers
         self._has_outputs = workers.stage is None or workers.stage.is_last
-        options = {"reduce_retracing": True, "jit_compile": True if xla else None}
-        self._outputs = tf.function(self._forward, **options)
-        self._outputs_and_losses = tf.function(self._forward_with_losses, **options)
-
-    def predict(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
-        """Yields the outputs of every batch, without the rows that only pad it.
-
-        Args:
-            batches: Batches in the order outputs are wanted; prepared in a background thread.
-
-        Yields:
-            Tensor outputs of the model by name, [real rows, ...]; other outputs (tuples) are left out.
-        """
-        for batch in prefetch(iter(batches)):
-            with explained_out_of_memory("predicting", "use a smaller batch_size or sequence_length"):
-                outputs = self._outputs(_tensors(batch))
-            yield _real_rows({name: value.numpy() for name, value in outputs.items()}, batch)
+        self._outputs_and_losses = tf.function(
+            self._forward_with_losses, reduce_retracing=True, jit_compile=True if xla else None
+        )
 
     def evaluate(
         self, batches: Iterable[Arrays], *, check: Callable[[], None] | None = None
@@ -82,9 +68,6 @@ class Inference:
         sums, weights = ({name: float(term[i]) for name, term in losses.items()} for i in range(2))
         means = weighted_means(sums, weights)
         return {"loss": sum(means.values()) if means else float("nan"), **evaluator.result()}, evaluator
-
-    def _forward(self, batch: Batch) -> Outputs:
-        return _tensors_only(self.task.predict_step(batch))
 
     def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, dict[str, tf.Tensor]]:
         """Returns outputs, and by name the sum and the weight of each loss, float32 [2]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from easytransfer.optim import SCHEDULES
 from easytransfer.run.report import NullReporter, Reporter
 from easytransfer.train.engine import Engine
 from easytransfer.train.fitting import FitResult, Fitting
-from easytransfer.train.inference import Arrays, Inference
+from easytransfer.train.inference import Inference
 from easytransfer.train.memory import explained_out_of_memory
 from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.precision import compiles, compute_precision
@@ -77,10 +77,6 @@ class Trainer:
                 built = task.build_model()
                 task.model = task.model if built is None else built
         self.inference = Inference(task, xla=compiles(self.runtime), workers=workers)
-
-    def predict(self, batches: Iterable[Arrays]) -> Iterator[Arrays]:
-        """Yields the model's outputs for every batch as NumPy arrays, without rows that only pad it."""
-        return self.inference.predict(batches)
 
     def evaluate(
         self, batches: Batches, *, check: Callable[[], None] | None = None

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ModelError
-from easytransfer.export.selfcheck.failure import CheckFailed
-from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
 from easytransfer.presets.download import check_address
 from easytransfer.presets.folder import own_file
 from easytransfer.presets.weight_values import check_finite
+from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.graph import load_needed_operators, read_saved_model
 from modelzoo.cnn.config import CnnConfig
 
 FOLDER = "saved_model"

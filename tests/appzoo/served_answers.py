@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from running_server import RunningServer
 
-from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.values import decode_array, take_rows
+from easytransfer.savedmodel.array_json import decode_array, take_rows
+from easytransfer.savedmodel.manifest import MANIFEST
 from easytransfer.serving.json_tensors import encode_outputs
 
 TOLERANCE = 1e-5

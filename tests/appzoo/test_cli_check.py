@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from appzoo.cli import parts
+from appzoo.cli import installation as parts
 from appzoo.cli.main import main
 
 

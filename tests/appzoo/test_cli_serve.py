@@ -49,7 +49,7 @@ def test_mistakes_are_told_without_tensorflow(arguments, message, capsys):
 
 
 def test_a_missing_package_names_the_extra(monkeypatch, capsys, tmp_path):
-    from appzoo.cli import parts
+    from appzoo.cli import installation as parts
 
     plain = parts.version
     monkeypatch.setattr(parts, "version", lambda name: None if name == "starlette" else plain(name))

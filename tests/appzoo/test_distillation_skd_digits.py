@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from easytransfer.losses import spherical
+from appzoo.distillation_skd import spherical
 from easytransfer.losses.classification import softmax_cross_entropy_sum
 
 datasets = pytest.importorskip("sklearn.datasets")

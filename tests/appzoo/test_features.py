@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from appzoo.cli.features import main, read
-from appzoo.jobs import features, parts
+from appzoo.jobs import features
+from appzoo.jobs import resumable_output as parts
 from appzoo.jobs import train as train_job
 from easytransfer.config.flags import split_flags
 from easytransfer.data.npy_tables import read_npy
@@ -438,7 +439,7 @@ def test_vectors_come_from_the_trained_weights(capfd, tmp_path, table, two_tower
 
 def test_an_export_of_vectors_answers_like_the_model(capfd, tmp_path, table, two_towers):
     from appzoo.cli.main import main as command
-    from easytransfer.export.loading import load_exported
+    from easytransfer.savedmodel.loading import load_exported
 
     capfd.readouterr()
     code = command(

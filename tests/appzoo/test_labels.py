@@ -13,10 +13,10 @@ from appzoo.cli.main import main
 from appzoo.jobs.tables import column_cells, load_rows
 from appzoo.jobs.trained import new_app
 from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel
+from easytransfer.compat.preprocessors import Settings, TextPreprocessor
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import BadRows
 from easytransfer.errors import ConfigError, DataError
-from easytransfer.preprocessors import Settings, TextPreprocessor
 
 TABLE = ["--firstSequence=text", "--labelName=label", "--sequenceLength=16"]
 

@@ -11,11 +11,11 @@ from appzoo.discovery import config_class
 from appzoo.jobs.tables import column_cells, load_rows
 from appzoo.jobs.trained import new_app
 from appzoo.text_match.match_label import match_last, says_match
+from easytransfer.compat.evaluators import EvalMetric
+from easytransfer.compat.hook_task import HookTask
 from easytransfer.errors import ConfigError
-from easytransfer.evaluators import EvalMetric
 from easytransfer.run.card import found_limitations
 from easytransfer.run.suspicions import upside_down
-from easytransfer.user_model.task import HookTask
 
 
 @pytest.mark.parametrize(

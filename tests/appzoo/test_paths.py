@@ -13,6 +13,7 @@ from appzoo import discovery
 from appzoo.cli.main import main
 from appzoo.cli.reader import JobReader, read_settings
 from appzoo.feature_config import FeatureConfig
+from easytransfer.compat.config import Config
 from easytransfer.config.draft import Draft
 from easytransfer.config.fields import settings_of
 from easytransfer.config.flags import Given
@@ -24,7 +25,6 @@ from easytransfer.data.writers import open_writer
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.image.decode import load_image
 from easytransfer.serving.settings import ServingConfig
-from easytransfer.user_model.config import Config
 
 # A sentence or name with one of these words speaks of a file or folder ...
 _PATH_WORD = re.compile(r"path|_dir\b|dir_|folder|\bfile\b|table\b|^teacher$|Program that", re.IGNORECASE)

@@ -242,7 +242,7 @@ def test_compiled_answers_are_those_of_the_words(tiny_model, tmp_path, use_crf):
 
 
 def test_crf_loss_and_prediction_are_those_of_the_words(tiny_model, tmp_path):
-    from easytransfer.layers import crf
+    from appzoo.sequence_labeling import crf
 
     app = make_app(tiny_model, use_crf=True)
     encoded, _ = encode(app, tmp_path, ["xylophonist the\tB-PER O", "the the the\tO B-LOC I-LOC"])

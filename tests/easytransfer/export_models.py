@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature
+from easytransfer.savedmodel.example_signatures import classify_signature
+from easytransfer.savedmodel.signature import Signature
 
 LABELS = ["bad", "good", "odd"]
 WORDS = ["good", "bad", "naïve", "漢字", "##s", "long"]

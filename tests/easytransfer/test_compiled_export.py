@@ -8,8 +8,8 @@ from tensorflow.core.framework import tensor_pb2
 from easytransfer import keras
 from easytransfer.export.compiled import Rounding, compiled
 from easytransfer.export.saved_model import write_servable
-from easytransfer.export.selfcheck.requests import read_requests
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.requests import read_requests
+from easytransfer.savedmodel.signature import Signature
 
 ROUNDING = Rounding.up_to(6, 40)
 

@@ -8,13 +8,13 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
+from easytransfer.compat.datasets import CSVReader
 from easytransfer.config.job import DataConfig
 from easytransfer.data.bad_rows import BadRows
-from easytransfer.data.cells import convert_values, read_integer, read_number
 from easytransfer.data.csv_format import MOST_QUOTED_LINES
 from easytransfer.data.schema import Column, parse_schema
 from easytransfer.data.table import open_table
-from easytransfer.datasets import CSVReader
+from easytransfer.data.values import convert_values, read_integer, read_number
 from easytransfer.errors import ConfigError, DataError
 
 PAIR = parse_schema("text:str:1,label:str:1")

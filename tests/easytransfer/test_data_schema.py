@@ -10,7 +10,6 @@ def test_columns_in_order_with_blanks_and_round_trip():
     assert schema["ids"] == Column("ids", "int", None) and schema[3].length == 128
     assert str(schema) == "content:str:1,label:int:1,ids:int:*,vec:float:128,raw:base64:4"
     assert parse_schema(str(schema)) == schema
-    assert not schema.is_raw_text and parse_schema("a:str:1,b:int:1").is_raw_text
     assert "ids" in schema and "nope" not in schema
 
 

@@ -12,13 +12,14 @@ import tensorflow as tf
 from export_models import LABELS, TEXTS, CoreClassifier, TextClassifier, signatures
 
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.loading import find_exported, is_exported, load_exported
 from easytransfer.export.saved_model import ExportReport, export_saved_model, publish
-from easytransfer.export.selfcheck.messages import new_message
-from easytransfer.export.selfcheck.requests import read_requests
-from easytransfer.export.selfcheck.values import decode_array, encode_array
-from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import regress_signature
+from easytransfer.export.selfcheck import c_loader
+from easytransfer.savedmodel.array_json import decode_array, encode_array
+from easytransfer.savedmodel.example_signatures import regress_signature
+from easytransfer.savedmodel.loading import find_exported, is_exported, load_exported
+from easytransfer.savedmodel.messages import new_message
+from easytransfer.savedmodel.requests import read_requests
+from easytransfer.savedmodel.signature import Signature
 
 ALL_CHECKS = ["layout", "signatures", "operators", "outputs", "session", "saved_model_cli", "warmup"]
 ALL_CHECKS += ["server_files", "c_api", "process"]
@@ -97,7 +98,7 @@ def test_text_export_needs_only_operator_libraries(tmp_path):
     details = {check["name"]: check["detail"] for check in report.checks}
     assert "WordpieceTokenizeWithOffsets" in details["operators"] and details["process"] == "TensorFlow only"
     # Without them the C interface refuses the graph, so the check that passed was a real load.
-    loader = Path(sys.modules["easytransfer.export.selfcheck.values"].__file__).with_name("c_loader.py")
+    loader = Path(c_loader.__file__)
     command = [sys.executable, loader, Path(tf.__file__).parent, report.path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "Op type not registered" in done.stderr

@@ -18,13 +18,13 @@ from easytransfer.export.samples import record_samples
 from easytransfer.export.saved_model import publish, write_servable
 from easytransfer.export.selfcheck.behaviour import check_outputs
 from easytransfer.export.selfcheck.checks import SelfCheck
-from easytransfer.export.selfcheck.failure import CheckFailed
-from easytransfer.export.selfcheck.layout import signature_digest
-from easytransfer.export.selfcheck.operators import read_saved_model
-from easytransfer.export.selfcheck.values import encode_array
-from easytransfer.export.servable import Signature
 from easytransfer.export.server_config import check_existing_files, update_server_files
 from easytransfer.export.warmup import write_warmup
+from easytransfer.savedmodel.array_json import encode_array
+from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.graph import read_saved_model
+from easytransfer.savedmodel.manifest import signature_digest
+from easytransfer.savedmodel.signature import Signature
 
 
 def write(folder: Path, model: CoreClassifier, chosen: dict[str, Signature] | None = None) -> None:

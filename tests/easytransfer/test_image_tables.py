@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from easytransfer.compat.datasets import MemoryReader
 from easytransfer.config.job import DataConfig
 from easytransfer.data.files import expand
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
-from easytransfer.datasets import MemoryReader
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.image.decode import load_images
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from sklearn import metrics as sk
 
-from easytransfer import evaluators
+from easytransfer.compat import evaluators
 
 RNG = np.random.default_rng(5)
 ROWS = 37

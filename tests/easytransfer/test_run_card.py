@@ -41,7 +41,6 @@ def finished_run(path, **report):
         "train": {"table": "train.tsv", "read": 1000, "accepted": 990, "rejected": 10, "reasons": {"no label": 10}}
     }
     facts = {
-        "about": [["application", "text_classify_bert"]],
         "data": tables,
         "metric": "accuracy",
         "rows": 150,
@@ -49,8 +48,6 @@ def finished_run(path, **report):
         "per_class": per_class,
         "text": {"train": {"rows": 990, "truncated": 99, "tokens": 1000, "unknown": 100}},
         "pictures": ["learning_curve.png", "confusion_matrix.png"],
-        "python": "import easytransfer",
-        "limitations": ["Only tested on films."],
     }
     folder.finish("done", report={**facts, **report})
     return folder
@@ -75,7 +72,6 @@ def test_card_states_results_data_use_and_limits(tmp_path):
         "| tensorflow | 2.20.0 |",
         "![Learning curve](learning_curve.png)",
         "![Confusion matrix](confusion_matrix.png)",
-        "- Only tested on films.",
         "- Only 150 evaluation rows: differences of a few points can be chance.",
         "- 10 of 1,000 train rows (1.0%) were rejected and not used.",
         "- 10.0% of the train texts are longer than the model reads and were cut.",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from easytransfer.config.job import JobConfig
-from easytransfer.errors import ConfigError, DataError, ModelError, ResourceError
+from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError
 from easytransfer.run import environment
 from easytransfer.run.atomic import atomic_path, plain, write_json
 from easytransfer.run.comparison import COMPARED_WITHOUT, config_differences
@@ -383,3 +383,23 @@ heavy = [name for name in ("tensorflow", "matplotlib", "sklearn", "scipy", "rich
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "marker"),
+    [(Interrupted("stopped by a signal"), "interrupted", False), (ValueError("a fault"), "failed", True)],
+)
+def test_an_error_that_leaves_the_block_ends_the_run(tmp_path, error, status, marker):
+    with pytest.raises(type(error)), RunFolder.create(tmp_path, config()) as folder:
+        raise error
+    assert folder.read_json("run.json")["status"] == status
+    assert (tmp_path / "FAILED").exists() == marker and not (tmp_path / "DONE").exists()
+    assert folder.read_json("report.json")["failure"]["error"] == str(error)
+    RunFolder.create(tmp_path, config()).close()  # the lock is free
+
+
+def test_an_error_after_the_end_leaves_a_complete_run(tmp_path):
+    with pytest.raises(ValueError), RunFolder.create(tmp_path, config()) as folder:
+        folder.finish("done", report={"metrics": {}})
+        raise ValueError("a fault")
+    assert folder.status == "done" and not (tmp_path / "FAILED").exists()

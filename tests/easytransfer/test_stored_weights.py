@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from easytransfer.errors import ModelError
-from easytransfer.export.loading import load_exported
 from easytransfer.export.saved_model import export_saved_model
-from easytransfer.export.servable import Signature
 from easytransfer.export.stored_weights import SMALLEST, stored_weights
+from easytransfer.savedmodel.loading import load_exported
+from easytransfer.savedmodel.signature import Signature
 
 ROWS, WIDTH, OUTPUTS = 300, 64, 80
 

@@ -10,6 +10,7 @@ from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError, ResourceError
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train import checkpoint
 from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.step import Loss
@@ -223,16 +224,28 @@ def test_mixed_precision_trains_with_float32_variables(precision, tmp_path):
     assert keras.mixed_precision.global_policy().name == "float32"
     losses = [metrics["loss"] for metrics in fit.reporter.steps.values()]
     assert losses[-1] < 0.9 * losses[0] and np.isfinite(result.metrics["loss"])
-    outputs = next(fit.predict(words_batches(shuffle=False).epoch(0)))
-    assert outputs["logits"].dtype == np.float32
+    outputs = fit.task.forward({name: tf.constant(value) for name, value in words_table(4).batch(range(4)).items()})
+    assert outputs["logits"].dtype == tf.float32
     assert ("loss_scale" in fit.reporter.steps[3]) == (precision == "float16")
 
 
-def test_prediction_removes_padding_rows():
+def test_evaluators_get_no_padding_rows(monkeypatch):
+    class Rows(Evaluator):
+        def __init__(self):
+            self.outputs = []
+
+        def update(self, batch, outputs):
+            assert len(batch["label_id"]) == len(outputs["logits"])
+            self.outputs.append(outputs)
+
+        def result(self):
+            return {}
+
     fit = trainer()
+    monkeypatch.setattr(fit.task, "evaluator", Rows)
     table = words_table(10)
     full, padded = table.batch(np.arange(10)), table.batch(np.arange(5), size=8)
-    outputs = list(fit.predict([full, padded]))
+    outputs = fit.inference.evaluate([full, padded])[1].outputs
     assert [len(output["logits"]) for output in outputs] == [10, 5]
     direct = fit.task.model({name: tf.constant(value) for name, value in full.items()})["logits"]
     np.testing.assert_allclose(outputs[0]["logits"], direct, atol=1e-6)

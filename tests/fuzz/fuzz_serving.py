@@ -166,8 +166,8 @@ REST = st.tuples(
 
 def server_config(given: tuple[str, str], folder: Folder) -> None:
     """The files beside the models, as the server and as `export validate` read them."""
-    from easytransfer.export.selfcheck.failure import CheckFailed
     from easytransfer.export.selfcheck.server_files import check_server_files
+    from easytransfer.savedmodel.failure import CheckFailed
     from easytransfer.serving.joining import BatchingParameters
     from easytransfer.serving.sources import ModelDirectory
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from command_line import run
 
-from easytransfer.metrics import squad
+from appzoo.text_comprehension import squad_metrics as squad
 
 COLUMNS = ["--firstSequence", "context", "--secondSequence", "question"]
 

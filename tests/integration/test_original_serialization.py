@@ -52,7 +52,7 @@ def test_serialization_predict(capfd, table, tiny_model):
 
 def test_original_rows_came_back_in_any_order(capfd, table, tiny_model):
     """Chunks are far smaller than the table, so that threads could overtake each other."""
-    from appzoo.jobs import parts
+    from appzoo.jobs import resumable_output as parts
     from easytransfer.app.contract import App
 
     with pytest.MonkeyPatch.context() as patch:

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from easytransfer import FLAGS, base_model, layers, model_zoo, preprocessors, tf1
+from easytransfer import FLAGS, base_model, layers
+from easytransfer.compat import model_zoo, preprocessors, tf1
+from easytransfer.compat.config import Config
+from easytransfer.compat.datasets import CSVReader, CSVWriter
+from easytransfer.compat.evaluators import classification_eval_metrics, regression_eval_metrics
+from easytransfer.compat.pipeline import Process, ProcessExecutor
 from easytransfer.config.files import load_file
-from easytransfer.datasets import CSVReader, CSVWriter
 from easytransfer.errors import ConfigError
-from easytransfer.evaluators import classification_eval_metrics, regression_eval_metrics
 from easytransfer.losses import mean_square_error, softmax_cross_entropy
-from easytransfer.pipeline import Process, ProcessExecutor
-from easytransfer.user_model.config import Config
 from modelzoo.commands import make_tiny
 
 # What the original's test expects of the first three rows, for google-bert-base-zh and 16 tokens.

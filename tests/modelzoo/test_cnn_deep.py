@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.export.saved_model import export_saved_model
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.signature import Signature
 from modelzoo.cnn import names
 from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from easytransfer.errors import ModelError
-from easytransfer.export.loading import load_exported
+from easytransfer.savedmodel.loading import load_exported
 from modelzoo.cnn.saved_model import resolve_handle
 
 

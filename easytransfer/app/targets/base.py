@@ -13,8 +13,8 @@ import tensorflow as tf
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
-from easytransfer.export.servable import Signature
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

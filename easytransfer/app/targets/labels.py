@@ -13,21 +13,21 @@ from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
-from easytransfer.data.cells import NOT_NUMBER, read_number
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
+from easytransfer.data.values import NOT_NUMBER, read_number
 from easytransfer.errors import ConfigError
-from easytransfer.export.servable import Signature
-from easytransfer.export.signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.losses import classification
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
+from easytransfer.savedmodel.example_signatures import classify_signature, regress_signature, takes_examples
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

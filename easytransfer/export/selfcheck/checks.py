@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from ...savedmodel.array_json import decode_array, take_rows
+from ...savedmodel.calling import Caller, eager_callers, session_callers
+from ...savedmodel.failure import CheckFailed
+from ...savedmodel.graph import load_needed_operators, read_saved_model, text_libraries
+from ...savedmodel.manifest import read_manifest
 from . import c_loader
-from .behaviour import Caller, check_command, check_outputs, eager_callers, session_callers
+from .behaviour import check_command, check_outputs
 from .contract import check_signatures
-from .failure import CheckFailed
-from .layout import check_layout, read_manifest
-from .operators import check_operators, load_needed_operators, read_saved_model, text_libraries
+from .layout import check_layout
+from .operators import check_operators
 from .requests import check_requests
 from .server_files import check_server_files
-from .values import decode_array, take_rows
 
 LATENCY_BATCHES = (1, 32)
 # Median of this many calls, or as many as fit into the seconds.

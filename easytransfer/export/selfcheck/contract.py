@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import tensorflow as tf
-
-from .failure import CheckFailed
+from ...savedmodel.failure import CheckFailed
+from ...savedmodel.graph import graph_signatures
 
 # What TensorFlow Serving's Classify and Regress calls and our own clients rely on: input and output -> dtype, ranks.
 # `None` as output names: any outputs.
@@ -19,18 +18,6 @@ KNOWN_SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
 TOKEN_INPUTS = ("input_ids", "input_mask", "segment_ids")
 # Outputs with one column per label.
 PER_LABEL = ("probabilities", "scores", "classes")
-
-
-def graph_signatures(meta: Any) -> dict[str, Any]:
-    """Returns inputs and outputs (dtype, shape with None for unknown) of every signature of a meta graph."""
-    return {
-        name: {
-            side: {key: _describe(info) for key, info in getattr(signature, side).items()}
-            for side in ("inputs", "outputs")
-        }
-        for name, signature in meta.signature_def.items()
-        if not name.startswith("__")
-    }
 
 
 def check_signatures(proto: Any, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -89,12 +76,6 @@ def _check_label_axis(name: str, outputs: dict[str, Any], labels: list[str] | No
     for key in PER_LABEL:
         if labels and key in outputs and outputs[key]["shape"][-1] not in (None, len(labels)):
             raise CheckFailed(f"{name}.outputs.{key} has {outputs[key]['shape'][-1]} columns for {len(labels)} labels")
-
-
-def _describe(info: Any) -> dict[str, Any]:
-    shape = info.tensor_shape
-    dims = None if shape.unknown_rank else [dim.size if dim.size >= 0 else None for dim in shape.dim]
-    return {"dtype": tf.dtypes.as_dtype(info.dtype).name, "shape": dims}
 
 
 def _difference(found: dict[str, Any], declared: dict[str, Any]) -> str:

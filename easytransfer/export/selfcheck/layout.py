@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .failure import CheckFailed
+from ...savedmodel.failure import CheckFailed
+from ...savedmodel.manifest import ABSOLUTE_PATH, MANIFEST, file_digest, read_manifest, signature_digest
 
-MANIFEST = "assets.extra/export.json"
 REQUIRED_FILES = ("saved_model.pb", "variables/variables.index", MANIFEST, "assets.extra/tf_serving_warmup_requests")
 ALLOWED_FILES = re.compile(
     r"(saved_model|fingerprint)\.pb|variables/variables\.(index|data-\d+-of-\d+)|assets/[^/]+"
@@ -22,7 +20,6 @@ REQUIRED_KEYS = (
     "format", "packages", "git_revision", "labels", "max_length", "tokenizer_digest", "assets", "max_batch_size",
     "tolerance", "float_types", "signatures", "samples",
 )  # fmt: skip
-ABSOLUTE_PATH = re.compile(r"^(/([^/\0\n]+/)+[^/\0\n]+|[A-Za-z]:\\[^\0\n]+)$")
 
 
 def check_layout(folder: Path, staged: bool) -> dict[str, Any]:
@@ -48,32 +45,6 @@ def check_layout(folder: Path, staged: bool) -> dict[str, Any]:
     _check_manifest(manifest)
     _check_assets(folder, manifest["assets"])
     return manifest
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Returns `assets.extra/export.json`."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckFailed(f"{MANIFEST} cannot be read: {error}") from error
-    if not isinstance(manifest, dict):
-        raise CheckFailed(f"{MANIFEST} is not a JSON object")
-    return manifest
-
-
-def signature_digest(signatures: dict[str, Any]) -> str:
-    """Returns the SHA-256 of names, dtypes and shapes of all inputs and outputs."""
-    plain = {name: {side: entry[side] for side in ("inputs", "outputs")} for name, entry in signatures.items()}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:

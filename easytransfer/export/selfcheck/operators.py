@@ -2,93 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import inspect
-import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import op_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.client import pywrap_tf_session
 
-from .failure import CheckFailed
-from .layout import ABSOLUTE_PATH
+from ...savedmodel.failure import CheckFailed
+from ...savedmodel.graph import graph_operators, load_needed_operators, nodes
+from ...savedmodel.manifest import ABSOLUTE_PATH
 
-# Python functions, other processes and other machines, and files: whoever runs a SavedModel runs its operators, with
-# the rights of the process. Serving has none of them; assets are read by lookup tables, weights by the saver.
-FORBIDDEN = re.compile(
-    r"(Eager)?PyFunc(Stateless)?|.*(Horovod|Collective|Nccl|AllReduce|TPU|PyCall).*|_?(Host)?(Send|Recv)"
-    r"|(Read|Write|Delete)File|MatchingFiles|ImmutableConst|.*Reader(V\d)?|.*Dataset(V\d)?|DataService.*|.*Rpc.*"
-    r"|Print(V2)?|Write.*Summary|.*Summary(File|Db)Writer"
-)
 # Newer than the tf.Text that released servers link.
 NOT_IN_SERVER = ("TFText>Utf8Binarize",)
 # The saver puts its own operators on the CPU; any other device name ties the graph to a machine.
 SAVER_DEVICES = ("", "/device:CPU:0", "/device:CPU:*")
-
-
-def read_saved_model(folder: Path) -> saved_model_pb2.SavedModel:
-    """Returns the parsed `saved_model.pb`.
-
-    Raises:
-        CheckFailed: It is not a SavedModel.
-    """
-    proto = saved_model_pb2.SavedModel()
-    try:
-        proto.ParseFromString((folder / "saved_model.pb").read_bytes())
-    except Exception as error:  # DecodeError lives in different modules of different protobuf releases
-        raise CheckFailed(f"saved_model.pb cannot be parsed: {error}") from error
-    return proto
-
-
-def graph_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
-    """Returns names of all operators in graphs and their function libraries."""
-    functions = {f.signature.name for meta in proto.meta_graphs for f in meta.graph_def.library.function}
-    return {node.op for node in _nodes(proto)} - functions
-
-
-def graph_float_types(proto: saved_model_pb2.SavedModel) -> list[str]:
-    """Returns names of the floating-point types that operators of the graph work in."""
-    found = {attribute.type for node in _nodes(proto) for attribute in node.attr.values() if attribute.type}
-    return sorted(kind.name for kind in map(tf.dtypes.as_dtype, found) if kind.is_floating)
-
-
-def registered_operators() -> set[str]:
-    """Returns names of all operators this process knows."""
-    listed = op_def_pb2.OpList.FromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
-    return {op.name for op in listed.op}
-
-
-def text_libraries() -> list[str]:
-    """Returns the operator libraries of the installed tensorflow_text, without importing its Python package."""
-    spec = importlib.util.find_spec("tensorflow_text")
-    if spec is None or spec.origin is None:
-        return []
-    return sorted(str(path) for path in (Path(spec.origin).parent / "python" / "ops").glob("*.so"))
-
-
-def load_needed_operators(proto: saved_model_pb2.SavedModel) -> set[str]:
-    """Makes the operators of a graph known to this process; they come from TensorFlow or from tf.Text.
-
-    Returns:
-        The operators of the graph that belong to tf.Text.
-
-    Raises:
-        CheckFailed: An operator belongs to neither, or reaches beyond the model.
-    """
-    used = graph_operators(proto)
-    if forbidden := sorted(filter(FORBIDDEN.fullmatch, used)):
-        raise CheckFailed(f"operators that a server does not run: {', '.join(forbidden)}")
-    text = _text_operators()
-    unknown = sorted(used - registered_operators())
-    if unknown:
-        installed = "" if text else "; tensorflow_text is not installed"
-        raise CheckFailed(f"neither TensorFlow nor tf.Text has the operators {', '.join(unknown)}{installed}")
-    return {op for op in used if op.replace(">", "_") in text}
 
 
 def check_operators(proto: saved_model_pb2.SavedModel, folder: Path) -> str:
@@ -100,10 +28,10 @@ def check_operators(proto: saved_model_pb2.SavedModel, folder: Path) -> str:
     extra = load_needed_operators(proto)
     if newer := sorted(graph_operators(proto).intersection(NOT_IN_SERVER)):
         raise CheckFailed(f"operators that a server does not run: {', '.join(newer)}")
-    devices = sorted({node.device for node in _nodes(proto)} - set(SAVER_DEVICES))
+    devices = sorted({node.device for node in nodes(proto)} - set(SAVER_DEVICES))
     if devices:
         raise CheckFailed(f"device names in the graph: {', '.join(devices)}")
-    paths = sorted({text for node in _nodes(proto) for text in _scalar_texts(node) if ABSOLUTE_PATH.match(text)})
+    paths = sorted({text for node in nodes(proto) for text in _scalar_texts(node) if ABSOLUTE_PATH.match(text)})
     if paths:
         raise CheckFailed(f"absolute paths in the graph: {', '.join(paths)}")
     for name in (asset.filename for meta in proto.meta_graphs for asset in meta.asset_file_def):
@@ -113,20 +41,6 @@ def check_operators(proto: saved_model_pb2.SavedModel, folder: Path) -> str:
             raise CheckFailed(f"the graph reads assets/{name}, which is missing")
     text = f", {len(extra)} of tf.Text ({', '.join(sorted(extra))})" if extra else ""
     return f"{len(graph_operators(proto))} operators{text}"
-
-
-@functools.cache
-def _text_operators() -> frozenset[str]:
-    # Loading a library returns a module with one function per operator, `>` in its name replaced.
-    modules = [vars(tf.load_op_library(library)) for library in text_libraries()]
-    return frozenset(name for module in modules for name, value in module.items() if inspect.isfunction(value))
-
-
-def _nodes(proto: saved_model_pb2.SavedModel) -> Iterator[Any]:
-    for meta in proto.meta_graphs:
-        yield from meta.graph_def.node
-        for function in meta.graph_def.library.function:
-            yield from function.node_def
 
 
 def _scalar_texts(node: Any) -> Iterator[str]:

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from easytransfer.export.signatures import EXAMPLES
 from easytransfer.image import graph
+from easytransfer.savedmodel.signature import EXAMPLES
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.servable import LoadedSignature, Servable
 from easytransfer.serving.service import _refused

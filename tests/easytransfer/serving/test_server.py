@@ -19,8 +19,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from toy_models import save_toy
 
 from easytransfer.errors import ConfigError, ResourceError
-from easytransfer.export.servable import Signature
 from easytransfer.export.warmup import write_warmup
+from easytransfer.savedmodel.signature import Signature
 from easytransfer.serving.repository import Target
 
 TOKEN = "a-token-of-enough-characters"

@@ -1,0 +1,299 @@
+"""Entities in tag sequences, and their exact precision, recall and F1 (CoNLL-2003 shared task, section 4).
+
+Tags are `O` outside of entities, or a prefix and a type: `B-PER` begins, `I-PER` continues, `E-PER` ends an entity and
+`S-PER` is one of a single word. The reading is the lenient one of the task's script conlleval: whatever the scheme, an
+entity also begins where the type changes or after `O`, so IOB1, IOB2 (BIO) and IOBES and broken sequences all have
+entities. `M`, `L` and `U` of the schemes BMES and BILOU mean `I`, `E` and `S`. Any other tag, such as a part of speech,
+is an entity of one word.
+
+A set of tags may be written otherwise: prefixes in small letters (`b-per`), with an underscore (`B_PER`) or behind the
+type (`PER-B`, `PER_B`); what is written so for one type is so for all. Beside such or usual prefixes, `o`, `0`, letters
+that look like `O`, and the words other, out and outside are outside too, `0` also in a set without `O`. `unusual_tags`
+says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from easytransfer.metrics import scores
+from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.metrics.names import choose_metric, higher_is_better
+
+OUTSIDE = "O"
+_PREFIXED = re.compile(r"([BIESMLU])(?:-(.*))?", re.DOTALL)
+_SAME_ROLE = {"M": "I", "L": "E", "U": "S"}
+# Type of entities whose tags are a bare prefix.
+UNTYPED = "_"
+
+
+def parse_tag(tag: str) -> tuple[str, str]:
+    """Returns the role (O, B, I, E or S) and the type of a tag."""
+    if tag == OUTSIDE:
+        return OUTSIDE, ""
+    found = _PREFIXED.fullmatch(tag)
+    if not found:
+        return "S", tag
+    return _SAME_ROLE.get(found[1], found[1]), found[2] or UNTYPED
+
+
+# The digit, the small letter and foreign letters that look like the tag of words outside of entities.
+_LIKE_OUTSIDE = frozenset("0o\u039f\u03bf\u041e\u043e")
+_OUTSIDE_WORDS = frozenset(("other", "out", "outside"))
+_PREFIX_FORMS = tuple(re.compile(rf"(?P<role>[BIESMLU]){mark}(?P<type>.+)", re.I | re.S) for mark in "-_")
+_SUFFIX_FORMS = tuple(re.compile(rf"(?P<type>.+){mark}(?P<role>[BIESMLU])", re.I | re.S) for mark in "-_")
+_BARE = re.compile(r"(?P<role>[BIESMLU])(?P<type>)", re.I)
+
+
+def read_tags(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Returns role and type of every tag of a set, which may be written otherwise than `parse_tag` knows tags."""
+    forms = _unusual_forms(names)
+    scheme = _has_prefixes(names) or bool(forms)
+    parsed = {}
+    for name in names:
+        if (scheme and _may_be_outside(name)) or (name == "0" and OUTSIDE not in names):
+            parsed[name] = (OUTSIDE, "")
+        elif found := next(filter(None, (form.fullmatch(name) for form in forms)), None):
+            parsed[name] = parse_tag(f"{found['role'].upper()}-{found['type']}")
+        else:
+            parsed[name] = parse_tag(name)
+    return parsed
+
+
+def unusual_tags(names: Sequence[str]) -> dict[str, str]:
+    """Returns how tags are read that are not written as the tags of entities are, where the set has such tags."""
+    scheme, unusual = _has_prefixes(names) or bool(_unusual_forms(names)), {}
+    for name, (role, kind) in read_tags(names).items():
+        if role == OUTSIDE:
+            if name != OUTSIDE:
+                unusual[name] = f"{OUTSIDE}, outside of entities"
+        elif (role, kind) != parse_tag(name):
+            unusual[name] = role if kind == UNTYPED else f"{role}-{kind}"
+        elif scheme and not _PREFIXED.fullmatch(name):
+            unusual[name] = f"an entity of one word, of the type {name}"
+    return unusual
+
+
+def _may_be_outside(name: str) -> bool:
+    return name == OUTSIDE or name in _LIKE_OUTSIDE or name.lower() in _OUTSIDE_WORDS
+
+
+def _has_prefixes(names: Sequence[str]) -> bool:
+    """Returns whether tags have a prefix and a type, or are several bare prefixes."""
+    found = [match for match in map(_PREFIXED.fullmatch, names) if match]
+    return len(found) > 1 or _has_typed(names)
+
+
+def _has_typed(names: Sequence[str]) -> bool:
+    """Returns whether a tag has a prefix and a type."""
+    return any(match and match[2] for match in map(_PREFIXED.fullmatch, names))
+
+
+def _unusual_forms(names: Sequence[str]) -> list[re.Pattern[str]]:
+    """Returns the forms in which tags of the set have roles, where it takes more than `parse_tag` to read them.
+
+    Parts of speech may look like one of the forms, so a form counts only where one of its types has several roles, or
+    where it is that of all tags beside an outside tag.
+    """
+    tags = [name for name in names if not _may_be_outside(name)]
+    outside = len(tags) < len(names)
+    if forms := [form for form in _SUFFIX_FORMS if _is_suffix_scheme(form, tags, outside)]:
+        return forms
+    for form in _PREFIX_FORMS:
+        roles, fits = _roles(form, tags)
+        if any(len(some) > 1 for some in roles.values()) or (roles and fits and outside):
+            forms.append(form)
+    if _has_typed(tags) and _PREFIX_FORMS[0] not in forms:
+        forms.append(_PREFIX_FORMS[0])
+    roles, fits = _roles(_BARE, tags)
+    return forms + [_BARE] * (fits and "B" in roles[""] and len(roles[""]) > 1)
+
+
+def _is_suffix_scheme(form: re.Pattern[str], tags: Sequence[str], outside: bool) -> bool:
+    """Returns whether roles stand behind the types: two of the three signs, as endings such as `-S` are common."""
+    roles, fits = _roles(form, tags)
+    beginning = [some for some in roles.values() if "B" in some]
+    several = any(len(some) > 1 for some in beginning)
+    if not beginning or fits + outside + several < 2:
+        return False
+    # Types of one letter make `L-B` look like a prefix and a type.
+    return not any(_roles(prefix, tags)[1] for prefix in _PREFIX_FORMS) if fits else not _has_typed(tags)
+
+
+def _roles(form: re.Pattern[str], tags: Sequence[str]) -> tuple[dict[str, set[str]], bool]:
+    """Returns the roles by type of the tags of a form, and whether all tags are of it."""
+    roles: dict[str, set[str]] = defaultdict(set)
+    found = [match for match in map(form.fullmatch, tags) if match]
+    for match in found:
+        roles[match["type"]].add(match["role"].upper())
+    return roles, len(found) == len(tags)
+
+
+class TagSet:
+    """Finds entities in arrays of tag ids.
+
+    Args:
+        names: Tags in id order.
+
+    Attributes:
+        types: Entity types, sorted.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        parsed = list(read_tags(names).values())
+        self.names = list(names)
+        self.types = sorted({kind for role, kind in parsed if role != OUTSIDE})
+        self._outside = np.array([role == OUTSIDE for role, _ in parsed], bool)
+        self._begins = np.array([role in "BS" for role, _ in parsed], bool)
+        self._ends = np.array([role in "ES" for role, _ in parsed], bool)
+        self._type = np.array([self.types.index(kind) if role != OUTSIDE else -1 for role, kind in parsed], np.int64)
+
+    def spans(self, ids: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
+        """Returns the entities of sequences that lie end to end.
+
+        Args:
+            ids: Tag ids of all sequences, int [total].
+            lengths: Words of each sequence; no entity reaches over its end.
+
+        Returns:
+            int64 [entities, 3]: first position in `ids`, position behind the last, index in `types`; in order.
+        """
+        ids = np.asarray(ids, np.int64)
+        outside, kind = self._outside[ids], self._type[ids]
+        first = np.zeros(len(ids) + 1, bool)
+        first[np.cumsum([0, *lengths])] = True
+        # conlleval's rule: a new piece begins at B or S, behind E, S or outside, and where the type changes.
+        cut = first[:-1] | self._begins[ids]
+        cut[1:] |= outside[:-1] | self._ends[ids[:-1]] | (kind[1:] != kind[:-1])
+        begins = cut & ~outside
+        # An entity ends where the next position is cut off from it, is outside, or does not exist.
+        ends = np.append(cut[1:] | outside[1:], True)[: len(ids)] & ~outside
+        starts = np.flatnonzero(begins)
+        return np.stack([starts, np.flatnonzero(ends) + 1, kind[starts]], axis=1).astype(np.int64)
+
+
+def entities(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Returns (type, first word, word behind the last) of the entities of one sequence."""
+    tag_set = TagSet(sorted(set(tags)))
+    ids = np.searchsorted(tag_set.names, tags) if len(tags) else np.zeros(0, int)
+    return [(tag_set.types[kind], int(start), int(end)) for start, end, kind in tag_set.spans(ids, [len(tags)])]
+
+
+def to_bio(tags: Sequence[str]) -> list[str]:
+    """Returns the same entities in the scheme BIO: `B-` at the first word of each, `I-` at the others."""
+    result = [OUTSIDE] * len(tags)
+    for kind, start, end in entities(tags):
+        result[start:end] = [f"B-{kind}"] + [f"I-{kind}"] * (end - start - 1)
+    return result
+
+
+class EntityEvaluator(Evaluator):
+    """Token accuracy and entity scores from the windows of every row.
+
+    Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], where the words
+    begin that the window answers for, 0 or less behind the last; both may be padded arrays or `Ragged`. Where rows are
+    cut into windows, `place` [B] holds (row number, number of the window in its row) objects; without it every example
+    is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags]. Windows may come in any order.
+
+    `precision`, `recall` and `f1` are over entities of all types together (micro average): an entity is right if its
+    first and last word and its type are. `accuracy` is over words and `loss` the mean of -log p(true tag).
+
+    Args:
+        labels: Tags in id order.
+        main_metric: Metric that picks the best checkpoint.
+    """
+
+    names = ("accuracy", "precision", "recall", "f1", "loss")
+
+    def __init__(self, labels: Sequence[str], *, main_metric: str | None = None) -> None:
+        self.labels, self._tag_set = list(labels), TagSet(labels)
+        self.main_metric = choose_metric(main_metric, self.names, "f1")
+        self.higher_is_better = higher_is_better(self.main_metric)
+        self._windows: list[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]] = []
+        self._placed = True
+
+    def update(self, batch: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """Adds one batch of real windows."""
+        seen, self._placed = len(self._windows), "place" in batch
+        for i, (tags, logs) in enumerate(zip(outputs["tags"], outputs["log_probabilities"], strict=True)):
+            starts = np.asarray(batch["word_starts"][i])
+            gold = np.asarray(batch["label_id"][i])[starts[starts > 0]]
+            losses = -np.asarray(logs, np.float64)[np.arange(len(gold)), gold]
+            place = batch["place"][i] if self._placed else (seen + i, 0)
+            self._windows.append((place, gold, np.array(tags[: len(gold)]), losses))
+
+    def state(self) -> tuple[bool, list[tuple]]:
+        """Returns the windows, and whether they know their rows."""
+        return self._placed, self._windows
+
+    def merge(self, state: tuple[bool, list[tuple]]) -> None:
+        """Adds windows of another evaluator; rows without a number of their own go behind those that are here."""
+        placed, windows = state
+        behind = 0 if placed else len(self._windows)
+        self._windows.extend(((row + behind, window), *rest) for (row, window), *rest in windows)
+
+    def _merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns true and predicted tag ids of all words, and the words of each row."""
+        # Windows of a row end to end, in its order: an entity may reach over their border.
+        self._windows.sort(key=lambda window: window[0])
+        rows = np.array([window[0][0] for window in self._windows])
+        words = np.array([len(window[1]) for window in self._windows])
+        new = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
+        return self._joined(1), self._joined(2), np.add.reduceat(words, new)
+
+    def _joined(self, part: int) -> np.ndarray:
+        return np.concatenate([window[part] for window in self._windows])
+
+    def _entities(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns by type how many entities are right, predicted and true."""
+        gold, predicted, lengths = self._merged()
+        true, found = self._tag_set.spans(gold, lengths), self._tag_set.spans(predicted, lengths)
+        # Entities of one side do not overlap, so those with one beginning are the only ones that can be equal.
+        _, mine, theirs = np.intersect1d(true[:, 0], found[:, 0], return_indices=True)
+        right = true[mine][(true[mine] == found[theirs]).all(axis=1)]
+        count = len(self._tag_set.types)
+        return tuple(np.bincount(spans[:, 2], minlength=count) for spans in (right, found, true))
+
+    def result(self) -> dict[str, float]:
+        """Returns the metrics as floats; all NaN when there were no words, 0 for quotients without a denominator."""
+        if not any(len(window[1]) for window in self._windows):
+            return dict.fromkeys(self.names, float("nan"))
+        gold, predicted, _ = self._merged()
+        right, found, true = (part.sum() for part in self._entities())
+        return {
+            "accuracy": float((gold == predicted).mean()),
+            "precision": float(scores.divide(right, found)),
+            "recall": float(scores.divide(right, true)),
+            "f1": float(scores.f1_from_counts(right, found, true)),
+            "loss": scores.exact_mean(self._joined(3)),
+        }
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Returns `label`, `precision`, `recall`, `f1`, `support` (true) and `predicted` entities per type."""
+        right, found, true = self._entities()
+        columns = (scores.divide(right, found), scores.divide(right, true), scores.f1_from_counts(right, found, true))
+        names = ("precision", "recall", "f1")
+        return [
+            {"label": label, **{n: float(c[i]) for n, c in zip(names, columns, strict=True)}}
+            | {"support": int(true[i]), "predicted": int(found[i])}
+            for i, label in enumerate(self._tag_set.types)
+        ]
+
+    def report(self) -> dict[str, Any]:
+        """Returns facts for the model card: numbers of `rows`, `windows` and `words`, `labels` (tags), `confusion` of
+        words by tag, and `per_class` with a row per entity type."""
+        gold, predicted, lengths = self._merged()
+        return {
+            "rows": len(lengths),
+            "windows": len(self._windows),
+            "words": len(gold),
+            "labels": self.labels,
+            **scores.confusion_report(gold, predicted, len(self.labels)),
+            "confusion_of": "words",
+            "per_class": self.per_class(),
+        }
