@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,6 @@ class TwoTowerMatch(App):
     config: TwoTowerConfig
     encoder: Encoder
     model: TwoTowerModel
-    asset_files = (Encoder.CONFIG_FILE,)
     target: LabelTarget
     two_towers = True
     splits = ("tensor",)
@@ -109,11 +108,6 @@ class TwoTowerMatch(App):
             return "margin" if self.labels else "cosine"
         return name
 
-    def save_assets(self, folder: Path) -> None:
-        """Writes vocabulary, tokenizer settings, encoder configuration and label map."""
-        self.encoder.save(folder)
-        super().save_assets(folder)
-
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the towers; from the ModelZoo, or the shape stored in a run."""
         settings, backbone = self.config.model, self.encoder.backbone(assets.folder, self.workers)
@@ -147,11 +141,6 @@ class TwoTowerMatch(App):
             warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")
 
     # Rows --------------------------------------------------------------------------------------------------
-
-    def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
-        """Counts texts in place of rows: each is cut to the whole length."""
-        for counts in found:
-            super()._count([counts], kept)
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""

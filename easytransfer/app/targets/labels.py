@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,7 +107,7 @@ class LabelTarget(Target):
                 values.append(self.blank)
         return values
 
-    def encode(self, chunk: RowChunk) -> Encoded:
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
         """Returns `label_id`."""
         return Encoded({"label_id": self.array(self.read_column(chunk))})
 
