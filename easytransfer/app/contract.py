@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +17,6 @@ from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, device_arrays
-from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
@@ -37,7 +36,8 @@ class App(Task):
     """One application: rows of a table in, rows of predictions out.
 
     An application names what goes in, what comes out and the network between: `build_inputs`, `build_target`,
-    `build_network`. Methods that train, predict or report in a way of their own override what differs.
+    `build_network`. Methods that train, predict or report in a way of their own override what differs; what is `final`
+    follows from inputs and target.
 
     Life of a row: `encode` turns cells into arrays and labels; the engine batches them and calls the network; `losses`
     and `evaluator` see batches; `rows` turns outputs into output columns; `signatures` serve raw input.
@@ -123,11 +123,13 @@ class App(Task):
         self.target = self.build_target(assets)
 
     @property
+    @final
     def exported_files(self) -> list[str]:
         """Names of the files that `prepare(folder)` needs when only an export is left."""
         return list(dict.fromkeys([*self.asset_files, *(name for part in self._parts for name in part.asset_files)]))
 
     @property
+    @final
     def chunk_rows(self) -> int:
         """Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache."""
         return min([CHUNK_ROWS, *(part.chunk_rows for part in self.inputs if part.chunk_rows)])
@@ -155,6 +157,7 @@ class App(Task):
             self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})
         return self.model
 
+    @final
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of the arrays of the inputs."""
         return {name: spec for part in self.inputs for name, spec in part.specs().items()}
@@ -176,40 +179,42 @@ class App(Task):
         """
 
     @property
-    def label_map(self) -> LabelMap | None:
-        """Names of the classes with their ids, None where there are none."""
-        return getattr(self.target, "labels", None)
-
-    @property
+    @final
     def labels(self) -> list[str] | None:
         """Names of the classes in id order, None where there are none."""
         return self.target.names if self.target is not None else None
 
     @property
+    @final
     def label_columns(self) -> tuple[str, ...]:
         """Columns of `encode` that are there for labelled tables only; the model does not read them to predict."""
         return self.target.encoded_columns if self.target is not None else ()
 
     # Rows --------------------------------------------------------------------------------------------------
 
+    @final
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
         return list(dict.fromkeys(name for part in self.inputs for name in part.table_columns()))
 
+    @final
     def text_columns(self) -> dict[str, ListForm]:
         """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
         return {name: lists for part in self.inputs for name, lists in part.text_columns().items()}
 
+    @final
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""
         return self.target.table_columns() if self.target is not None else []
 
+    @final
     def spread(self, chunk: RowChunk) -> RowChunk:
         """Returns the chunk that `encode` and the output see; see `Input.spread`."""
         for part in self.inputs:
             chunk = part.spread(chunk)
         return chunk
 
+    @final
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
@@ -274,11 +279,13 @@ class App(Task):
             batch = part.augment(batch, draws)
         return batch
 
+    @final
     def model_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch that the model reads when it predicts."""
         hidden = {*self.label_columns, "example_weight"}
         return {name: value for name, value in device_arrays(batch).items() if name not in hidden}
 
+    @final
     def evaluation_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays of a labelled batch that `evaluate_step` reads: labels too, for decoders and attacks."""
         return {name: value for name, value in device_arrays(batch).items() if name != "example_weight"}
