@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,11 @@ class Encoder:
         config: Configuration whose model section has `EncoderSettings`.
         folder: A run folder or the assets of an export; None takes the ModelZoo.
 
+    Attributes:
+        job: The configuration given.
+        tokenizer: Its tokenizer.
+        config: Sizes of the encoder.
+
     Raises:
         ConfigError: `sequenceLength` exceeds the positions of the encoder.
         ModelError: The model is not found.
@@ -39,7 +44,7 @@ class Encoder:
     ASSET_FILES = (CONFIG_FILE, *TokensInput.asset_files)
 
     def __init__(self, config: JobConfig, folder: Path | None) -> None:
-        self._config = config
+        self.job = config
         model = config.model
         if folder is None:
             lower = None if model.lower_case == "auto" else model.lower_case == "true"
@@ -62,17 +67,9 @@ class Encoder:
         self.tokenizer.save(folder)
         write_json(folder / self.CONFIG_FILE, self.config.to_dict())
 
-    def tokens(self, first: str, second: str | None = None, **options: Any) -> TokensInput:
+    def tokens(self, first: str, second: str | None = None, **options: Any) -> EncoderTokens:
         """Returns the input for columns of texts; options as `TokensInput` has them."""
-        data = self._config.data
-        return TokensInput(
-            self.tokenizer,
-            first,
-            second,
-            max_length=data.sequence_length,
-            no_truncate=data.no_truncate,
-            **options,
-        )
+        return EncoderTokens(self, first, second, **options)
 
     def backbone(self, folder: Path | None, workers: Workers) -> BertBackbone:
         """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones.
@@ -81,12 +78,12 @@ class Encoder:
             folder: A run folder or the assets of an export; None takes the ModelZoo.
             workers: Those that split its layers, if any.
         """
-        model = self._config.model
+        model = self.job.model
         return zoo.load_backbone(
             model.pretrain_model_name_or_path if folder is None else folder,
-            zoo=self._config.runtime.model_zoo_base_path,
+            zoo=self.job.runtime.model_zoo_base_path,
             weights=folder is None and not model.from_scratch,
-            seed=self._config.runtime.seed,
+            seed=self.job.runtime.seed,
             allow_missing=model.allow_missing if folder is None else None,
             tensor=workers.tensor,
             stage=workers.stage,
@@ -94,13 +91,31 @@ class Encoder:
 
     def graph(self, folder: Path) -> GraphWordPiece:
         """Returns the same encoding inside a graph; `folder` is where `save` has written."""
-        length = self._config.data.sequence_length
+        length = self.job.data.sequence_length
         return GraphWordPiece(folder / "vocab.txt", self.tokenizer.lower_case, max_length=length)
 
-    def encode(self, chunk: RowChunk, first: str, second: str | None = None) -> Tokens:
-        """Encodes columns of a chunk; with `noTruncate`, rows that are too long are bad rows."""
-        data = self._config.data
-        return encode_texts(self.tokenizer, chunk, first, second, data.sequence_length, data.no_truncate)
+
+class EncoderTokens(TokensInput):
+    """Tokens of texts for an encoder, whose configuration is an asset like the vocabulary.
+
+    Args:
+        encoder: Tokenizer, configuration and settings of the job.
+        first: Table column with the text.
+        second: Table column with the second text of a pair; None = one text a row.
+        options: As `TokensInput` has them.
+    """
+
+    asset_files: ClassVar[tuple[str, ...]] = Encoder.ASSET_FILES
+
+    def __init__(self, encoder: Encoder, first: str, second: str | None = None, **options: Any) -> None:
+        data = encoder.job.data
+        limits = {"max_length": data.sequence_length, "no_truncate": data.no_truncate}
+        super().__init__(encoder.tokenizer, first, second, **limits, **options)
+        self.encoder = encoder
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes vocabulary, tokenizer settings and encoder configuration."""
+        self.encoder.save(folder)
 
 
 def encode_texts(

@@ -19,7 +19,7 @@ from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.app.inputs.images import ImageInput
-from easytransfer.app.targets.labels import LabelTarget, label_target
+from easytransfer.app.targets.labels import LabelTarget, SingleLabel, label_target
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError
 from easytransfer.image.augment import Augmentation, unit_scale
@@ -50,6 +50,8 @@ class ImageApp(App):
     preprocessable: ClassVar[bool] = False
     # Whether a label may be a number to predict; otherwise rows have classes.
     takes_numbers: ClassVar[bool] = True
+    # What reads labels where rows have one class each.
+    label_class: ClassVar[type[SingleLabel]] = SingleLabel
     # Differently augmented copies of each image that a train step sees; one has no axis of its own.
     views: int = 1
 
@@ -91,7 +93,7 @@ class ImageApp(App):
             ConfigError: Mixup is asked for where there are no classes.
         """
         mixed = bool(self.config.augment.mixup_alpha)
-        target = label_target(self.config, assets, numbers=self.takes_numbers and not mixed)
+        target = label_target(self.config, assets, self.label_class, numbers=self.takes_numbers and not mixed)
         if mixed:
             target.require_classes("augment.mixup_alpha", fix="set it to 0")
         return target

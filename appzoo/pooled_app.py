@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import ClassVar
-
 import tensorflow as tf
 
 from appzoo.encoder import Encoder, token_batch
@@ -19,7 +16,6 @@ from modelzoo.bert.backbone import BertBackbone
 class PooledApp(App):
     """Encoder, dropout on the pooled first token, one dense layer (BERT, arXiv 1810.04805, section 4.1)."""
 
-    asset_files: ClassVar[tuple[str, ...]] = (Encoder.CONFIG_FILE,)
     splits = ("tensor", "pipeline")
 
     encoder: Encoder
@@ -33,11 +29,6 @@ class PooledApp(App):
     def build_target(self, assets: Assets) -> LabelTarget:
         """Returns classes or a number."""
         return label_target(self.config, assets)
-
-    def save_assets(self, folder: Path) -> None:
-        """Also writes the encoder configuration."""
-        self.encoder.save(folder)
-        super().save_assets(folder)
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in a run."""

@@ -7,6 +7,7 @@ mode on the natural and then on the changed images, and weighs the robust term b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,8 @@ from appzoo.adversarial_training.robustness import RobustnessEvaluator
 from appzoo.image_app import ImageApp
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.inputs.base import Encoded
+from easytransfer.app.targets.labels import SingleLabel
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.strategy import backend
@@ -43,12 +46,23 @@ from easytransfer.train.task import Batch, Outputs
 _RATIO_CLASSES = 3
 
 
+class NumberedLabel(SingleLabel):
+    """A class per row, and as `row_number` the number of the row, which decides where attacks in evaluation start."""
+
+    encoded_columns: ClassVar[tuple[str, ...]] = ("label_id", "row_number")
+
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
+        """Returns `label_id` and `row_number`, int32 [batch]."""
+        labels = super().encode(chunk, inputs).columns
+        return Encoded({**labels, "row_number": chunk.index.astype(np.int32)})
+
+
 class AdversarialTraining(ImageApp):
     """TRADES or adversarial training with PGD, the weight of the robust term fixed, by width, or adjusted (WAR)."""
 
     takes_numbers: ClassVar[bool] = False
+    label_class = NumberedLabel
     config: AdversarialTrainingConfig
-    label_columns: ClassVar[tuple[str, ...]] = ("label_id", "row_number")
     # All weights are decayed, as by the optimizer of the paper's code.
     no_decay: ClassVar[tuple[str, ...]] = ()
 
@@ -104,15 +118,6 @@ class AdversarialTraining(ImageApp):
                 received="distributionStrategy=mirrored" if mirrored else "several workers and a compiled step",
                 fix="use horovod without enable_xla and bfloat16, or one worker",
             )
-
-    # Rows ----------------------------------------------------------------------------------------------------
-
-    def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
-        """Adds the number of each row, which decides where attacks in evaluation start."""
-        table = super().encode(chunk, with_labels)
-        if not with_labels:
-            return table
-        return EncodedTable({**table.columns, "row_number": chunk.index[chunk.accepted].astype(np.int32)})
 
     # Training ------------------------------------------------------------------------------------------------
 

@@ -306,7 +306,7 @@ def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
 
 def say_labels(app: App) -> None:
     """Says which classes there are, and how many rows each has where they were taken from the table."""
-    labels, column = app.label_map, app.config.data.label_name
+    labels, column = getattr(app.target, "labels", None), app.config.data.label_name
     if labels is None:
         return
     say(f"labels: {labels.describe_counts()}")

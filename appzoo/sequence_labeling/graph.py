@@ -9,7 +9,7 @@ from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.wordpiece import WordPiece, text_room
 
 
-class GraphWords(tf.Module):
+class GraphWindows(tf.Module):
     """Splits texts into words or characters and encodes them to windows; equal to `encode_words` for any text.
 
     Args:
@@ -19,7 +19,7 @@ class GraphWords(tf.Module):
     """
 
     def __init__(self, wordpiece: GraphWordPiece, tokenizer: WordPiece, unit: Unit) -> None:
-        super().__init__(name="words")
+        super().__init__(name="word_windows")
         self._wordpiece, self._unit = wordpiece, unit
         self._room = text_room(wordpiece.max_length, paired=False)
         self._pad, self._unk, self._cls, self._sep = (

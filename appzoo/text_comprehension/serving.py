@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from appzoo.text_comprehension.config import BertComprehensionConfig
-from appzoo.text_comprehension.model import PADDING, SpanModel
-from easytransfer.savedmodel.signature import Signature
+from appzoo.text_comprehension.model import PADDING
+from appzoo.text_comprehension.search import Search
+from appzoo.text_comprehension.windows import WindowEncoder
 from easytransfer.text.graph import GraphWordPiece
 
 # (context, question) every export is checked on: plain, another script, empty, control characters, many windows. No
@@ -24,78 +24,46 @@ SAMPLES = (
 _no_autograph = tf.autograph.experimental.do_not_convert
 
 
-class Pieces(NamedTuple):
-    """Windows of a batch: each array has the window as its first axis.
-
-    Attributes:
-        owner: Row of the batch, int64 [windows].
-        batch: `input_ids`, `input_mask`, `segment_ids` and, with history, `history_answer_marker` [windows, tokens].
-        start: Start in characters of the context of every token, -1 outside of the context, int32 [windows, tokens].
-        end: The same for the end.
-        widest: Whether the token belongs to the context and has most context in this window, bool [windows, tokens].
-    """
-
-    owner: tf.Tensor
-    batch: dict[str, tf.Tensor]
-    start: tf.Tensor
-    end: tf.Tensor
-    widest: tf.Tensor
-
-
-class SpanServing:
-    """Answers questions as `WindowEncoder` and `Search` do, with TensorFlow operators only.
+class GraphQuestions(tf.Module):
+    """Cuts contexts into windows as `WindowEncoder` does, with TensorFlow operators only.
 
     Args:
-        model: Trained model.
         tokenizer: In-graph tokenizer of the encoder.
-        config: Lengths and limits.
-        history: Whether requests carry answers of earlier questions.
+        windows: The same encoding outside, for its lengths.
     """
 
-    def __init__(
-        self, model: SpanModel, tokenizer: GraphWordPiece, config: BertComprehensionConfig, history: bool
-    ) -> None:
-        self._model, self._tokenizer, self._settings = model, tokenizer, config.model
-        self._length = config.data.sequence_length
-        self._history = history
-
-    def signature(self) -> Signature:
-        """Returns raw `context` and `question` (and the spans of earlier answers) to the answer."""
-        texts = tf.TensorSpec([None], tf.string)
-        context, question = (np.array(column, object) for column in zip(*SAMPLES, strict=True))
-        specs, samples = {"context": texts, "question": texts}, {"context": context, "question": question}
-        if not self._history:
-            return Signature(self._serve, specs, samples, "raw context and question to the answer", self._tokenizer)
-        spans = tf.TensorSpec([None, None], tf.int32)
-        specs |= {"history_start": spans, "history_end": spans}
-        # Two earlier answers, one, none.
-        starts = np.array([[0, 26], [0, -1], [-1, -1], [-1, -1], [6, 0]], np.int32)
-        samples |= {"history_start": starts, "history_end": np.where(starts < 0, -1, starts + 4).astype(np.int32)}
-        doc = "raw context, question and spans of earlier answers (in characters, -1 fills) to the answer"
-        return Signature(self._serve_turn, specs, samples, doc, self._tokenizer)
+    def __init__(self, tokenizer: GraphWordPiece, windows: WindowEncoder) -> None:
+        super().__init__(name="questions")
+        self._tokenizer, self._windows = tokenizer, windows
 
     @_no_autograph
-    def _serve(self, context: tf.Tensor, question: tf.Tensor) -> dict[str, tf.Tensor]:
-        context = _valid(context)
-        return self._answer(context, self._pieces(context, question, None, None))
-
-    @_no_autograph
-    def _serve_turn(
-        self, context: tf.Tensor, question: tf.Tensor, history_start: tf.Tensor, history_end: tf.Tensor
+    def __call__(
+        self,
+        context: tf.Tensor,
+        question: tf.Tensor,
+        history_start: tf.Tensor | None = None,
+        history_end: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
-        context = _valid(context)
-        return self._answer(context, self._pieces(context, question, history_start, history_end))
+        """Encodes questions.
 
-    def _pieces(
-        self, context: tf.Tensor, question: tf.Tensor, history_start: tf.Tensor | None, history_end: tf.Tensor | None
-    ) -> Pieces:
-        """Cuts contexts into windows."""
+        Args:
+            context: Texts to answer from, valid UTF-8, string [rows].
+            question: string [rows].
+            history_start: Where earlier answers start, in characters, int32 [rows, turns]; -1 fills. None = no history.
+            history_end: Where they end, the same.
+
+        Returns:
+            Arrays with the window as first axis: `input_ids`, `input_mask`, `segment_ids` and, with history,
+            `history_answer_marker`, int32 [windows, tokens]; the row as `owner`, int64 [windows]; start and end in
+            characters of the context of every token as `token_start` and `token_end`, -1 outside of the context, int32
+            [windows, tokens]; and as `widest`, bool [windows, tokens], whether it has most context in this window.
+        """
         ids, spans = self._tokenizer.pieces_with_offsets(context)
         query = self._tokenizer.pieces(question)
-        query_length = tf.minimum(query.row_lengths(), self._settings.max_query_length)
+        query_length = tf.minimum(query.row_lengths(), self._windows.max_query_length)
         query = _slices(query.values, query.row_starts(), query_length)
-        tokens, room = ids.row_lengths(), self._length - 3 - query_length
-        stride = tf.minimum(room, self._settings.doc_stride)
+        tokens, room = ids.row_lengths(), self._windows.sequence_length - 3 - query_length
+        stride = tf.minimum(room, self._windows.doc_stride)
         windows = 1 + (tf.maximum(tokens - room, 0) + stride - 1) // stride
         turn_row, turn_start, turn_end = self._turns(tf.size(context, tf.int64), history_start, history_end)
         # One run of windows per remembered turn; without turns, one run per row.
@@ -121,13 +89,13 @@ class SpanServing:
                 & (part_spans[:, 0] < tf.gather(tf.gather(turn_end, turn), places.value_rowids()))
             )
             batch["history_answer_marker"] = build.dense(tf.cast(inside.values, tf.int32), 0)
-        return Pieces(
-            owner,
-            batch,
-            build.dense(part_spans[:, 0], -1),
-            build.dense(part_spans[:, 1], -1),
-            tf.cast(build.dense(tf.cast(widest, tf.int32), 0), tf.bool),
-        )
+        return {
+            **batch,
+            "owner": owner,
+            "token_start": build.dense(part_spans[:, 0], -1),
+            "token_end": build.dense(part_spans[:, 1], -1),
+            "widest": tf.cast(build.dense(tf.cast(widest, tf.int32), 0), tf.bool),
+        }
 
     def _turns(
         self, rows: tf.Tensor, start: tf.Tensor | None, end: tf.Tensor | None
@@ -140,7 +108,7 @@ class SpanServing:
         known = tf.cast((start >= 0) & (end > start), tf.int32)
         # The latest turns are the last ones of a row.
         later = tf.cumsum(known, axis=1, reverse=True)
-        kept = (known > 0) & (later <= self._settings.max_considered_history_turns)
+        kept = (known > 0) & (later <= self._windows.history_turns)
         none = tf.logical_not(tf.reduce_any(kept, axis=1, keepdims=True))
         kept = tf.concat([none, kept], axis=1)
         filler = tf.fill([tf.size(everyone), 1], -1)
@@ -151,36 +119,44 @@ class SpanServing:
             tf.boolean_mask(tf.concat([filler, end], axis=1), kept),
         )
 
-    def _answer(self, context: tf.Tensor, pieces: Pieces) -> dict[str, tf.Tensor]:
-        """Runs the model and returns the best answer of every row."""
-        logits = self._model(pieces.batch, training=False)
-        start, end = logits["start_logits"], logits["end_logits"]
-        tokens, width = tf.shape(start)[1], self._settings.max_answer_length
-        low = tf.constant(-np.inf, tf.float32)
-        reach = tf.range(tokens)[:, None] + tf.range(width)[None, :]
-        padded = tf.pad(tf.where(pieces.start >= 0, end, low), [[0, 0], [0, width - 1]], constant_values=-np.inf)
-        scores = tf.where(pieces.widest, start, low)[:, :, None] + tf.gather(padded, reach, axis=1)
-        scores = tf.reshape(scores, [-1, tokens * width])
-        place, best = tf.argmax(scores, axis=1), tf.reduce_max(scores, axis=1)
-        rows = tf.size(context)
-        top = tf.math.unsorted_segment_max(best, pieces.owner, rows)
-        # The first of equally good windows.
-        count = tf.size(best, tf.int64)
-        order = tf.where(tf.equal(best, tf.gather(top, pieces.owner)), tf.range(count), count - 1)
-        window = tf.math.unsorted_segment_min(order, pieces.owner, rows)
-        first = tf.gather(place, window) // width
-        last = first + tf.gather(place, window) % width
-        last = tf.minimum(last, tf.cast(tokens, tf.int64) - 1)
-        at = tf.gather_nd(pieces.start, tf.stack([window, first], axis=1))
-        to = tf.gather_nd(pieces.end, tf.stack([window, last], axis=1))
-        nothing = tf.math.unsorted_segment_min(start[:, 0] + end[:, 0], pieces.owner, rows)
-        # No span at all leaves less than any sum of logits.
-        empty = top < PADDING
-        if self._settings.null_score_threshold is not None:
-            empty |= nothing - top > self._settings.null_score_threshold
-        at, to = tf.where(empty, -1, at), tf.where(empty, -1, to)
-        answer = tf.strings.substr(context, tf.maximum(at, 0), to - at, unit="UTF8_CHAR")
-        return {"answer": answer, "start": at, "end": to, "score": tf.where(empty, nothing, top)}
+
+@_no_autograph
+def best_answers(outputs: Mapping[str, tf.Tensor], search: Search) -> dict[str, tf.Tensor]:
+    """Returns the best answer to every question as `Search` finds it: `answer`, `start`, `end` and `score`, all [rows].
+
+    Args:
+        outputs: `start_logits` and `end_logits` [windows, tokens], `context` [rows], and what `GraphQuestions` returns
+            beside the arrays of the model.
+        search: How answers are chosen.
+    """
+    context, owner = outputs["context"], outputs["owner"]
+    start, end = outputs["start_logits"], outputs["end_logits"]
+    tokens, width = tf.shape(start)[1], search.max_answer_length
+    low = tf.constant(-np.inf, tf.float32)
+    reach = tf.range(tokens)[:, None] + tf.range(width)[None, :]
+    padded = tf.pad(tf.where(outputs["token_start"] >= 0, end, low), [[0, 0], [0, width - 1]], constant_values=-np.inf)
+    scores = tf.where(outputs["widest"], start, low)[:, :, None] + tf.gather(padded, reach, axis=1)
+    scores = tf.reshape(scores, [-1, tokens * width])
+    place, best = tf.argmax(scores, axis=1), tf.reduce_max(scores, axis=1)
+    rows = tf.size(context)
+    top = tf.math.unsorted_segment_max(best, owner, rows)
+    # The first of equally good windows.
+    count = tf.size(best, tf.int64)
+    order = tf.where(tf.equal(best, tf.gather(top, owner)), tf.range(count), count - 1)
+    window = tf.math.unsorted_segment_min(order, owner, rows)
+    first = tf.gather(place, window) // width
+    last = first + tf.gather(place, window) % width
+    last = tf.minimum(last, tf.cast(tokens, tf.int64) - 1)
+    at = tf.gather_nd(outputs["token_start"], tf.stack([window, first], axis=1))
+    to = tf.gather_nd(outputs["token_end"], tf.stack([window, last], axis=1))
+    nothing = tf.math.unsorted_segment_min(start[:, 0] + end[:, 0], owner, rows)
+    # No span at all leaves less than any sum of logits.
+    empty = top < PADDING
+    if search.null_score_threshold is not None:
+        empty |= nothing - top > search.null_score_threshold
+    at, to = tf.where(empty, -1, at), tf.where(empty, -1, to)
+    answer = tf.strings.substr(context, tf.maximum(at, 0), to - at, unit="UTF8_CHAR")
+    return {"answer": answer, "start": at, "end": to, "score": tf.where(empty, nothing, top)}
 
 
 class _Builder:
@@ -213,7 +189,7 @@ class _Builder:
         return self._padded(tf.concat([before, self._part.with_values(values)], axis=1), outside)
 
 
-def _valid(text: tf.Tensor) -> tf.Tensor:
+def valid_text(text: tf.Tensor) -> tf.Tensor:
     """Replaces bytes that are not UTF-8, so that characters can be counted."""
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace", replace_control_characters=False)
 

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from appzoo.text_comprehension.questions import Asked, Gold
+from easytransfer.app.inputs.base import Column, Encoded
 from easytransfer.data.encoded import Ragged
+from easytransfer.errors import ConfigError
 from easytransfer.text.wordpiece import WordPiece
+
+# Places of a window beside those of the question: three special tokens and one token of the context.
+LEAST_ROOM = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,12 +23,14 @@ class Window:
 
     Attributes:
         asked: The question.
+        first: Number of the first token of the piece among those of the context.
         spans: Start and end in characters of the context of every token of the piece, int [tokens, 2].
         offset: Position in the sequence of the first of these tokens.
         widest: Whether no other window of the question shows more context around the token, bool [tokens].
     """
 
     asked: Asked
+    first: int
     spans: np.ndarray
     offset: int
     widest: np.ndarray
@@ -32,6 +39,29 @@ class Window:
     def length(self) -> int:
         """Tokens of the whole sequence, special tokens included."""
         return self.offset + len(self.spans) + 1
+
+    def positions(self, answer: tuple[int, int] | None) -> tuple[int, int]:
+        """Returns where an answer stands in the sequence; twice the position 0 of [CLS] when it is not all there.
+
+        Args:
+            answer: First and last token of the context, None for no answer.
+        """
+        if answer is None or answer[0] < self.first or answer[1] >= self.first + len(self.spans):
+            return 0, 0
+        return answer[0] - self.first + self.offset, answer[1] - self.first + self.offset
+
+
+@dataclass(kw_only=True)
+class EncodedQuestions(Encoded):
+    """The windows of questions as examples: the arrays of the model, and on the host `window`.
+
+    Attributes:
+        query_lengths: Tokens of every question, those that are cut off too, int [questions].
+        spans: Start and end in characters of every token of the context of each question, int [tokens, 2].
+    """
+
+    query_lengths: np.ndarray
+    spans: list[np.ndarray]
 
 
 class WindowEncoder:
@@ -43,6 +73,9 @@ class WindowEncoder:
         max_query_length: Tokens of the question that are kept.
         doc_stride: Tokens from the start of one window to the start of the next, never more than a window holds.
         history_turns: Earlier answers that are marked, each in examples of its own; None without history.
+
+    Raises:
+        ConfigError: A window has no room for the context behind the longest question.
     """
 
     def __init__(
@@ -53,70 +86,66 @@ class WindowEncoder:
         doc_stride: int,
         history_turns: int | None = None,
     ) -> None:
+        if sequence_length < max_query_length + LEAST_ROOM:
+            raise ConfigError(
+                "sequenceLength leaves no room for the context behind a question of max_query_length tokens",
+                received=sequence_length,
+                accepted=f"at least {max_query_length + LEAST_ROOM}",
+                fix="raise sequenceLength or lower max_query_length",
+            )
         self.tokenizer = tokenizer
-        self.max_query_length, self.doc_stride = max_query_length, doc_stride
+        self.sequence_length, self.max_query_length, self.doc_stride = sequence_length, max_query_length, doc_stride
         self.history_turns = history_turns
-        self._length = sequence_length
-        self._texts: dict[str, int] = {}
 
-    def read(self, asked: Sequence[Asked]) -> None:
-        """Tokenizes questions and contexts, each different text once; `encode` takes rows of these."""
-        self.asked = list(asked)
-        self.queries = self.tokenizer.pieces([one.question for one in asked])
+    def encode(self, asked: Sequence[Asked]) -> EncodedQuestions:
+        """Encodes questions; each different context is tokenized once."""
+        queries = self.tokenizer.pieces([one.question for one in asked])
         contexts = dict.fromkeys(one.context for one in asked)
-        self._texts = {text: row for row, text in enumerate(contexts)}
-        self.ids, self.spans = self.tokenizer.pieces_with_offsets(list(contexts))
-
-    @property
-    def cut(self) -> np.ndarray:
-        """Which questions lose tokens, bool [questions]."""
-        return self.queries.lengths > self.max_query_length
-
-    def context_of(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids [tokens] and spans [tokens, 2] of the context of a question."""
-        text = self._texts[self.asked[row].context]
-        return self.ids[text], self.spans[text]
-
-    def encode(self, rows: Sequence[int], with_labels: bool) -> tuple[dict[str, Ragged | np.ndarray], np.ndarray]:
-        """Encodes questions.
-
-        Args:
-            rows: Questions of `read`.
-            with_labels: Add the positions of the first right answer.
-
-        Returns:
-            Columns with one entry per window, and for each the position in `rows` of its question.
-        """
+        text_of = {text: number for number, text in enumerate(contexts)}
+        ids, spans = self.tokenizer.pieces_with_offsets(list(contexts))
         windows: list[Window] = []
         lists: dict[str, list[np.ndarray]] = {"input_ids": [], "segment_ids": []}
         if self.history_turns is not None:
             lists["history_answer_marker"] = []
-        positions: list[tuple[int, int]] = []
-        row_of: list[int] = []
-        for place, row in enumerate(rows):
-            for window, arrays, position in self._examples(row):
+        rows: list[int] = []
+        spans_of = [spans[text_of[one.context]] for one in asked]
+        for row, one in enumerate(asked):
+            query = queries[row][: self.max_query_length]
+            for window, arrays in self._examples(one, query, ids[text_of[one.context]], spans_of[row]):
                 windows.append(window)
-                positions.append(position)
-                row_of.append(place)
+                rows.append(row)
                 for name, values in arrays.items():
                     lists[name].append(values)
-        columns: dict[str, Ragged | np.ndarray] = {name: Ragged.from_lists(values) for name, values in lists.items()}
+        columns: dict[str, Column] = {name: Ragged.from_lists(values) for name, values in lists.items()}
         columns["window"] = np.empty(len(windows), object)
         columns["window"][:] = windows
-        if with_labels:
-            places = np.array(positions, np.int32).reshape(-1, 2)
-            columns["start_position"], columns["end_position"] = places[:, 0], places[:, 1]
-        return columns, np.array(row_of, np.int64)
+        row_of, lengths = np.array(rows, np.int64), queries.lengths
+        counts = self._counts(columns["input_ids"], row_of, lengths)
+        return EncodedQuestions(columns, counts, row_of, query_lengths=lengths, spans=spans_of)
 
-    def _examples(self, row: int) -> Iterator[tuple[Window, dict[str, np.ndarray], tuple[int, int]]]:
-        """Yields every window of a question, once for each remembered turn: window, arrays, answer positions."""
-        asked, (ids, spans) = self.asked[row], self.context_of(row)
-        query = self.queries[row][: self.max_query_length]
+    def _counts(self, ids: Ragged, row_of: np.ndarray, query_lengths: np.ndarray) -> dict[str, np.ndarray]:
+        row_of_token, questions = np.repeat(row_of, ids.lengths), len(query_lengths)
+        return {
+            "truncated": query_lengths > self.max_query_length,
+            "tokens": np.bincount(row_of_token, minlength=questions),
+            "unknown": np.bincount(row_of_token[ids.values == self.tokenizer.unk_id], minlength=questions),
+        }
+
+    def _examples(
+        self, asked: Asked, query: np.ndarray, ids: np.ndarray, spans: np.ndarray
+    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        """Yields every window of a question with its arrays, once for each remembered turn.
+
+        Args:
+            asked: The question.
+            query: Its tokens, int [query tokens].
+            ids: Tokens of its context, int [tokens].
+            spans: Start and end of each of them in characters, int [tokens, 2].
+        """
         # What [CLS], the question and two [SEP] leave of the sequence.
-        room = self._length - len(query) - 3
+        room = self.sequence_length - len(query) - 3
         starts = window_starts(len(ids), room, self.doc_stride)
         widest = widest_windows(starts, len(ids), room)
-        answer = token_span(spans, asked.golds[0]) if asked.golds else None
         tokenizer, offset = self.tokenizer, len(query) + 2
         for turn in self._turns(asked):
             marked = np.zeros(len(ids), np.int32)
@@ -124,25 +153,18 @@ class WindowEncoder:
                 marked[span[0] : span[1] + 1] = 1
             for start, flags in zip(starts, widest, strict=True):
                 piece = slice(start, start + room)
-                window = Window(asked, spans[piece], offset, flags)
+                window = Window(asked, start, spans[piece], offset, flags)
                 sequence = [[tokenizer.cls_id], query, [tokenizer.sep_id], ids[piece], [tokenizer.sep_id]]
                 arrays = {"input_ids": np.concatenate(sequence).astype(np.int32)}
                 arrays["segment_ids"] = (np.arange(window.length) >= offset).astype(np.int32)
                 if self.history_turns is not None:
                     arrays["history_answer_marker"] = np.concatenate([np.zeros(offset), marked[piece], [0]])
-                yield window, arrays, _positions(answer, start, len(window.spans), offset)
+                yield window, arrays
 
     def _turns(self, asked: Asked) -> Sequence[Gold | None]:
         if self.history_turns is None or not asked.history:
             return [None]
         return asked.history[-self.history_turns :]
-
-
-def _positions(answer: tuple[int, int] | None, start: int, length: int, offset: int) -> tuple[int, int]:
-    """Returns the positions of an answer in a window's sequence; the position 0 of [CLS] when it is not all there."""
-    if answer is None or answer[0] < start or answer[1] >= start + length:
-        return 0, 0
-    return answer[0] - start + offset, answer[1] - start + offset
 
 
 def token_span(spans: np.ndarray, gold: Gold) -> tuple[int, int] | None:

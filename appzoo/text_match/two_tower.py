@@ -2,58 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from appzoo.encoder import Encoder
 from appzoo.text_match.config import TwoTowerConfig
+from appzoo.text_match.cosine_target import MATCH, CosineMatch, CosineScore
 from appzoo.text_match.match_label import match_last
-from appzoo.text_match.metrics import TwoTowerEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
-from easytransfer.app.targets.labels import LabelTarget, label_target
-from easytransfer.data.encoded import EncodedTable
+from easytransfer.app.targets.labels import label_target
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.errors import ConfigError
-from easytransfer.losses import matching
-from easytransfer.losses.classification import squared_error_sum
-from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.metrics.regression import RegressionEvaluator
-from easytransfer.run.log import say, warn
-from easytransfer.savedmodel.example_signatures import regress_signature
+from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.train.step import Loss, Losses, Step
-from easytransfer.train.task import Batch, Outputs
-
-# The second of the two labels says that the texts match.
-MATCH = 1
 
 
 class TwoTowerMatch(App):
     """One encoder reads both texts, each as `[CLS] text [SEP]` of segment 0, in training as in serving.
 
-    With two labels the second one is the match, and other rows of the batch serve as negatives. Without labels the
-    cosine is trained towards the number in the label column.
+    With two labels the second one is the match; without labels the cosine is trained towards the number in the label
+    column.
     """
 
     config: TwoTowerConfig
     encoder: Encoder
     model: TwoTowerModel
-    asset_files = (Encoder.CONFIG_FILE,)
-    target: LabelTarget
+    target: CosineMatch | CosineScore
     two_towers = True
     splits = ("tensor",)
-
-    # Preparation -------------------------------------------------------------------------------------------
 
     def build_inputs(self, assets: Assets) -> list[Input]:
         """Returns both texts, each apart.
@@ -69,14 +55,15 @@ class TwoTowerMatch(App):
             self.encoder.tokens(data.second_sequence, raw=("text_b",), suffix="_b"),
         ]
 
-    def build_target(self, assets: Assets) -> LabelTarget:
+    def build_target(self, assets: Assets) -> CosineMatch | CosineScore:
         """Returns two classes, the match second, or a number.
 
         Raises:
             ConfigError: There are not two labels, or the loss needs labels.
         """
         needs_classes = self.config.model.matching_loss in ("margin", "softmax")
-        target = label_target(self.config, assets, numbers=not needs_classes)
+        match = partial(CosineMatch, settings=self.config.model)
+        target = label_target(self.config, assets, match, CosineScore, numbers=not needs_classes)
         if target.labels and len(target.labels) != 2:
             raise ConfigError(
                 "two towers decide between no match and match",
@@ -93,26 +80,13 @@ class TwoTowerMatch(App):
             )
         return target
 
-    def _put_match_second(self, target: LabelTarget) -> None:
+    def _put_match_second(self, target: CosineMatch) -> None:
         """Orders the labels of a new run and tells which one is the match."""
         listed = self.config.data.label_enumerate_values != "auto"
         labels = match_last(target.names, self.config.model.match_label, listed)
         counts, target.labels = target.labels.counts, LabelMap(labels)
         target.labels.counts = counts
         say(f"label of texts that match: {labels[MATCH]} (of others: {labels[1 - MATCH]})")
-
-    @property
-    def loss_name(self) -> str:
-        """The loss that is used: `margin`, `softmax` or `cosine`."""
-        name = self.config.model.matching_loss
-        if name == "auto":
-            return "margin" if self.labels else "cosine"
-        return name
-
-    def save_assets(self, folder: Path) -> None:
-        """Writes vocabulary, tokenizer settings, encoder configuration and label map."""
-        self.encoder.save(folder)
-        super().save_assets(folder)
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the towers; from the ModelZoo, or the shape stored in a run."""
@@ -135,79 +109,8 @@ class TwoTowerMatch(App):
         *encoder, pooler = self.served_model.backbone.layer_groups()
         return [*encoder, [*pooler, *self.served_model.projection_variables]]
 
-    def fit_labels(self, train: EncodedTable) -> None:
-        """Checks that the training table has what the loss learns from."""
-        values = train.columns["label_id"]
-        if self.labels and self.loss_name != "cosine" and not (values == MATCH).any():
-            raise ConfigError(
-                f"no training row has the label {self.labels[MATCH]!r}, which says that the texts match",
-                fix="name the label that says so in model.match_label",
-            )
-        if not self.labels and np.abs(values).max() > 1:
-            warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")
-
-    # Rows --------------------------------------------------------------------------------------------------
-
-    def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
-        """Counts texts in place of rows: each is cut to the whole length."""
-        for counts in found:
-            super()._count([counts], kept)
-
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
-        """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""
-        cosine = outputs["logits"]
-        if not self.labels:
-            return {"predictions": list(cosine), "logits": list(cosine)}
-        matches = cosine > np.float32(self.config.model.threshold)
-        return {
-            "predictions": [self.labels[int(match)] for match in matches],
-            "probabilities": list((cosine + 1) / 2),
-            "logits": list(cosine),
-        }
-
-    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns, inside a graph, `score` (the cosine), and with labels `label` and `probabilities`, all [batch]."""
-        logits = outputs["logits"]
-        if not self.labels:
-            return {"score": logits}
-        matches = tf.cast(logits > self.config.model.threshold, tf.int32)
-        label = tf.gather(tf.constant(self.labels), matches)
-        return {"score": logits, "label": label, "probabilities": (logits + 1) / 2}
-
-    # Training ----------------------------------------------------------------------------------------------
-
-    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
-        """Returns the loss summed over rows; in-batch losses use no more than the rows of `batch`.
-
-        Every real row has exactly one term (a match is compared with its negatives, the others with the threshold),
-        so the divisor is the number of real rows.
-        """
-        labels, weight, settings = batch["label_id"], batch["example_weight"], self.config.model
-        if self.loss_name == "cosine":
-            total = squared_error_sum(tf.cast(labels, tf.float32), outputs["logits"], weight)
-            return {"loss": Loss(total, self.target.loss_weight(batch))}
-        vectors, matches = (outputs["vector_a"], outputs["vector_b"]), labels == MATCH
-        ids_a, ids_b = matching.text_ids(batch["input_ids"], batch["input_ids_b"])
-        negatives = matching.in_batch_negatives(ids_a, ids_b, matches, weight)
-        shared = {"threshold": settings.threshold}
-        if self.loss_name == "margin":
-            loss = matching.margin_sum(*vectors, matches, negatives, weight, margin=settings.margin, **shared)
-        else:
-            reverse = matching.in_batch_negatives(ids_b, ids_a, matches, weight)
-            scale = settings.similarity_scale
-            loss = matching.softmax_sum(*vectors, matches, negatives, reverse, weight, scale=scale, **shared)
-        return {"loss": Loss(loss, self.target.loss_weight(batch))}
-
-    def evaluator(self) -> Evaluator:
-        """Returns the metrics of the task."""
-        if self.target.kind == "regression":
-            return RegressionEvaluator()
-        return TwoTowerEvaluator(self.labels, threshold=self.config.model.threshold)
-
-    # Serving -----------------------------------------------------------------------------------------------
-
     def signatures(self, folder: Path) -> dict[str, Signature]:
-        """Returns pairs of raw texts, the vectors of raw texts for each side, token ids, and the tf.Example form."""
+        """Also returns the vectors of raw texts for each side."""
         found = super().signatures(folder)
         tokenizer, raw = self.encoder.graph(folder), found["serving_default"]
 
@@ -219,7 +122,7 @@ class TwoTowerMatch(App):
             f"vectors_{side}": Signature(serve_vector, spec, samples, f"vectors of raw {order} texts", tokenizer)
             for side, order in (("a", "first"), ("b", "second"))
         }
-        return {"serving_default": raw, **sides, "predict_ids": found["predict_ids"], "regress": regress_signature(raw)}
+        return {**found, **sides}
 
 
 def _require_both_ids(input_schema: str | None) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.app.assets import Assets, Cells, no_cells
-from easytransfer.app.inputs.base import Column, Input
+from easytransfer.app.inputs.base import Input, joined, taken
 from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
-from easytransfer.data.encoded import EncodedTable, Ragged, device_arrays
-from easytransfer.data.labels import LabelMap
+from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
@@ -37,7 +36,8 @@ class App(Task):
     """One application: rows of a table in, rows of predictions out.
 
     An application names what goes in, what comes out and the network between: `build_inputs`, `build_target`,
-    `build_network`. Methods that train, predict or report in a way of their own override what differs.
+    `build_network`. Methods that train, predict or report in a way of their own override what differs; what is `final`
+    follows from inputs and target.
 
     Life of a row: `encode` turns cells into arrays and labels; the engine batches them and calls the network; `losses`
     and `evaluator` see batches; `rows` turns outputs into output columns; `signatures` serve raw input.
@@ -57,9 +57,7 @@ class App(Task):
 
     inputs: Sequence[Input] = ()
     target: Target | None = None
-    # Columns of `encode` that are there for labelled tables only; the model never reads them.
-    label_columns: Sequence[str] = ("label_id",)
-    # Files of `save_assets` beside those of inputs and target that go into an export.
+    # Files that `save_assets` writes beside those of inputs and target, which go into an export.
     asset_files: ClassVar[tuple[str, ...]] = ()
     # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
     two_towers: ClassVar[bool] = False
@@ -120,16 +118,18 @@ class App(Task):
             cells: Reads a column of the training table, for labels or a vocabulary made from it.
         """
         assets = Assets(folder, cells)
-        self.inputs, self.target = self.build_inputs(assets), self.build_target(assets)
-        known = self.target.encoded_columns if self.target is not None else ()
-        self.label_columns = tuple(dict.fromkeys((*type(self).label_columns, *known)))
+        # One after the other: cells are read as the inputs take them, see `text_columns`.
+        self.inputs = self.build_inputs(assets)
+        self.target = self.build_target(assets)
 
     @property
+    @final
     def exported_files(self) -> list[str]:
         """Names of the files that `prepare(folder)` needs when only an export is left."""
         return list(dict.fromkeys([*self.asset_files, *(name for part in self._parts for name in part.asset_files)]))
 
     @property
+    @final
     def chunk_rows(self) -> int:
         """Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache."""
         return min([CHUNK_ROWS, *(part.chunk_rows for part in self.inputs if part.chunk_rows)])
@@ -157,6 +157,7 @@ class App(Task):
             self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})
         return self.model
 
+    @final
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of the arrays of the inputs."""
         return {name: spec for part in self.inputs for name, spec in part.specs().items()}
@@ -178,39 +179,42 @@ class App(Task):
         """
 
     @property
-    def label_map(self) -> LabelMap | None:
-        """Names of the classes with their ids, None where there are none."""
-        return getattr(self.target, "labels", None)
-
-    @property
+    @final
     def labels(self) -> list[str] | None:
         """Names of the classes in id order, None where there are none."""
-        if self.target is not None:
-            return self.target.names
-        return self.label_map.names if self.label_map is not None else None
+        return self.target.names if self.target is not None else None
+
+    @property
+    @final
+    def label_columns(self) -> tuple[str, ...]:
+        """Columns of `encode` that are there for labelled tables only; the model does not read them to predict."""
+        return self.target.encoded_columns if self.target is not None else ()
 
     # Rows --------------------------------------------------------------------------------------------------
 
+    @final
     def input_columns(self) -> list[str]:
         """Names of the columns `encode` reads, label excluded."""
         return list(dict.fromkeys(name for part in self.inputs for name in part.table_columns()))
 
+    @final
     def text_columns(self) -> dict[str, ListForm]:
         """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
-        if not self.inputs:
-            return dict.fromkeys(self.input_columns(), "none")
         return {name: lists for part in self.inputs for name, lists in part.text_columns().items()}
 
+    @final
     def label_inputs(self) -> list[str]:
         """Names of the columns that `encode` reads the labels from."""
-        if self.target is not None:
-            return self.target.table_columns()
-        return [self.config.data.label_name] if self.config.data.label_name else []
+        return self.target.table_columns() if self.target is not None else []
 
+    @final
     def spread(self, chunk: RowChunk) -> RowChunk:
-        """Returns the chunk that `encode` and the output see; see `RowChunk.spread` for rows that hold several."""
+        """Returns the chunk that `encode` and the output see; see `Input.spread`."""
+        for part in self.inputs:
+            chunk = part.spread(chunk)
         return chunk
 
+    @final
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
@@ -219,23 +223,29 @@ class App(Task):
         model does not.
         """
         parts = self._parts if with_labels else self.inputs
-        found = [part.encode(chunk) for part in parts]
-        columns: dict[str, Column] = {}
-        for encoded in found:
-            columns |= encoded.columns
+        found = [part.encode(chunk) for part in self.inputs]
+        if with_labels and self.target is not None:
+            found.append(self.target.encode(chunk, tuple(found)))
         kept = np.flatnonzero(chunk.accepted)
-        self._count([counts for encoded in found if (counts := encoded.counts)], kept)
+        self._count([encoded.counts for encoded in found if encoded.counts], kept)
         masks = {mask: source for part in parts for mask, source in part.masks.items()}
         pads = {name: value for part in parts for name, value in part.pad_values.items()}
-        return EncodedTable({name: _rows(column, kept) for name, column in columns.items()}, masks, pads)
+        examples, row_of = joined(found), None
+        if examples.row_of is not None:
+            # Numbers of the accepted rows, for the examples that are theirs.
+            kept = np.flatnonzero(chunk.accepted[examples.row_of])
+            row_of = (np.cumsum(chunk.accepted) - 1)[examples.row_of[kept]]
+        return EncodedTable({name: taken(each, kept) for name, each in examples.columns.items()}, masks, pads, row_of)
 
     def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
         """Adds what inputs have counted of the rows `kept` to `text_counts`; a row is cut once, whichever text was."""
-        if not found:
-            return
-        self.text_counts.update(rows=len(kept), truncated=int(np.any([c["truncated"][kept] for c in found], 0).sum()))
-        for name in ("tokens", "unknown"):
-            self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in found)
+        # Two towers read texts and not rows: each of them counts.
+        groups = [[counts] for counts in found] if self.two_towers else [found]
+        for group in filter(None, groups):
+            cut = np.any([counts["truncated"][kept] for counts in group], axis=0)
+            self.text_counts.update(rows=len(kept), truncated=int(cut.sum()))
+            for name in dict.fromkeys(name for counts in group for name in counts if name != "truncated"):
+                self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in group if name in counts)
 
     def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
@@ -269,11 +279,13 @@ class App(Task):
             batch = part.augment(batch, draws)
         return batch
 
+    @final
     def model_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays of a batch that the model reads when it predicts."""
         hidden = {*self.label_columns, "example_weight"}
         return {name: value for name, value in device_arrays(batch).items() if name not in hidden}
 
+    @final
     def evaluation_inputs(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the arrays of a labelled batch that `evaluate_step` reads: labels too, for decoders and attacks."""
         return {name: value for name, value in device_arrays(batch).items() if name != "example_weight"}
@@ -319,10 +331,6 @@ class App(Task):
         raw = request_signature(served, self.answer)
         further = self.target.signatures(raw) if self.target else {}
         return {"serving_default": raw, "predict_ids": arrays_signature(served), **further}
-
-
-def _rows(column: Column, kept: np.ndarray) -> Column:
-    return column.take(kept) if isinstance(column, Ragged) else column[kept]
 
 
 def _smallest(spec: tf.TensorSpec) -> tf.Tensor:

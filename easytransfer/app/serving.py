@@ -32,8 +32,8 @@ class Served(tf.Module):
         self.specs = {name: spec for part in inputs for name, spec in part.specs().items()}
         self.raw_specs = {name: spec for part in inputs for name, spec in part.serving_specs().items()}
 
-    def arrays(self, raw: Tensors) -> Tensors:
-        """Returns the arrays of a request, inside a graph."""
+    def tensors(self, raw: Tensors) -> Tensors:
+        """Returns, inside a graph, the arrays of a request, and what else the inputs know of it."""
         found: Tensors = {}
         for part in self.parts:
             found |= part.from_request({name: raw[name] for name in part.serving_specs()})
@@ -41,6 +41,7 @@ class Served(tf.Module):
 
     def outputs(self, arrays: Tensors) -> dict[str, tf.Tensor]:
         """Returns the tensors that the application predicts for arrays, also for a batch without rows."""
+        arrays = {name: arrays[name] for name in self.specs}
         rows = tf.shape(next(iter(arrays.values())))[0]
         # Convolutions refuse a batch without rows: it gets one, whose answer is left out again.
         one = tf.maximum(1 - rows, 0)
@@ -59,11 +60,13 @@ def request_signature(served: Served, answer: Predict) -> Signature:
 
     Args:
         served: The way of a request.
-        answer: Takes outputs to what the server answers.
+        answer: Takes outputs, and what else the inputs know of the request, to what the server answers.
     """
 
     def serve(**raw: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return answer(served.outputs(served.arrays(raw)))
+        found = served.tensors(raw)
+        beside = {name: value for name, value in found.items() if name not in served.specs}
+        return answer({**beside, **served.outputs(found)})
 
     doc = " and ".join(dict.fromkeys(part.doc for part in served.parts))
     return Signature(serve, served.raw_specs, served.samples(), doc, served)
@@ -71,6 +74,6 @@ def request_signature(served: Served, answer: Predict) -> Signature:
 
 def arrays_signature(served: Served) -> Signature:
     """Returns the signature `predict_ids`: the arrays of `encode` in, all that `rows` reads out."""
-    arrays = served.arrays({name: tf.constant(value) for name, value in served.samples().items()})
-    samples = {name: value.numpy() for name, value in arrays.items()}
+    found = served.tensors({name: tf.constant(value) for name, value in served.samples().items()})
+    samples = {name: found[name].numpy() for name in served.specs}
     return Signature(lambda **x: served.outputs(x), served.specs, samples, "arrays as `encode` makes them", served)

@@ -94,6 +94,18 @@ def test_every_variant_has_a_configuration_and_an_application(name):
     assert found.keys() == APPLICATIONS[name].variants.keys()
 
 
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_what_follows_from_inputs_and_target_is_not_overridden(name, variant):
+    from easytransfer.app.contract import App
+
+    members = {member: getattr(value, "fget", value) for member, value in vars(App).items()}
+    final = {member for member, value in members.items() if getattr(value, "__final__", False)}
+    assert {"encode", "specs", "text_columns", "label_columns"} <= final
+    classes = APPLICATIONS[name].app_class(variant).__mro__
+    own = {member for each in classes[: classes.index(App)] for member in vars(each)}
+    assert own & final == set()
+
+
 @pytest.mark.parametrize(("name", "path"), CONFIGS, ids=lambda value: getattr(value, "stem", value))
 def test_every_config_parses(name, path):
     config = config_of("train", f"--config={path}")

@@ -429,15 +429,16 @@ def served(request, tiny_model, tmp_path_factory):
     app.build_model()
     app.model.crf._kernel.assign(np.random.default_rng(1).normal(size=(5, 5)) / 50)
     signature = app.signatures(folder)["serving_default"]
-    function = tf.function(signature.function, input_signature=list(signature.inputs.values()), autograph=False)
-    words = tf.function(signature.module.__call__, input_signature=list(signature.inputs.values()), autograph=False)
+    options = {"input_signature": list(signature.inputs.values()), "autograph": False}
+    function = tf.function(lambda text: signature.function(text=text), **options)
+    words = tf.function(lambda text: app.inputs[0].from_request({"text": text}), **options)
     return SimpleNamespace(app=app, function=function, module=signature.module, words=words, folder=folder)
 
 
 @settings(max_examples=100, deadline=None)
 @given(texts=st.lists(st.text(" ab北é\u0301\u0007\u3000x👍.", max_size=60), min_size=1, max_size=4))
 def test_graph_encodes_as_the_training_does(served, texts):
-    arrays, words, truncated = served.words(np.array(texts, object))
+    arrays = served.words(np.array(texts, object))
     unit = served.app.config.model.unit
     units = [split_units(text, unit) for text in texts]
     windows = encode_words(served.app.encoder.tokenizer, units, 16)
@@ -447,8 +448,8 @@ def test_graph_encodes_as_the_training_does(served, texts):
     expected = table.batch(range(len(table)), pad_multiple=1)
     for name in ("input_ids", "input_mask", "word_starts"):
         np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
-    assert words.numpy().tolist() == [len(row) for row in units]
-    assert truncated.numpy().tolist() == (windows.cut > 0).tolist()
+    assert arrays["word_count"].numpy().tolist() == [len(row) for row in units]
+    assert arrays["truncated"].numpy().tolist() == (windows.cut > 0).tolist()
 
 
 def test_raw_text_is_served_as_tables_are_predicted(served, tmp_path):

@@ -320,9 +320,8 @@ def random_windows(seed, tiny_model, questions=6, turns=None):
 
     encoder = WindowEncoder(WordPiece.from_folder(tiny_model), 18, 6, 5, turns)
     context = " ".join(f"{word} {number}" for number, word in enumerate(CONTEXT.split()))
-    encoder.read([Asked((0, n), str(n), "who is it?"[: 3 + n], context) for n in range(questions)])
-    columns, row_of = encoder.encode(range(questions), False)
-    encoded = EncodedTable(columns, {"input_mask": "input_ids"}, row_of=row_of)
+    found = encoder.encode([Asked((0, n), str(n), "who is it?"[: 3 + n], context) for n in range(questions)])
+    encoded = EncodedTable(found.columns, {"input_mask": "input_ids"}, row_of=found.row_of)
     random = np.random.default_rng(seed)
     scores = [[random.normal(size=n).astype(np.float32) for n in encoded.lengths] for _ in range(2)]
     return encoded, scores

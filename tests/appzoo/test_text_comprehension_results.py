@@ -39,7 +39,7 @@ def test_evaluator_merges_windows_over_batches_in_any_order(tiny_model, tmp_path
     assert whole.result() == parts.result() and whole.main_metric == "f1"
     assert whole.metric == "squad2" and whole.report()["rows"] == 4
     predicted = {asked.id: text for asked, text in parts.answers().values()}
-    answers = app.answers(logits, encoded)
+    answers = app.target.answers(logits, encoded)
     assert predicted == {asked.id: answer.text for asked, answer, _ in answers} and predicted["q1"] == "two"
     # Positions against a search over all pairs.
     hits = []
@@ -93,9 +93,7 @@ def test_page_marks_answers_and_escapes_texts(tiny_model, tmp_path):
     context = "a <b>bold</b> & big man"
     encoder = WindowEncoder(make_app(tiny_model).encoder.tokenizer, 40, 8, 8)
     asked = Asked((0, 0), "id<1>", "who <script>?", context, golds=(Gold("big man", 16),))
-    encoder.read([asked])
-    columns, _ = encoder.encode([0], True)
-    (window,) = columns["window"]
+    (window,) = encoder.encode([asked]).columns["window"]
     start, end = np.zeros((2, window.length), np.float32)
     first, last = token_span(window.spans, Gold("<b>bold</b> & big", 2))
     start[window.offset + first] = end[window.offset + last] = 9

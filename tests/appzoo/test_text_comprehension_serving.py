@@ -25,13 +25,12 @@ def outside(app, history=None):
     asked = [
         Asked((0, n), "", q, c, history=h) for n, (c, q, h) in enumerate(zip(CONTEXTS, QUESTIONS, history, strict=True))
     ]
-    app.windows.read(asked)
-    columns, row_of = app.windows.encode(range(len(asked)), False)
-    encoded = EncodedTable(columns, {"input_mask": "input_ids"}, row_of=row_of)
+    windows = app.inputs[0].windows.encode(asked)
+    encoded = EncodedTable(windows.columns, {"input_mask": "input_ids"}, row_of=windows.row_of)
     batch = app.model_inputs(encoded.batch(range(len(encoded)), pad_multiple=1))
     outputs = app.model({name: tf.constant(value) for name, value in batch.items()})
     outputs = {name: value.numpy() for name, value in outputs.items()}
-    found = [answer for _, answer, _ in app.answers(outputs, encoded)]
+    found = [answer for _, answer, _ in app.target.answers(outputs, encoded)]
     scores = [next(span.score for text, _, span in answer.candidates if text == answer.text) for answer in found]
     return [(a.text, a.start, a.end) for a in found], scores, len(encoded)
 
@@ -80,12 +79,13 @@ def test_texts_without_a_token_and_broken_bytes_get_no_answer_or_one_in_place(ti
     app = built(tiny_model)
     app.save_assets(tmp_path)
     serve = app.signatures(tmp_path)["serving_default"].function
-    found = serve(tf.constant(["", " \u200b", b"two \xff\xfe dogs"]), tf.constant(["who?", "", "what?"]))
+    contexts, questions = ["", " \u200b", b"two \xff\xfe dogs"], ["who?", "", "what?"]
+    found = serve(context=tf.constant(contexts), question=tf.constant(questions))
     assert found["answer"][0].numpy() == found["answer"][1].numpy() == b""
     assert found["start"].numpy()[:2].tolist() == [-1, -1]
     text = "two \ufffd\ufffd dogs"
     assert found["answer"][2].numpy().decode() == text[int(found["start"][2]) : int(found["end"][2])] != ""
-    none = serve(tf.constant([], tf.string), tf.constant([], tf.string))
+    none = serve(context=tf.constant([], tf.string), question=tf.constant([], tf.string))
     assert none["answer"].shape == [0]
 
 

@@ -186,7 +186,7 @@ def test_another_threshold_is_used_everywhere(tiny_model):
 def test_numbers_are_trained_by_the_cosine(tiny_model, tmp_path):
     app = make_app(tiny_model, labels=None)
     app.build_model()
-    assert app.loss_name == "cosine" and app.output_columns() == ("predictions", "logits")
+    assert app.target.loss_name == "cosine" and app.output_columns() == ("predictions", "logits")
     rows = [(a, b, number) for (a, b, _), number in zip(ROWS, ("0.5", "-1", "0", "1", "0.25", "1"), strict=True)]
     batch = tensors(encode(app, tmp_path, rows).encoded)
     outputs = app.forward(batch)

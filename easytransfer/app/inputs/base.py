@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -22,16 +22,44 @@ Tensors = dict[str, tf.Tensor]
 
 @dataclass
 class Encoded:
-    """What an input makes of a chunk.
+    """What an input or a target makes of a chunk; a subclass may tell targets more of it, see `Target.encode`.
 
     Attributes:
-        columns: One entry for every position of the chunk, those of rejected rows too.
-        counts: Of a text, by position: `tokens`, how many of them are `unknown`, and whether it was `truncated`; empty
-            for other inputs.
+        columns: One entry for every position of the chunk, those of rejected rows too; with `row_of` one for every
+            example. Arrays of dtype object stay on the host.
+        counts: Of a text, by position: whether it was `truncated`, `tokens`, how many of them are `unknown`, and what
+            else is added up, such as `windows`; empty for other inputs.
+        row_of: Where a row becomes several examples: the position of each example, int [examples], not decreasing and
+            none left out. None = one example for every position.
     """
 
     columns: dict[str, Column]
     counts: dict[str, np.ndarray] = field(default_factory=dict)
+    row_of: np.ndarray | None = None
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """Returns the columns of several parts of an application side by side, without counts.
+
+    Where one part makes several examples of a row, the entries of parts with one for every position are repeated.
+
+    Raises:
+        ValueError: Two parts make different examples of the rows.
+    """
+    rows = [part.row_of for part in parts if part.row_of is not None]
+    if any(not np.array_equal(other, rows[0]) for other in rows[1:]):
+        raise ValueError("two parts of the application make different examples of the same rows")
+    row_of = rows[0] if rows else None
+    columns: dict[str, Column] = {}
+    for part in parts:
+        whole = row_of is None or part.row_of is not None
+        columns |= part.columns if whole else {name: taken(each, row_of) for name, each in part.columns.items()}
+    return Encoded(columns, row_of=row_of)
+
+
+def taken(column: Column, entries: np.ndarray) -> Column:
+    """Returns some entries of a column, [entries], in that order."""
+    return column.take(entries) if isinstance(column, Ragged) else column[entries]
 
 
 class Input(abc.ABC):
@@ -68,6 +96,14 @@ class Input(abc.ABC):
         """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
         return {}
 
+    def spread(self, chunk: RowChunk) -> RowChunk:
+        """Returns the chunk with a row for each of the things that a row of the table holds, see `RowChunk.spread`.
+
+        All parts and the output see these rows, and they are the rows that are counted. Where a row is one thing that
+        a network reads in several pieces, `encode` returns several examples instead.
+        """
+        return chunk
+
     @abc.abstractmethod
     def encode(self, chunk: RowChunk) -> Encoded:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows that cannot be used."""
@@ -85,7 +121,11 @@ class Input(abc.ABC):
         """Returns rows, equally many for each tensor of `serving_specs`, that every export is checked on."""
 
     def from_request(self, tensors: Tensors) -> Tensors:
-        """Returns, inside a graph, the arrays of `specs` for raw tensors: the same as `encode` makes of such rows."""
+        """Returns, inside a graph, the arrays of `specs` for raw tensors: the same as `encode` makes of such rows.
+
+        Further tensors go to `Target.answer` beside the outputs: what it takes to come from several examples of a row
+        back to the row.
+        """
         return tensors
 
     def serving_module(self, folder: Path) -> tf.Module | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,8 +37,14 @@ class Target(abc.ABC):
         """Returns the names of the table columns that `encode` reads."""
 
     @abc.abstractmethod
-    def encode(self, chunk: RowChunk) -> Encoded:
-        """Returns the labels, one entry for every position; calls `chunk.reject` for rows that cannot be used."""
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
+        """Returns the labels, one entry for every position; calls `chunk.reject` for rows that cannot be used.
+
+        Args:
+            chunk: Rows of the table.
+            inputs: What each input made of the chunk. Where one makes several examples of a row, labels may be those
+                of its examples, with the `row_of` of that input; others are repeated.
+        """
 
     @abc.abstractmethod
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
@@ -57,7 +63,11 @@ class Target(abc.ABC):
         """Returns the output columns, one entry for every row of `encoded`."""
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns, inside a graph, what a server answers; by default all outputs."""
+        """Returns, inside a graph, what a server answers; by default all outputs.
+
+        Args:
+            outputs: What was predicted, and what `Input.from_request` returned beside arrays.
+        """
         return dict(outputs)
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:

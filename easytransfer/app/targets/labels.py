@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -106,7 +107,7 @@ class LabelTarget(Target):
                 values.append(self.blank)
         return values
 
-    def encode(self, chunk: RowChunk) -> Encoded:
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
         """Returns `label_id`."""
         return Encoded({"label_id": self.array(self.read_column(chunk))})
 
@@ -318,7 +319,12 @@ class Score(LabelTarget):
 
 
 def label_target(
-    config: JobConfig, assets: Assets, classes: type[SingleLabel] = SingleLabel, *, numbers: bool = True
+    config: JobConfig,
+    assets: Assets,
+    classes: Callable[[LabelMap], SingleLabel] = SingleLabel,
+    scores: Callable[[], Score] = Score,
+    *,
+    numbers: bool = True,
 ) -> LabelTarget:
     """Returns the target that the settings of a job name: one class, several, or a number.
 
@@ -327,7 +333,8 @@ def label_target(
     Args:
         config: Of the job.
         assets: Where the names are.
-        classes: What is made where rows have one class each.
+        classes: Makes the target where rows have one class each.
+        scores: Makes it where they have a number.
         numbers: Whether the application takes numbers in place of classes, for what a message advises.
 
     Raises:
@@ -348,7 +355,11 @@ def label_target(
         )
     else:
         labels = _numbered_labels(config)
-    target = _target(config, labels, several, classes)
+    if several:
+        target: LabelTarget = _several(config, labels)
+    else:
+        # One class alone is how runs of earlier versions that predict a number were stored.
+        target = classes(labels) if labels is not None and len(labels) > 1 else scores()
     stated = getattr(model, "num_labels", None)
     if stated is not None and stated != target.num_outputs:
         raise ConfigError(
@@ -361,13 +372,10 @@ def label_target(
     return target
 
 
-def _target(config: JobConfig, labels: LabelMap | None, several: bool, classes: type[SingleLabel]) -> LabelTarget:
-    if several:
-        if labels is None:
-            raise ConfigError("multi_label needs the label names", fix="give labelEnumerateValues")
-        return MultiLabel(labels, config.model.max_num_labels, config.model.multi_label_threshold)
-    # One class alone is how runs of earlier versions that predict a number were stored.
-    return classes(labels) if labels is not None and len(labels) > 1 else Score()
+def _several(config: JobConfig, labels: LabelMap | None) -> MultiLabel:
+    if labels is None:
+        raise ConfigError("multi_label needs the label names", fix="give labelEnumerateValues")
+    return MultiLabel(labels, config.model.max_num_labels, config.model.multi_label_threshold)
 
 
 def _numbered_labels(config: JobConfig) -> LabelMap | None:

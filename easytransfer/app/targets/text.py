@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ class TextTarget(Target):
         """Returns the text column."""
         return [self.column]
 
-    def encode(self, chunk: RowChunk) -> Encoded:
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
         """Returns the words and the end of every text; an empty text is a bad row."""
         words = self.vocabulary.encode(chunk.columns[self.column], max_length=self.max_length - 1).ids
         for row in np.flatnonzero(words.lengths == 0):

@@ -1,0 +1,122 @@
+"""What the cosine of two vectors says: that texts match, or how similar they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from appzoo.text_match.config import TwoTowerSettings
+from appzoo.text_match.metrics import TwoTowerEvaluator
+from easytransfer.app.targets.labels import Score, SingleLabel
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.labels import LabelMap
+from easytransfer.errors import ConfigError
+from easytransfer.losses import matching
+from easytransfer.losses.classification import squared_error_sum
+from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.run.log import warn
+from easytransfer.savedmodel.example_signatures import regress_signature
+from easytransfer.savedmodel.signature import Signature
+from easytransfer.train.step import Loss, Losses, Step
+from easytransfer.train.task import Batch, Outputs
+
+# The second of the two labels says that the texts match.
+MATCH = 1
+
+
+class CosineMatch(SingleLabel):
+    """Whether two texts match: `logits` [batch] is the cosine, compared with a threshold.
+
+    Other rows of the batch serve as negatives, unless the cosine is trained towards 1 and 0.
+
+    Args:
+        labels: Two classes, the match second.
+        settings: Loss and threshold.
+    """
+
+    def __init__(self, labels: LabelMap, settings: TwoTowerSettings) -> None:
+        super().__init__(labels)
+        self.settings = settings
+
+    @property
+    def loss_name(self) -> str:
+        """The loss that is used: `margin`, `softmax` or `cosine`."""
+        return "margin" if self.settings.matching_loss == "auto" else self.settings.matching_loss
+
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the loss summed over rows; in-batch losses use no more than the rows of `batch`.
+
+        Every real row has exactly one term (a match is compared with its negatives, the others with the threshold),
+        so the divisor is the number of real rows.
+        """
+        labels, weight, rows = batch["label_id"], batch["example_weight"], self.loss_weight(batch)
+        if self.loss_name == "cosine":
+            return {"loss": Loss(squared_error_sum(labels, outputs["logits"], weight), rows)}
+        vectors, matches = (outputs["vector_a"], outputs["vector_b"]), labels == MATCH
+        ids_a, ids_b = matching.text_ids(batch["input_ids"], batch["input_ids_b"])
+        negatives = matching.in_batch_negatives(ids_a, ids_b, matches, weight)
+        shared = {"threshold": self.settings.threshold}
+        if self.loss_name == "margin":
+            loss = matching.margin_sum(*vectors, matches, negatives, weight, margin=self.settings.margin, **shared)
+        else:
+            reverse = matching.in_batch_negatives(ids_b, ids_a, matches, weight)
+            scale = self.settings.similarity_scale
+            loss = matching.softmax_sum(*vectors, matches, negatives, reverse, weight, scale=scale, **shared)
+        return {"loss": Loss(loss, rows)}
+
+    def on_train_table(self, train: EncodedTable) -> None:
+        """Checks that the training table has what the loss learns from.
+
+        Raises:
+            ConfigError: No row is a match.
+        """
+        if self.loss_name != "cosine" and not (train.columns["label_id"] == MATCH).any():
+            raise ConfigError(
+                f"no training row has the label {self.names[MATCH]!r}, which says that the texts match",
+                fix="name the label that says so in model.match_label",
+            )
+
+    def evaluator(self) -> Evaluator:
+        """Returns the metrics of pairs and of finding the match among all texts."""
+        return TwoTowerEvaluator(self.names, threshold=self.settings.threshold)
+
+    def columns(self, logits: np.ndarray) -> dict[str, list[Any]]:
+        """Returns `predictions`, `probabilities` ((cosine + 1) / 2) and `logits` (the cosine, [batch]) per row."""
+        matches = logits > np.float32(self.settings.threshold)
+        return {
+            "predictions": [self.names[int(match)] for match in matches],
+            "probabilities": list((logits + 1) / 2),
+            "logits": list(logits),
+        }
+
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns `score` (the cosine), `label` and `probabilities`, all [batch]."""
+        cosine = outputs["logits"]
+        label = tf.gather(tf.constant(self.names), tf.cast(cosine > self.settings.threshold, tf.int32))
+        return {"score": cosine, "label": label, "probabilities": (cosine + 1) / 2}
+
+    def signatures(self, raw: Signature) -> dict[str, Signature]:
+        """Returns the form of `tf.Example` for TensorFlow Serving's Regress call."""
+        return {"regress": regress_signature(raw)}
+
+
+class CosineScore(Score):
+    """How similar two texts are: a number that the cosine `logits` [batch] is trained towards."""
+
+    loss_name = "cosine"
+
+    def on_train_table(self, train: EncodedTable) -> None:
+        """Tells of numbers that cannot be reached."""
+        super().on_train_table(train)
+        if np.abs(train.columns["label_id"]).max() > 1:
+            warn("some numbers in the label column are outside [-1, 1], which a cosine cannot reach")
+
+    def columns(self, logits: np.ndarray) -> dict[str, list[Any]]:
+        """Returns `predictions` and `logits`, both the cosine, per row."""
+        return {"predictions": list(logits), "logits": list(logits)}
+
+    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
+        """Returns `score` [batch], the cosine."""
+        return {"score": outputs["logits"]}
