@@ -35,8 +35,8 @@ from easytransfer.export.selfcheck.rounding import EPSILON, scale_of, units
 from easytransfer.export.selfcheck.values import take_rows
 from easytransfer.export.servable import Signature
 from easytransfer.layers.dropout import Dropout
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
 Arrays = dict[str, np.ndarray]
 
@@ -81,7 +81,7 @@ def print_table(found: list[dict]) -> None:
 def deep(name: str) -> dict:
     """Returns the difference between a graph and single steps of a network with random weights."""
     config = named(name).replace(image_size=16)
-    model = build(config, 10, seed=0)
+    model = CnnBackbone(config, 10, seed=0)
     images = np.random.default_rng(0).standard_normal([8, 16, 16, config.channels]).astype(np.float32)
     norms = [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
