@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import sys
@@ -67,8 +68,8 @@ class CnnBackbone(Backbone):
             raise ConfigError("a classifier needs at least one class", received=classes)
         self.config, self.classes, self.seed = config, classes, seed
         # Only stages of feature maps do not depend on the size: an average stands behind them, and no dense layer.
-        side = None if classes is None and config.stage_strides() else config.image_size
-        self._image_shape = (side, side, config.channels)
+        free = classes is None and config.stage_strides()
+        self._image_shape = (None, None, config.channels) if free else config.image_shape
         # How many of the stages that a stored network has are here; None: all.
         self._stages: int | None = None
         with _deep_recursion():
@@ -121,9 +122,9 @@ class CnnBackbone(Backbone):
 
     def example_outputs(self) -> np.ndarray:
         """Returns features of two fixed images, to compare models and to see whether a file is damaged."""
-        size, channels = self.config.image_size, self.config.channels
-        values = np.linspace(-1, 1, 2 * size * size * channels, dtype=np.float32)
-        return self(values.reshape(2, size, size, channels))["features"].numpy()
+        shape = [2, *self.config.image_shape]
+        values = np.linspace(-1, 1, math.prod(shape), dtype=np.float32)
+        return self(values.reshape(shape))["features"].numpy()
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns trained variables by depth: the first layers, each stage, what follows the last stage.

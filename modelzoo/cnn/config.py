@@ -151,6 +151,11 @@ class CnnConfig(BaseModel):
         }
         return names.get(self.family, ("stage_widths", "inner_widths", "strides"))
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        return (self.image_size, self.image_size, self.channels)
+
     def inner(self, stage: int) -> tuple[int, ...]:
         """Returns the inner widths of the blocks of a stage, counted from 0."""
         widths = self.inner_widths[stage]

@@ -214,7 +214,7 @@ def profile(config: CnnConfig, classes: int | None) -> Profile:
         278324
     """
     b = CountingBuilder()
-    images = Shape(config.image_size, config.image_size, config.channels)
+    images = Shape(*config.image_shape)
     vector = networks.body(b, images, config).vector
     if classes is not None:
         networks.head(b, vector, config, classes)
@@ -238,7 +238,7 @@ def latency(config: CnnConfig, classes: int, batch: int = 1) -> dict[str, float]
 
     model = CnnBackbone(config, classes, seed=0)
     run = tf.function(lambda images: model(images, training=False)["logits"], autograph=False)
-    images = tf.zeros([batch, config.image_size, config.image_size, config.channels])
+    images = tf.zeros([batch, *config.image_shape])
     return summary((_seconds(lambda: run(images).numpy()) for _ in range(_WARM_UP + _RUNS)), batch)
 
 
