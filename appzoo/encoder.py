@@ -18,7 +18,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
 from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.wordpiece import Tokens, WordPiece
-from modelzoo.bert.backbone import BertBackbone
+from modelzoo.backbone import Backbone
 from modelzoo.bert.config import BertConfig
 
 
@@ -52,7 +52,7 @@ class Encoder:
             self.tokenizer: WordPiece = zoo.load_tokenizer(name, root, lower_case=lower)
             self.config: BertConfig = zoo.load_config(name, root)
         else:
-            self.tokenizer = WordPiece.from_folder(folder)
+            self.tokenizer = zoo.load_tokenizer(folder)
             self.config = zoo.load_config(folder)
         limit = self.config.max_position_embeddings
         if config.data.sequence_length > limit:
@@ -71,7 +71,7 @@ class Encoder:
         """Returns the input for columns of texts; options as `TokensInput` has them."""
         return EncoderTokens(self, first, second, **options)
 
-    def backbone(self, folder: Path | None, workers: Workers) -> BertBackbone:
+    def backbone(self, folder: Path | None, workers: Workers) -> Backbone:
         """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones.
 
         Args:
@@ -79,7 +79,7 @@ class Encoder:
             workers: Those that split its layers, if any.
         """
         model = self.job.model
-        return zoo.load_backbone(
+        return Backbone.from_preset(
             model.pretrain_model_name_or_path if folder is None else folder,
             zoo=self.job.runtime.model_zoo_base_path,
             weights=folder is None and not model.from_scratch,

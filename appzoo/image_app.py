@@ -33,9 +33,9 @@ from easytransfer.run.folder import RunFolder
 from easytransfer.train import checkpoint
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
 NETWORK_FILE = "network.json"
 MISTAKES_FILE = "mistakes.png"
@@ -132,7 +132,7 @@ class ImageApp(App):
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the network, from random weights or the shape stored in a run with weights to be restored."""
         shape, model = self.network_config(assets.folder), self.config.model
-        network = build(shape, self.target.num_outputs, self.config.runtime.seed)
+        network = CnnBackbone(shape, self.target.num_outputs, self.config.runtime.seed)
         whole = ImageModel(network, self._known_statistics(), shape.image_size)
         whole({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
         return whole

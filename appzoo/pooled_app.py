@@ -10,7 +10,7 @@ from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.app.targets.labels import LabelTarget, label_target
 from easytransfer.layers.dropout import Dropout
-from modelzoo.bert.backbone import BertBackbone
+from modelzoo.backbone import Backbone
 
 
 class PooledApp(App):
@@ -34,14 +34,15 @@ class PooledApp(App):
         """Builds encoder and head; from the ModelZoo, or the shape stored in a run."""
         backbone = self.encoder.backbone(assets.folder, self.workers)
         network = backbone
-        if backbone.stage is None or backbone.stage.is_last:
+        stage = self.workers.stage
+        if stage is None or stage.is_last:
             network = PooledModel(backbone, self.target.num_outputs, self.config.model.dropout_rate)
         network(token_batch())
         return network
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""
-        if isinstance(self.model, BertBackbone):
+        if isinstance(self.model, Backbone):
             return self.model.layer_groups()  # of a stage before the last
         *encoder, pooler = self.model.backbone.layer_groups()
         return [*encoder, [*pooler, *self.model.head.trainable_variables]]
@@ -62,7 +63,7 @@ class PooledModel(keras.Model):
         `logits` float32 [batch, num_outputs].
     """
 
-    def __init__(self, backbone: BertBackbone, num_outputs: int, dropout_rate: float) -> None:
+    def __init__(self, backbone: Backbone, num_outputs: int, dropout_rate: float) -> None:
         super().__init__(name="text_classifier")
         self.backbone = backbone
         self.dropout = Dropout(dropout_rate, name="head_dropout")

@@ -84,7 +84,7 @@ class TextClassifier(Model):
         self.head = keras.layers.Dense(LABELS, kernel_initializer=_uniform(2))
         self.head.build([None, WIDTH])
         self.variables = self.backbone.trainable_variables + self.head.trainable_variables
-        self.looked_up = ((self.backbone.embedding_table, settings["tokens"]),)
+        self.looked_up = ((self.backbone.input_embeddings, settings["tokens"]),)
 
     @staticmethod
     def rows(settings: dict[str, Any], random: np.random.Generator) -> dict[str, np.ndarray]:

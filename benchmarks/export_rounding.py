@@ -35,8 +35,8 @@ from easytransfer.savedmodel.array_json import take_rows
 from easytransfer.savedmodel.calling import eager_callers, session_callers
 from easytransfer.savedmodel.rounding import EPSILON, scale_of, units
 from easytransfer.savedmodel.signature import Signature
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
 Arrays = dict[str, np.ndarray]
 
@@ -81,7 +81,7 @@ def print_table(found: list[dict]) -> None:
 def deep(name: str) -> dict:
     """Returns the difference between a graph and single steps of a network with random weights."""
     config = named(name).replace(image_size=16)
-    model = build(config, 10, seed=0)
+    model = CnnBackbone(config, 10, seed=0)
     images = np.random.default_rng(0).standard_normal([8, 16, 16, config.channels]).astype(np.float32)
     norms = [layer for layer in model.network.layers if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:

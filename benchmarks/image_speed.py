@@ -86,10 +86,10 @@ def augmentation_seconds(options: argparse.Namespace, repeats: int = 30) -> floa
 
 def build_network(name: str):
     """Returns the network of the ModelZoo with fresh weights."""
+    from modelzoo.cnn.backbone import CnnBackbone
     from modelzoo.cnn.names import named
-    from modelzoo.cnn.network import build
 
-    model = build(named(name), CLASSES, 0)
+    model = CnnBackbone(named(name), CLASSES, 0)
     model(np.zeros([1, SIZE, SIZE, 3], np.float32))
     return model
 

@@ -1,8 +1,12 @@
-"""Loads and saves pre-trained models of any family by name or folder. TensorFlow is imported when a model is built."""
+"""What a model's name stands for: its family, configuration, network and tokenizer.
+
+TensorFlow is imported only when a network is built. The core's Python API finds this module by its entry point.
+"""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,8 +17,6 @@ from easytransfer.presets.folder import read_json
 
 if TYPE_CHECKING:
     from easytransfer import keras
-    from easytransfer.distributed.collectives import Group
-    from easytransfer.distributed.pipeline import Stage
     from easytransfer.text.wordpiece import WordPiece
 
 
@@ -51,55 +53,30 @@ def load_config(name_or_path: str | Path, zoo: str | Path | None = None) -> Any:
     return family_module(family_of(preset), "config").CONFIG_CLASS.from_folder(preset.folder)
 
 
-def load_backbone(
-    name_or_path: str | Path,
-    *,
-    zoo: str | Path | None = None,
-    weights: bool = True,
-    from_scratch: bool = False,
-    seed: int = 0,
-    allow_missing: str | None = None,
-    tensor: Group | None = None,
-    stage: Stage | None = None,
-    **overrides: Any,
-) -> keras.Model:
-    """Builds the backbone of a zoo name or folder with its pre-trained weights, which must fit completely.
+def load_backbone(name_or_path: str | Path, *, from_scratch: bool = False, **settings: Any) -> keras.Model:
+    """Builds the network of a name or folder, of the family that it belongs to; TensorFlow is imported now.
 
     Args:
-        name_or_path: Zoo name, alias, folder or TensorFlow checkpoint prefix.
-        zoo: Root of the ModelZoo.
-        weights: False for random weights of the same architecture; the folder then needs only a configuration.
+        name_or_path: See `Backbone.from_preset`.
         from_scratch: The same as `weights=False`, in the original's words.
-        seed: Seed of random weights.
-        allow_missing: Regular expression of weight names that may start from random values.
-        tensor: Workers that split every encoder layer.
-        stage: Part of the depth that this worker holds; None holds all.
-        **overrides: Changed configuration values, such as `hidden_dropout_prob`.
+        **settings: See `Backbone.from_preset`.
 
     Raises:
         ModelError: The model is not found, has no weights, or they do not fit.
-        ConfigError: An override is not accepted, or the layers cannot be split over so many workers.
+        ConfigError: A setting is not accepted.
 
     Example:
         >>> load_backbone("minilm-l6-en", hidden_dropout_prob=0.0)
     """
-    preset = resolve(name_or_path, zoo)
-    backbone = family_module(family_of(preset), "backbone").BACKBONE_CLASS
-    return backbone.from_preset(
-        preset,
-        weights=weights and not from_scratch,
-        seed=seed,
-        allow_missing=allow_missing,
-        tensor=tensor,
-        stage=stage,
-        **overrides,
-    )
+    settings["weights"] = settings.get("weights", True) and not from_scratch
+    preset = resolve(name_or_path, settings.pop("zoo", None))
+    return family_module(family_of(preset), "backbone").BACKBONE_CLASS.from_preset(preset, **settings)
 
 
 def load_tokenizer(
     name_or_path: str | Path, zoo: str | Path | None = None, lower_case: bool | None = None
 ) -> WordPiece:
-    """Returns the tokenizer that belongs to a model.
+    """Returns the tokenizer that belongs to a model: of the kind that its manifest or its family names.
 
     Args:
         name_or_path: Zoo name, alias or folder.
@@ -107,37 +84,27 @@ def load_tokenizer(
         lower_case: Overrides the casing that the model's files state.
 
     Raises:
-        ModelError: The model is not found or its vocabulary is not valid.
+        ModelError: The model is not found, has no tokenizer or one of an unknown kind, or its vocabulary is not valid.
     """
-    from easytransfer.text.wordpiece import WordPiece
-
     preset = resolve(name_or_path, zoo)
+    family = family_of(preset)
+    kind = preset.facts.get("tokenizer") or catalogue.families()[family].get("tokenizer")
+    if kind is None:
+        raise ModelError(f"models of the family {family} have no tokenizer", received=str(preset.folder))
+    if not isinstance(kind, str) or kind not in TOKENIZERS:
+        raise ModelError(f"{preset.folder} names an unknown tokenizer", received=kind, accepted=sorted(TOKENIZERS))
     # Google's folders do not say which casing they need; the catalogue does.
     silent = not (preset.folder / "tokenizer_config.json").is_file()
     if lower_case is None and silent:
         lower_case = preset.facts.get("lower_case")
-    return WordPiece.from_folder(preset.folder, lower_case=lower_case)
+    return TOKENIZERS[kind]().from_folder(preset.folder, lower_case=lower_case)
 
 
-def save_preset(
-    folder: str | Path,
-    backbone: keras.Model,
-    tokenizer: WordPiece | None = None,
-    *,
-    facts: dict[str, Any] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Writes a model folder that `load_backbone`, `load_tokenizer` and Hugging Face's transformers can read.
+def _word_piece() -> type[WordPiece]:
+    from easytransfer.text.wordpiece import WordPiece
 
-    Args:
-        folder: New folder.
-        backbone: Model to save.
-        tokenizer: Its tokenizer; without it the folder has no vocabulary.
-        facts: Entries of the manifest `zoo.json`, such as licence and origin.
-        overwrite: Replace an existing folder.
+    return WordPiece
 
-    Raises:
-        ModelError: The folder exists and `overwrite` is False.
-    """
-    name = Path(folder).name
-    backbone.save_to_preset(folder, tokenizer, facts={"name": name, **(facts or {})}, overwrite=overwrite)
+
+# Classes by the name that `presets.json` and `zoo.json` give a tokenizer; each is imported when it is needed.
+TOKENIZERS: dict[str, Callable[[], type[WordPiece]]] = {"WordPiece": _word_piece}

@@ -23,8 +23,8 @@ from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 from easytransfer.train.task import Batch, Outputs
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.network import build
 
 MEMBERS_FILE = "members.json"
 # Seeds of the members; so far apart that runs with neighbouring seeds share none.
@@ -81,7 +81,7 @@ class CoTraining(ImageApp):
         model, members = self.config.model, []
         images = tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)
         for number, config in enumerate(self.network_configs(folder)):
-            network = build(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
+            network = CnnBackbone(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
             members.append(ImageModel(network, self._known_statistics()))
             members[-1]({"image": images})
             if self.workers.tensor is not None:

@@ -18,7 +18,7 @@ from easytransfer.image.augment import unit_scale
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.savedmodel.manifest import MANIFEST
 from easytransfer.train import checkpoint
-from modelzoo.cnn.network import build
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.saved_model import SavedModelLayer
 
 
@@ -80,7 +80,7 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
         raise ModelError(f"no teacher: {error}") from None
     folder = found.parent
     config = source_network(folder, "the teacher", labels, student)
-    model = ImageModel(build(config, len(labels), seed=0), ChannelStatistics.load(folder))
+    model = ImageModel(CnnBackbone(config, len(labels), seed=0), ChannelStatistics.load(folder))
     model({"image": tf.zeros([1, config.image_size, config.image_size, config.channels], tf.uint8)})
     try:
         checkpoint.load_weights(model, found)

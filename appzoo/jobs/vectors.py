@@ -27,6 +27,7 @@ from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.savedmodel.loading import is_exported, load_exported
 from easytransfer.text.wordpiece import WordPiece
 from easytransfer.train.precision import compute_precision
+from modelzoo.backbone import Backbone
 from modelzoo.bert.config import BertConfig
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -161,7 +162,7 @@ def _from_zoo(
     root = runtime.model_zoo_base_path
     preset = resolve(name, root)
     with compute_precision(runtime.mixed_precision):
-        backbone = zoo.load_backbone(name, zoo=root)
+        backbone = Backbone.from_preset(name, zoo=root)
     module = VectorModule(backbone, lambda outputs: outputs["pooled_output"], columns, layers)
     return _source(
         module, zoo.load_tokenizer(name, root), max_length or 128, runtime, path=preset.folder, name=preset.name

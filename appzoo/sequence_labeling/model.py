@@ -9,7 +9,7 @@ import tensorflow as tf
 from appzoo.sequence_labeling.crf import LinearChainCRF
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
-from modelzoo.bert.backbone import BertBackbone
+from modelzoo.backbone import Backbone
 
 # The transitions start from nothing while the encoder is only adjusted.
 CRF_RATE_FACTOR = 100.0
@@ -37,7 +37,7 @@ class LabelingModel(keras.Model):
     # Which input has the length of an output over words; the others are over tokens.
     length_inputs: ClassVar[dict[str, str]] = {"tags": "word_starts", "log_probabilities": "word_starts"}
 
-    def __init__(self, backbone: BertBackbone, num_tags: int, dropout_rate: float, use_crf: bool, seed: int) -> None:
+    def __init__(self, backbone: Backbone, num_tags: int, dropout_rate: float, use_crf: bool, seed: int) -> None:
         super().__init__(name="sequence_labeler")
         self.backbone = backbone
         self.dropout = Dropout(dropout_rate, name="head_dropout")

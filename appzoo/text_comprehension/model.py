@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
-from modelzoo.bert.backbone import BertBackbone
+from modelzoo.backbone import Backbone
 
 # Score of padding: below any other, so that it takes no part in a softmax.
 PADDING = -1e9
@@ -28,7 +28,7 @@ class SpanModel(keras.Model):
         `start_logits` and `end_logits`, float32 [batch, tokens]; padding has `PADDING`.
     """
 
-    def __init__(self, backbone: BertBackbone, dropout_rate: float) -> None:
+    def __init__(self, backbone: Backbone, dropout_rate: float) -> None:
         super().__init__(name="text_comprehension")
         self.backbone = backbone
         self.dropout = Dropout(dropout_rate, name="head_dropout")
@@ -54,7 +54,7 @@ class HistorySpanModel(SpanModel):
     It is added to the other embeddings before their LayerNorm. `history_answer_marker` [batch, tokens] is 0 or 1.
     """
 
-    def __init__(self, backbone: BertBackbone, dropout_rate: float) -> None:
+    def __init__(self, backbone: Backbone, dropout_rate: float) -> None:
         super().__init__(backbone, dropout_rate)
         self.history = keras.layers.Embedding(
             2,

@@ -11,7 +11,7 @@ from appzoo.encoder import token_batch
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
 from easytransfer.losses.matching import cosine
-from modelzoo.bert.backbone import BertBackbone
+from modelzoo.backbone import Backbone
 
 _INPUTS = ("input_ids", "input_mask", "segment_ids")
 
@@ -31,7 +31,7 @@ class Tower(keras.Model):
         `vector` float32 [batch, size], not scaled to length 1.
     """
 
-    def __init__(self, backbone: BertBackbone, projection_dim: int = -1, dropout_rate: float = 0.0) -> None:
+    def __init__(self, backbone: Backbone, projection_dim: int = -1, dropout_rate: float = 0.0) -> None:
         super().__init__(name="tower")
         self.backbone = backbone
         self.dropout = Dropout(dropout_rate, name="vector_dropout")
@@ -78,7 +78,7 @@ class TwoTowerModel(keras.Model):
         self.tower = tower
 
     @property
-    def backbone(self) -> BertBackbone:
+    def backbone(self) -> Backbone:
         """The encoder that both texts go through."""
         return self.tower.backbone
 

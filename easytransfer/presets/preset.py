@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ CONTRIB = "contrib_models.json"
 MODELHUB = "modelhub"
 # What file systems allow for a path and for one name in it.
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
+# `<owner>/<model>` of the Hugging Face hub, and the commits that its cache names folders after.
+_HUB_ID, _COMMIT = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII), re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
     """Finds a model.
 
     Accepted: a folder; the prefix of a TensorFlow checkpoint; a built-in name or alias; a folder name inside the
-    zoo; an alias of the zoo's `contrib_models.json`; `modelhub:<name>`.
+    zoo; an alias of the zoo's `contrib_models.json`; `modelhub:<name>`; `<owner>/<model>` of the Hugging Face hub,
+    where it was downloaded before (the network is not used).
 
     Args:
         name_or_path: What the user typed.
@@ -62,7 +66,7 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
         raise ModelError("the model name is empty", fix="give a name of the ModelZoo or a folder")
     if len(text) > _LONGEST_PATH:
         raise ModelError(f"no model has a name of {len(text)} characters", received=text[:_LONGEST_NAME])
-    preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root)
+    preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root) or _from_hugging_face(text)
     if preset is None:
         raise _not_found(text, root)
     return preset
@@ -144,12 +148,31 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
     return _of_folder(folder) if folder else None
 
 
+def _from_hugging_face(text: str) -> Preset | None:
+    """Finds the snapshot that the main branch of a downloaded repository names, in the cache of the hub's client."""
+    if not _HUB_ID.fullmatch(text):
+        return None
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    store = Path(os.environ.get("HF_HUB_CACHE") or home / "hub", f"models--{text.replace('/', '--')}")
+    try:
+        commit = (store / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    folder = store / "snapshots" / commit
+    if not _COMMIT.fullmatch(commit) or not _is_model(folder):
+        return None
+    found = _of_folder(folder)
+    return Preset(text, folder, found.facts)
+
+
 def _not_found(text: str, root: Path) -> ModelError:
     facts = catalogue.find(text)
     if facts is None:
         known = [*catalogue.entries(), *zoo_folders(root), *contrib_models(root)]
         near = closest(text, known)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `easy_transfer_app zoo list`"
+        hint = f"did you mean {' or '.join(near)}?" if near else "see `easy_transfer_app zoo list`."
+        if _HUB_ID.fullmatch(text):
+            hint += f" A model of the Hugging Face hub is downloaded first: `hf download {text}`."
         return ModelError(
             f"unknown model {text}", fix=f"{hint} A folder of your own is given by its path, such as ./{text}"
         )

@@ -32,7 +32,7 @@ class Weight:
     Attributes:
         name: Google's name; EasyTransfer puts `bert_pre_trained_model/` before it.
         hf: Hugging Face's name, without the `bert.` prefix that models with heads add.
-        path: Attributes that lead from the backbone (or the pre-training head) to our variable.
+        path: Where our variable is in the encoder, see `Encoder.variable`, or attributes of the pre-training head.
         shape: Shape in Google's layout.
         transposed: Hugging Face stores the transpose.
         part: What the weight belongs to.
@@ -46,16 +46,16 @@ class Weight:
     part: Part
 
 
-# Per layer: Google's name, Hugging Face's name, our path; then (input, output) sizes, or one size for a LayerNorm.
+# Per layer: Google's name, Hugging Face's name, ours; then (input, output) sizes, or one size for a LayerNorm.
 _LAYER = (
-    ("attention/self/query", "attention.self.query", "_attention_layer._query_dense", ("hidden", "hidden")),
-    ("attention/self/key", "attention.self.key", "_attention_layer._key_dense", ("hidden", "hidden")),
-    ("attention/self/value", "attention.self.value", "_attention_layer._value_dense", ("hidden", "hidden")),
-    ("attention/output/dense", "attention.output.dense", "_attention_layer._output_dense", ("hidden", "hidden")),
-    ("attention/output/LayerNorm", "attention.output.LayerNorm", "_attention_layer_norm", ("hidden",)),
-    ("intermediate/dense", "intermediate.dense", "_intermediate_dense", ("hidden", "inner")),
-    ("output/dense", "output.dense", "_output_dense", ("inner", "hidden")),
-    ("output/LayerNorm", "output.LayerNorm", "_output_layer_norm", ("hidden",)),
+    ("attention/self/query", "attention.self.query", "query", ("hidden", "hidden")),
+    ("attention/self/key", "attention.self.key", "key", ("hidden", "hidden")),
+    ("attention/self/value", "attention.self.value", "value", ("hidden", "hidden")),
+    ("attention/output/dense", "attention.output.dense", "attention_output", ("hidden", "hidden")),
+    ("attention/output/LayerNorm", "attention.output.LayerNorm", "attention_norm", ("hidden",)),
+    ("intermediate/dense", "intermediate.dense", "inner", ("hidden", "inner")),
+    ("output/dense", "output.dense", "output", ("inner", "hidden")),
+    ("output/LayerNorm", "output.LayerNorm", "output_norm", ("hidden",)),
 )
 
 
@@ -64,28 +64,21 @@ def weight_table(config: BertConfig, parts: Iterable[Part] = BACKBONE) -> list[W
     hidden = config.hidden_size
     sizes = {"hidden": hidden, "inner": config.intermediate_size}
     rows = [
-        _table("word_embeddings", "_embedding_layer.embeddings", config.vocab_size, hidden),
-        _table(
-            "position_embeddings",
-            "_position_embedding_layer._position_embeddings",
-            config.max_position_embeddings,
-            hidden,
-        ),
-        _table("token_type_embeddings", "_type_embedding_layer.embeddings", config.type_vocab_size, hidden),
-        *_pair(
-            "bert/embeddings/LayerNorm", "embeddings.LayerNorm", "encoder._embedding_norm_layer", (hidden,), "encoder"
-        ),
+        _table("word_embeddings", "words", config.vocab_size, hidden),
+        _table("position_embeddings", "positions", config.max_position_embeddings, hidden),
+        _table("token_type_embeddings", "segments", config.type_vocab_size, hidden),
+        *_pair("bert/embeddings/LayerNorm", "embeddings.LayerNorm", "norm", (hidden,), "encoder"),
     ]
     for i in range(config.num_hidden_layers):
         for google, hf, path, shape in _LAYER:
             rows += _pair(
                 f"bert/encoder/layer_{i}/{google}",
                 f"encoder.layer.{i}.{hf}",
-                f"encoder._transformer_layers.{i}.{path}",
+                f"layers.{i}.{path}",
                 tuple(sizes[s] for s in shape),
                 "encoder",
             )
-    rows += _pair("bert/pooler/dense", "pooler.dense", "encoder._pooler_layer", (hidden, hidden), "pooler")
+    rows += _pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
     head = "cls/predictions/transform/"
     rows += _pair(head + "dense", "cls.predictions.transform.dense", "transform", (hidden, hidden), "mlm")
     rows += _pair(head + "LayerNorm", "cls.predictions.transform.LayerNorm", "layer_norm", (hidden,), "mlm")
@@ -110,7 +103,7 @@ def weight_table(config: BertConfig, parts: Iterable[Part] = BACKBONE) -> list[W
 
 def _table(name: str, path: str, rows: int, columns: int) -> Weight:
     hf = f"embeddings.{name}.weight"
-    return Weight(f"bert/embeddings/{name}", hf, f"encoder.{path}", (rows, columns), False, "encoder")
+    return Weight(f"bert/embeddings/{name}", hf, path, (rows, columns), False, "encoder")
 
 
 def _pair(google: str, hf: str, path: str, shape: tuple[int, ...], part: Part) -> list[Weight]:
@@ -135,27 +128,26 @@ def parameters_in(folder: str | Path) -> int:
 # Our variables ---------------------------------------------------------------------------------------------
 
 
-def variable(root: Any, row: Weight) -> Any:
-    """Returns the variable of `row`, found from the backbone or the pre-training head it belongs to."""
-    for step in row.path.split("."):
-        root = root[int(step)] if step.isdigit() else getattr(root, step)
-    return root
+def assign(target: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:
+    """Copies arrays in Google's layout into variables, or this worker's part; [hidden, heads, size] is reshaped.
 
-
-def assign(root: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:
-    """Copies arrays in Google's layout into variables, or this worker's part; [hidden, heads, size] is reshaped."""
+    Args:
+        target: Encoder or pre-training head: its method `variable(path)` finds a variable.
+        table: Weights to copy.
+        values: Arrays by Google's names.
+    """
     from easytransfer.distributed.shards import assign_whole, whole_shape
 
     for row in table:
-        target = variable(root, row)
-        assign_whole(target, values[row.name].reshape(whole_shape(target)))
+        variable = target.variable(row.path)
+        assign_whole(variable, values[row.name].reshape(whole_shape(variable)))
 
 
-def extract(root: Any, table: Iterable[Weight]) -> dict[str, np.ndarray]:
-    """Returns variables as whole arrays in Google's layout, by Google's name."""
+def extract(source: Any, table: Iterable[Weight]) -> dict[str, np.ndarray]:
+    """Returns variables of an encoder or head as whole arrays in Google's layout, by Google's name."""
     from easytransfer.distributed.shards import whole_value
 
-    return {row.name: whole_value(variable(root, row)).reshape(row.shape) for row in table}
+    return {row.name: whole_value(source.variable(row.path)).reshape(row.shape) for row in table}
 
 
 def initial_value(row: Weight, seed: int, deviation: float) -> np.ndarray:

@@ -220,11 +220,9 @@ def write_folder(
     config: BertConfig,
     values: Mapping[str, np.ndarray],
     *,
-    source: str | Path | None = None,
-    tokenizer: WordPiece | None = None,
-    vocabulary: Sequence[str] | None = None,
     facts: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    **vocabulary: Any,
 ) -> None:
     """Writes a model folder as a whole or not at all.
 
@@ -233,11 +231,9 @@ def write_folder(
         form: `hf`, `google` or `ez`.
         config: Configuration.
         values: Weights by Google's names and in Google's layout.
-        source: Model folder to take the vocabulary from.
-        tokenizer: Tokenizer to save instead.
-        vocabulary: Tokens to save instead, under the usual rules and the casing of `config`.
         facts: Also write the manifest `zoo.json` with these entries.
         overwrite: Replace an existing folder.
+        **vocabulary: `source`, `tokenizer` or `vocabulary`, see `write_files`.
 
     Raises:
         ModelError: The form is unknown or the folder exists.
@@ -245,29 +241,53 @@ def write_folder(
     if form not in FORMS:
         raise ModelError("unknown model format", received=form, accepted=FORMS)
     with new_folder(target, overwrite) as folder:
-        data = config.to_dict(form)
-        if form == "hf":
-            heads = tuple(part for part in parts_in(values, config) if part in ("mlm", "nsp"))
-            data["architectures"] = [_ARCHITECTURES.get(heads, "BertModel")]
-            write_safetensors(folder / WEIGHTS, to_hf(values, config))
-        else:
-            write_checkpoint(folder / _CHECKPOINTS[form], values, _EZ_SCOPE if form == "ez" else "")
-        write_json(folder / _CONFIGS[form], data)
-        if tokenizer is not None:
-            tokenizer.save(folder)
-        elif vocabulary is not None:
-            _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
-        elif source is not None:
-            if form == "hf":
-                for name in _TOKENIZER_FILES:
-                    if Path(source, name).is_file():
-                        shutil.copyfile(own_file(source, name), folder / name)
-            _write_tokenizer(folder, form, config, *read_vocabulary(source))
+        write_files(folder, form, config, values, **vocabulary)
         if facts is not None:
-            write_manifest(folder, {**_size_facts(config, values), **facts})
+            write_manifest(folder, {**size_facts(config, values), **facts})
 
 
-def _size_facts(config: BertConfig, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def write_files(
+    folder: Path,
+    form: Form,
+    config: BertConfig,
+    values: Mapping[str, np.ndarray],
+    *,
+    source: str | Path | None = None,
+    tokenizer: WordPiece | None = None,
+    vocabulary: Sequence[str] | None = None,
+) -> None:
+    """Writes configuration, weights and vocabulary of a model into an existing folder.
+
+    Args:
+        folder: The folder.
+        form: `hf`, `google` or `ez`.
+        config: Configuration.
+        values: Weights by Google's names and in Google's layout.
+        source: Model folder to take the vocabulary from.
+        tokenizer: Tokenizer to save instead.
+        vocabulary: Tokens to save instead, under the usual rules and the casing of `config`.
+    """
+    data = config.to_dict(form)
+    if form == "hf":
+        heads = tuple(part for part in parts_in(values, config) if part in ("mlm", "nsp"))
+        data["architectures"] = [_ARCHITECTURES.get(heads, "BertModel")]
+        write_safetensors(folder / WEIGHTS, to_hf(values, config))
+    else:
+        write_checkpoint(folder / _CHECKPOINTS[form], values, _EZ_SCOPE if form == "ez" else "")
+    write_json(folder / _CONFIGS[form], data)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    elif vocabulary is not None:
+        _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
+    elif source is not None:
+        if form == "hf":
+            for name in _TOKENIZER_FILES:
+                if Path(source, name).is_file():
+                    shutil.copyfile(own_file(source, name), folder / name)
+        _write_tokenizer(folder, form, config, *read_vocabulary(source))
+
+
+def size_facts(config: BertConfig, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns manifest entries under the names that presets.json uses."""
     return {
         "layers": config.num_hidden_layers,

@@ -13,9 +13,9 @@ from easytransfer import keras
 from easytransfer.presets import Preset, resolve
 from easytransfer.presets.load_report import LoadReport
 from modelzoo.bert import formats
-from modelzoo.bert.backbone import ACTIVATIONS
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import Part, assign, extract, initial_value, weight_table
+from modelzoo.bert.encoder import ACTIVATIONS
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class BertMlmHead(keras.layers.Layer):
 
     Call arguments:
         sequence_output: [batch, tokens, hidden].
-        embedding_table: `backbone.embedding_table` [vocab, hidden].
+        embedding_table: `backbone.input_embeddings` [vocab, hidden].
         positions: Positions to predict, integer [batch, predictions]; all when None.
         pooled_output: [batch, hidden], needed for `next_sentence`.
 
@@ -40,7 +40,7 @@ class BertMlmHead(keras.layers.Layer):
         float32 [batch, 2].
 
     Example:
-        >>> BertMlmHead(backbone.config)(backbone(batch)["sequence_output"], backbone.embedding_table)
+        >>> BertMlmHead(backbone.config)(backbone(batch)["sequence_output"], backbone.input_embeddings)
     """
 
     def __init__(
@@ -84,6 +84,13 @@ class BertMlmHead(keras.layers.Layer):
             pooled = tf.cast(pooled_output, tf.float32)
             outputs["nsp_logits"] = tf.matmul(pooled, kernel, transpose_b=True) + tf.cast(self.nsp_bias, tf.float32)
         return outputs
+
+    def variable(self, path: str) -> tf.Variable:
+        """Returns a variable by its path in `convert.py`, such as `transform.kernel`."""
+        found = self
+        for step in path.split("."):
+            found = getattr(found, step)
+        return found
 
     def export_weights(self) -> dict[str, np.ndarray]:
         """Returns all weights by Google's names and in Google's layout."""

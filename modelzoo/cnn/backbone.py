@@ -1,10 +1,14 @@
-"""An image classifier with its configuration: fresh or pre-trained weights, saved and loaded strictly by name."""
+"""A convolutional network with its configuration: a classifier, or the body alone with its feature maps."""
 
 from __future__ import annotations
 
-import logging
+import math
+import re
 import shutil
-from collections.abc import Mapping
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +17,27 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.presets import Preset, resolve
-from easytransfer.presets.folder import new_folder, read_json, write_json, write_manifest
+from easytransfer.presets import Preset
+from easytransfer.presets.folder import read_json, write_json
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import WEIGHTS, read_safetensors_folder, write_safetensors
-from easytransfer.presets.weight_values import as_floats, check_type
-from easytransfer.run.log import warn
-from modelzoo.cnn import library, plan, saved_model
+from modelzoo.backbone import Backbone
+from modelzoo.cnn import networks, saved_model
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.deep import deep_recursion
 from modelzoo.cnn.keras_builder import KerasBuilder
 
-log = logging.getLogger(__name__)
+# A name may say 9,999 weighted layers (`names.MOST_DIGITS`), with at most four layers of Keras for each.
+_MOST_CALLS = 50_000
+_one_at_a_time = threading.RLock()
 
 
 @keras.utils.register_keras_serializable(package="easytransfer")
-class CnnBackbone(keras.Model):
-    """Image classifier of any family of `CnnConfig`.
+class CnnBackbone(Backbone):
+    """Convolutional network of any family of `CnnConfig`.
 
     Args:
         config: Configuration, or its fields.
-        classes: Number of classes.
+        classes: Number of classes; None leaves the classifier out, and images may have any height and width.
         seed: Seed of the start values.
 
     Call arguments:
@@ -41,7 +45,7 @@ class CnnBackbone(keras.Model):
         training: Whether dropout acts and batch normalisation uses the batch.
 
     Returns:
-        `features` [batch, width] and `logits` [batch, classes], both float32.
+        `features` [batch, width] and, with a classifier, `logits` [batch, classes], both float32.
 
     Raises:
         ModelError: The images are too small for the network, or a SavedModel cannot be used.
@@ -49,38 +53,93 @@ class CnnBackbone(keras.Model):
     Example:
         >>> CnnBackbone(named("resnet8_cifar"), classes=10)(tf.zeros([2, 32, 32, 3]))["logits"].shape
         TensorShape([2, 10])
+        >>> body = CnnBackbone(named("resnet18_imagenet").replace(output_stride=8))
+        >>> {stride: x.shape for stride, x in body.feature_maps(tf.zeros([2, 64, 96, 3])).items()}
+        {4: TensorShape([2, 16, 24, 64]), 8: TensorShape([2, 8, 12, 512])}
     """
 
-    def __init__(self, config: CnnConfig | Mapping[str, Any], classes: int, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(
+        self, config: CnnConfig | Mapping[str, Any], classes: int | None = None, seed: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if isinstance(config, Mapping):
             config = CnnConfig.from_dict(dict(config))
-        if classes < 1:
+        if classes is not None and classes < 1:
             raise ConfigError("a classifier needs at least one class", received=classes)
         self.config, self.classes, self.seed = config, classes, seed
-        self.load_report: LoadReport | None = None
-        with deep_recursion():
-            self.network = _network(config, classes, seed)
+        # Only stages of feature maps do not depend on the size: an average stands behind them, and no dense layer.
+        free = classes is None and config.stage_strides()
+        self._image_shape = (None, None, config.channels) if free else config.image_shape
+        # How many of the stages that a stored network has are here; None: all.
+        self._stages: int | None = None
+        with _deep_recursion():
+            self.network = _network(config, classes, seed, self._image_shape)
         self.built = True
 
     def call(self, images: tf.Tensor, training: bool | None = False) -> dict[str, tf.Tensor]:
         """See the class."""
+        outputs = self.network(self._checked(images), training=training)
+        return {name: outputs[name] for name in ("features", "logits") if name in outputs}
+
+    def feature_maps(self, images: tf.Tensor, training: bool | None = False) -> dict[int, tf.Tensor]:
+        """Returns the features of a body by how much they are reduced, the deepest where several are alike.
+
+        `output_stride` of the configuration bounds the reduction: stages that would exceed it are dilated, with the
+        same weights. A height or width that is no multiple of a stride is rounded up, by the pools of a DenseNet or VGG
+        down. Between the stages of a pre-activation network the features are sums that were not activated yet.
+
+        Args:
+            images: float32 [batch, height, width, channels], already normalised, of any height and width.
+            training: Whether dropout acts and batch normalisation uses the batch.
+
+        Returns:
+            {stride: [batch, height / stride, width / stride, channels]}, in the type that the network computes in.
+
+        Raises:
+            ModelError: The network has a classifier, or no stages of feature maps.
+        """
+        if self.classes is not None:
+            raise ModelError(
+                "a classifier gives no feature maps",
+                fix="build the body alone: `CnnBackbone(config)`, or `from_preset(folder, classifier=False)`",
+            )
+        if not self.config.stage_strides():
+            raise ModelError(f"networks of the family {self.config.family} give no feature maps")
+        outputs = self.network(self._checked(images), training=training)
+        return {stride: outputs[_map_name(stride)] for stride in dict.fromkeys(self.config.stage_strides())}
+
+    def _checked(self, images: tf.Tensor) -> tf.Tensor:
         images = tf.convert_to_tensor(images)
-        size, channels = self.config.image_size, self.config.channels
-        if images.shape.rank != 4 or images.shape[1:] != (size, size, channels):
+        if not tf.TensorShape([None, *self._image_shape]).is_compatible_with(images.shape) or images.shape.rank is None:
+            sides = ", ".join("any" if side is None else str(side) for side in self._image_shape)
             raise ModelError(
                 "images of another shape than the network's",
                 received=str(images.shape),
-                accepted=f"[batch, {size}, {size}, {channels}]",
+                accepted=f"[batch, {sides}]",
                 fix="set image_size and channels of the network",
             )
-        return self.network(images, training=training)
+        return images
 
     def example_outputs(self) -> np.ndarray:
         """Returns features of two fixed images, to compare models and to see whether a file is damaged."""
-        size, channels = self.config.image_size, self.config.channels
-        values = np.linspace(-1, 1, 2 * size * size * channels, dtype=np.float32)
-        return self(values.reshape(2, size, size, channels))["features"].numpy()
+        shape = [2, *self.config.image_shape]
+        values = np.linspace(-1, 1, math.prod(shape), dtype=np.float32)
+        return self(values.reshape(shape))["features"].numpy()
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns trained variables by depth: the first layers, each stage, what follows the last stage.
+
+        Networks without stages have the first and the last group only: a SavedModel is in the first, dense layers on
+        pixels in the last.
+        """
+        stages = len(self.config.blocks)
+        groups: list[list[tf.Variable]] = [[] for _ in range(stages + 2)]
+        trained = {id(variable) for variable in self.network.trainable_variables}
+        for name, variable in self.named_variables().items():
+            if id(variable) in trained:
+                foreign = self.config.family == "saved_model" and not name.startswith("logits/")
+                groups[0 if foreign else _depth(name, stages)].append(variable)
+        return groups
 
     # Weights -----------------------------------------------------------------------------------------------
 
@@ -95,116 +154,84 @@ class CnnBackbone(keras.Model):
             found[name] = variable
         return found
 
+    def weight_specs(self) -> dict[str, tf.TensorSpec]:
+        """Returns shapes and types of all variables by name."""
+        return {name: tf.TensorSpec(v.shape, v.dtype) for name, v in self.named_variables().items()}
+
     def export_weights(self) -> dict[str, np.ndarray]:
         """Returns all weights by name."""
         return {name: variable.numpy() for name, variable in self.named_variables().items()}
 
-    def import_weights(self, values: Mapping[str, np.ndarray], source: str, allow_missing: str | None = None) -> None:
-        """Sets all weights.
-
-        Args:
-            values: Arrays by name.
-            source: Where they are from, for messages.
-            allow_missing: Regular expression of weight names that may keep their start values.
-
-        Raises:
-            ModelError: A weight is missing, has another shape, or is not made of finite floating-point numbers.
-        """
-        report, variables = LoadReport(source), self.named_variables()
-        for name, variable in variables.items():
-            shape = tuple(variable.shape)
-            if name not in values:
-                report.missing.append(name)
-                continue
-            if variable.dtype.is_floating:
-                check_type(values[name], name, source)
-            if values[name].shape != shape:
-                report.mismatched.append((name, name, shape, values[name].shape))
-            else:
-                report.matched.append((name, name, shape))
-        report.unexpected = [name for name in values if name not in variables]
-        self.load_report = report
-        log.info("%s", report.summary())
-        report.check(allow_missing)
-        if report.allowed:
-            warn(f"random start values for: {', '.join(report.allowed)}")
-        if report.unexpected:
-            warn(f"{source}: {len(report.unexpected)} weights are not used, the first is {report.unexpected[0]}")
-        for name, _, _ in report.matched:
-            value, dtype = values[name], variables[name].dtype
-            if dtype.is_floating:
-                value = as_floats(value, name, source, dtype.as_numpy_dtype)
+    def assign_weights(self, values: Mapping[str, np.ndarray]) -> None:
+        """Sets the weights of these names."""
+        variables = self.named_variables()
+        for name, value in values.items():
             variables[name].assign(value)
 
+    def is_left_out(self, name: str) -> bool:
+        """Returns whether a weight belongs to the classifier or the stages that this body was built without."""
+        stage = re.match(r"stage(\d+)_", name)
+        behind = self._stages is not None and stage is not None and int(stage[1]) > self._stages
+        return behind or (self.classes is None and name.startswith("logits/"))
+
     @classmethod
-    def from_preset(
+    def from_folder(
         cls,
-        name_or_path: str | Path | Preset,
+        folder: Path,
         *,
-        zoo: str | Path | None = None,
+        seed: int,
+        fresh: bool,
         classes: int | None = None,
-        weights: bool = True,
-        seed: int = 0,
-        allow_missing: str | None = None,
-        tensor: Any = None,
-        stage: Any = None,
-        **overrides: Any,
+        classifier: bool | None = None,
+        stages: int | None = None,
+        **changes: Any,
     ) -> CnnBackbone:
-        """Builds the network of a zoo name or folder and loads its weights strictly.
+        """Builds the network that a folder describes; all weights have start values, whether others follow or not.
 
         Args:
-            name_or_path: Zoo name or folder.
-            zoo: Root of the ModelZoo.
-            classes: Number of classes; those of the folder when None. Another number needs a new classifier, which
-                must be allowed: `allow_missing="^logits/"`.
-            weights: False for random weights of the same architecture.
+            folder: Model folder.
             seed: Seed of random weights.
-            allow_missing: Regular expression of weight names that may start from random values.
-            tensor: Not for image networks.
-            stage: Not for image networks.
-            **overrides: Changed configuration values, such as `dropout`.
+            fresh: Whether the weights stay random.
+            classes: Number of classes; those of the folder when None. Another number needs a new classifier, which must
+                be allowed: `allow_missing="^logits/"`.
+            classifier: False for the body alone; as the folder has it when None.
+            stages: Leave out the stages behind the first so many.
+            **changes: Changed configuration values, such as `dropout`, `output_stride` or `strides`.
 
         Raises:
-            ModelError: The model is not found, or its weights do not fit.
-            ConfigError: An override is not accepted, or the network should be split over workers.
+            ModelError: The configuration is not valid, or does not say the number of classes.
+            ConfigError: A change is not accepted.
         """
-        if tensor is not None or stage is not None:
-            raise ConfigError("image networks cannot be split over workers", fix="use data-parallel workers only")
-        preset = name_or_path if isinstance(name_or_path, Preset) else resolve(name_or_path, zoo)
-        config = CnnConfig.from_folder(preset.folder).replace(**overrides)
-        stored = read_json(preset.folder / "config.json").get("classes")
-        if classes is None and not isinstance(stored, int):
-            raise ModelError(f"{preset.folder}/config.json does not say the number of classes", fix="give classes")
-        backbone = cls(config, classes or stored, seed)
-        if weights:
-            backbone.import_weights(read_safetensors_folder(preset.folder), str(preset.folder), allow_missing)
+        config, stored = CnnConfig.from_folder(folder).replace(**changes), read_json(folder / "config.json")
+        if classifier is False and classes is not None:
+            raise ConfigError("a body without a classifier has no classes", received=classes, fix="give one of both")
+        body = classifier is False or (classifier is None and classes is None and _is_body(stored))
+        found = None if body else stored.get("classes") if classes is None else classes
+        if not body and not isinstance(found, int):
+            raise ModelError(f"{folder}/config.json does not say the number of classes", fix="give classes")
+        backbone = cls(config if stages is None else config.first_stages(stages), found, seed)
+        backbone._stages = stages
         return backbone
 
-    def save_to_preset(
-        self,
-        folder: str | Path,
-        tokenizer: None = None,
-        *,
-        facts: dict[str, Any] | None = None,
-        overwrite: bool = False,
-    ) -> None:
-        """Writes config.json, model.safetensors and the manifest zoo.json; a SavedModel is copied beside them.
+    def read_weights(self, preset: Preset) -> tuple[dict[str, np.ndarray], LoadReport]:
+        """Returns the weights of a folder by name, and the report."""
+        values = read_safetensors_folder(preset.folder)
+        return values, self.matched(values, str(preset.folder))
 
-        Args:
-            folder: New folder.
-            tokenizer: Not for image networks.
-            facts: Entries of the manifest, such as licence and origin.
-            overwrite: Replace an existing folder.
-        """
+    def write_files(self, folder: Path, tokenizer: Any) -> None:
+        """Writes config.json and model.safetensors; a SavedModel is copied beside them."""
+        if tokenizer is not None:
+            raise ModelError("an image network has no tokenizer", fix="leave it out")
         data = {**self.config.to_dict(), "classes": self.classes}
-        with new_folder(folder, overwrite) as draft:
-            if self.config.handle is not None:
-                shutil.copytree(saved_model.resolve_handle(self.config.handle), draft / saved_model.FOLDER)
-                data["handle"] = saved_model.FOLDER
-            write_json(draft / "config.json", data)
-            write_safetensors(draft / WEIGHTS, self.export_weights())
-            sizes = {"layers": len(self.network.layers), "parameters": self.count_params()}
-            write_manifest(draft, {"type": "cnn", **sizes, **(facts or {})})
+        if self.config.handle is not None:
+            shutil.copytree(saved_model.resolve_handle(self.config.handle), folder / saved_model.FOLDER)
+            data["handle"] = saved_model.FOLDER
+        write_json(folder / "config.json", data)
+        write_safetensors(folder / WEIGHTS, self.export_weights())
+
+    def facts(self) -> dict[str, Any]:
+        """Returns the type and the size."""
+        return {"type": "cnn", "layers": len(self.network.layers), "parameters": self.count_params()}
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -214,16 +241,52 @@ class CnnBackbone(keras.Model):
 BACKBONE_CLASS = CnnBackbone
 
 
-def _network(config: CnnConfig, classes: int, seed: int) -> keras.Model:
+def _is_body(stored: Mapping[str, Any]) -> bool:
+    """Whether a config.json says that there is no classifier; one that is silent does not."""
+    return "classes" in stored and stored["classes"] is None
+
+
+def _network(
+    config: CnnConfig, classes: int | None, seed: int, shape: tuple[int | None, int | None, int]
+) -> keras.Model:
     """Returns the functional model."""
-    images = keras.Input([config.image_size, config.image_size, config.channels], dtype="float32", name="images")
+    images = keras.Input(shape, dtype="float32", name="images")
     b = KerasBuilder(config, seed)
     if config.family == "saved_model":
-        vector = saved_model.features(images, config)
-    elif library.offers(config):
-        vector = library.features(b, images, config)
+        body = networks.Body([], saved_model.features(images, config))
     else:
-        vector = plan.features(b, images, config)
-    logits = plan.head(b, vector, config, classes)
-    features = keras.layers.Activation("linear", dtype="float32")(vector)
-    return keras.Model(images, {"features": features, "logits": logits}, name="network")
+        body = networks.body(b, images, config)
+    if classes is None:
+        # Of equal strides the deepest stays.
+        outputs = {_map_name(s): x for s, x in zip(config.stage_strides(), body.stages, strict=True)}
+    else:
+        outputs = {"logits": networks.head(b, body.vector, config, classes)}
+    outputs["features"] = keras.layers.Activation("linear", dtype="float32")(body.vector)
+    return keras.Model(images, outputs, name="network")
+
+
+def _map_name(stride: int) -> str:
+    return f"stride{stride}"
+
+
+def _depth(name: str, stages: int) -> int:
+    """Returns the group of a variable, from 0."""
+    if match := re.match(r"(?:stage|transition)(\d+)_", name):
+        # A transition of a DenseNet leads to the next stage.
+        return int(match[1]) + (name[0] == "t")
+    return stages + 1 if re.match(r"(final|head|logits|dense)", name) else 0
+
+
+@contextmanager
+def _deep_recursion() -> Iterator[None]:
+    """Has Python allow calls as deep as the deepest network; networks are built one at a time.
+
+    Keras goes through a functional model by recursion: one call for every layer on its longest path.
+    """
+    with _one_at_a_time:
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(before, _MOST_CALLS))
+        try:
+            yield
+        finally:
+            sys.setrecursionlimit(before)

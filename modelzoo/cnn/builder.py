@@ -1,7 +1,7 @@
 """What the networks are written in: one description serves the Keras model and the count of its costs.
 
-The families (`residual.py`, `densenet.py`, ...) call these methods only. `keras_builder.py` makes layers of them,
-`counting.py` adds up parameters and multiply-accumulates without TensorFlow.
+The families (`networks.py`) call these methods only. `keras_builder.py` makes layers of them, `profile.py` adds up
+parameters and multiply-accumulates without TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ class Builder(Protocol):
         groups: int = 1,
         bias: bool = False,
         padding: Padding = "symmetric",
+        dilation: int = 1,
     ) -> Any:
-        """Convolution."""
+        """Convolution; `stride` or `dilation` is 1."""
 
     def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1) -> Any:
         """Convolution of each channel by itself, padding `same`."""

@@ -21,6 +21,8 @@ Family = Literal[
 RESIDUAL = ("resnet", "preact_resnet", "wide_resnet", "se_resnet", "resnext", "shake_shake")
 INVERTED = ("efficientnet", "mobilenet_v2")
 STAGED = (*RESIDUAL, *INVERTED, "pyramidnet", "vgg", "smallcnn")
+# Families whose 3x3 convolutions can be dilated instead of strided. Not shake-shake: its shortcut moves by one pixel.
+DILATED = tuple(family for family in RESIDUAL if family != "shake_shake")
 _RATE = {"ge": 0, "lt": 1}
 
 
@@ -49,6 +51,12 @@ class CnnConfig(BaseModel):
         (), description="Channels inside the blocks of each stage: one number, or one for every block."
     )
     strides: tuple[int, ...] = Field((), description="Stride of the first block of each stage.")
+    output_stride: int | None = Field(
+        None,
+        description="Stages that would reduce the images by more than this keep their size and are dilated instead, "
+        "with the same weights; unset: no stage is dilated.",
+        ge=1,
+    )
     block: Literal["basic", "bottleneck"] = Field("basic", description="Two 3x3, or 1x1, 3x3 and 1x1 convolutions.")
     groups: int = Field(1, description="Groups of the 3x3 convolution (cardinality of ResNeXt).", ge=1)
     pre_activation: bool = Field(False, description="Norm and activation before each convolution instead of after it.")
@@ -103,6 +111,8 @@ class CnnConfig(BaseModel):
         if self.block_ids is not None and [len(set(ids)) for ids in self.block_ids] != list(self.blocks):
             raise ValueError("block_ids must hold as many different numbers for each stage as blocks says")
         self._check_rates()
+        if self.output_stride is not None:
+            self._check_output_stride(self.output_stride)
         return self
 
     def _check_inner(self) -> None:
@@ -119,6 +129,16 @@ class CnnConfig(BaseModel):
         if self.drop_path and self.family not in (*INVERTED, "pyramidnet"):
             raise ValueError(f"drop_path belongs to the families {', '.join(INVERTED)} and pyramidnet")
 
+    def _check_output_stride(self, wanted: int) -> None:
+        if self.family not in DILATED or self.shortcut == "pool":
+            raise ValueError(
+                f"output_stride belongs to the families {', '.join(DILATED)} without a pooled shortcut, and this is "
+                f"{self.family} with shortcut={self.shortcut}"
+            )
+        passed = self.model_copy(update={"output_stride": None}).stage_strides()
+        if wanted not in passed:
+            raise ValueError(f"output_stride {wanted} is none of the network's, {', '.join(map(str, passed))}")
+
     def _per_stage(self) -> tuple[str, ...]:
         """Returns the fields that need one entry for every stage of this family."""
         if self.family not in STAGED:
@@ -131,10 +151,57 @@ class CnnConfig(BaseModel):
         }
         return names.get(self.family, ("stage_widths", "inner_widths", "strides"))
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        return (self.image_size, self.image_size, self.channels)
+
     def inner(self, stage: int) -> tuple[int, ...]:
         """Returns the inner widths of the blocks of a stage, counted from 0."""
         widths = self.inner_widths[stage]
         return widths if isinstance(widths, tuple) else (widths,) * self.blocks[stage]
+
+    @property
+    def stem_stride(self) -> int:
+        """By how much the layers before the first stage reduce height and width."""
+        if self.stem == "cifar":
+            return 1
+        return 2 if self.family in INVERTED else 4
+
+    def stage_strides(self) -> tuple[int, ...]:
+        """Returns by how much the images are reduced at the end of each stage; () without stages of feature maps.
+
+        Example:
+            >>> named("resnet50_imagenet").replace(output_stride=8).stage_strides()
+            (4, 8, 8, 8)
+        """
+        if self.family in ("smallcnn", "mlp", "saved_model"):
+            return ()
+        strides = self.strides or (1, *[2] * (len(self.blocks) - 1))  # a transition of DenseNet halves
+        found, reached = [], self.stem_stride
+        for stride in strides:
+            if self.output_stride is None or reached * stride <= self.output_stride:
+                reached *= stride
+            found.append(reached)
+        return tuple(found)
+
+    def first_stages(self, count: int) -> CnnConfig:
+        """Returns the network without the stages behind the first `count`.
+
+        Raises:
+            ConfigError: There are not so many stages, or what follows the last one belongs to its width.
+        """
+        if self.family not in DILATED or self.pre_activation:
+            raise ConfigError(
+                "stages cannot be left out",
+                received=f"{self.family}, pre_activation={self.pre_activation}",
+                accepted=f"{', '.join(DILATED)} with the activation after the addition",
+            )
+        if not 1 <= count <= len(self.blocks):
+            raise ConfigError("there are not so many stages", received=count, accepted=f"1 to {len(self.blocks)}")
+        fields = ("blocks", "block_ids", "stage_widths", "inner_widths", "strides")
+        kept = {name: getattr(self, name)[:count] for name in fields if getattr(self, name)}
+        return self.replace(**kept)
 
     def ids(self, stage: int) -> tuple[int, ...]:
         """Returns the numbers in the names of the blocks of a stage, counted from 0."""

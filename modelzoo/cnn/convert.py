@@ -16,10 +16,12 @@ def parameters_in(folder: str | Path) -> int | None:
     Raises:
         ModelError: Its configuration is not valid, or lacks the number of classes.
     """
-    config, classes = CnnConfig.from_folder(folder), read_json(Path(folder, "config.json")).get("classes")
+    config, stored = CnnConfig.from_folder(folder), read_json(Path(folder, "config.json"))
     if config.family == "saved_model":
         return None
-    if not isinstance(classes, int):
+    classes = stored.get("classes")
+    # null is a body without a classifier.
+    if "classes" not in stored or not isinstance(classes, int | None):
         raise ModelError(f"{folder}/config.json does not say the number of classes", received=classes)
     found = profile(config, classes)
     return found.parameters + found.statistics

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from typing import Any
 
 from easytransfer.errors import ModelError, closest
-from modelzoo.cnn import mobile_recipes, recipes
+from modelzoo.cnn import recipes
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.pyramidnet import pyramid_widths
 
 _CIFAR_BASE = {1: 16, 2: 12, 4: 8, 8: 6, 16: 4}
 _IMAGENET_BASE = {1: 64, 2: 44, 4: 32, 8: 24}
 _SHAKE_BASE = {1: 96, 2: 64, 4: 48}
 _EFFICIENTNET = {
-    1: (mobile_recipes.EFFICIENTNET_WIDTHS, 8),
+    1: (recipes.EFFICIENTNET_WIDTHS, 8),
     2: ((24, (12, 16, 24, 56, 80, 136, 224), 920), 4),
     4: ((16, (12, 16, 20, 40, 56, 96, 160), 640), 4),
 }
@@ -133,7 +132,7 @@ def _densenet(depth: int, growth: int, factor: int) -> CnnConfig:
 
 def _pyramidnet(depth: int, alpha: int, factor: int) -> CnnConfig:
     config, root = recipes.pyramidnet(depth, alpha), math.sqrt(factor)
-    widths = pyramid_widths(config.blocks[0], alpha / (sum(config.blocks) * root))
+    widths = recipes.pyramid_widths(config.blocks[0], alpha / (sum(config.blocks) * root))
     return config.replace(inner_widths=widths, drop_path=0.5 / root, head_deviation=1e-3)
 
 
@@ -145,7 +144,7 @@ def _shake_shake(width: int, factor: int) -> CnnConfig:
 
 def _efficientnet(variant: int, factor: int, cifar: bool = False) -> CnnConfig:
     widths, divisor = _of_factor(_EFFICIENTNET, factor)
-    make = mobile_recipes.cifar_efficientnet if cifar else mobile_recipes.efficientnet
+    make = recipes.cifar_efficientnet if cifar else recipes.efficientnet
     config, root = make(variant, widths=widths, divisor=divisor), math.sqrt(factor)
     return config.replace(dropout=config.dropout / root, drop_path=config.drop_path / root, head_deviation=1e-3)
 

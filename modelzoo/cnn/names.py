@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from easytransfer.errors import ModelError, closest
-from modelzoo.cnn import division, mobile_recipes, recipes
+from modelzoo.cnn import division, recipes
 from modelzoo.cnn.config import CnnConfig
 
 # The deepest published network has 1001 layers; a configuration of millions would take all memory.
@@ -59,19 +59,19 @@ _PATTERNS: list[tuple[str, Callable[..., CnnConfig], list[str]]] = [
         ["densenet_bc100_k12_cifar", "densenet_bc190_k40_cifar"],
     ),
     (r"densenet(\d+)_imagenet", recipes.densenet, [f"densenet{depth}_imagenet" for depth in (121, 169, 201)]),
-    (r"efficientnet_b([0-7])_imagenet", mobile_recipes.efficientnet, [f"efficientnet_b{i}_imagenet" for i in range(8)]),
+    (r"efficientnet_b([0-7])_imagenet", recipes.efficientnet, [f"efficientnet_b{i}_imagenet" for i in range(8)]),
     (
         r"efficientnet_b([0-7])_cifar",
-        mobile_recipes.cifar_efficientnet,
+        recipes.cifar_efficientnet,
         ["efficientnet_b0_cifar", "efficientnet_b3_cifar"],
     ),
-    (r"mobilenet_v2_imagenet", mobile_recipes.mobilenet_v2, ["mobilenet_v2_imagenet"]),
+    (r"mobilenet_v2_imagenet", recipes.mobilenet_v2, ["mobilenet_v2_imagenet"]),
     (
         r"mobilenet_v2_w(\d+)_imagenet",
-        mobile_recipes.mobilenet_v2,
+        recipes.mobilenet_v2,
         ["mobilenet_v2_w75_imagenet", "mobilenet_v2_w140_imagenet"],
     ),
-    (r"mobilenet_v2_cifar", mobile_recipes.cifar_mobilenet_v2, ["mobilenet_v2_cifar"]),
+    (r"mobilenet_v2_cifar", recipes.cifar_mobilenet_v2, ["mobilenet_v2_cifar"]),
     (r"vgg(\d+)_cifar", recipes.vgg, ["vgg8_cifar", "vgg13_cifar", "vgg16_cifar"]),
     (r"vgg(\d+)_plain_cifar", recipes.plain_vgg, ["vgg8_plain_cifar", "vgg13_plain_cifar"]),
     (r"smallcnn_mnist", recipes.smallcnn, ["smallcnn_mnist"]),

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from easytransfer.errors import ModelError
-from modelzoo.cnn import plan
+from modelzoo.cnn import networks
 from modelzoo.cnn.builder import Padding
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.stages import places
+from modelzoo.cnn.networks import block_specs
 
 Weights = dict[str, np.ndarray]
 FAMILIES = ("resnet", "preact_resnet", "wide_resnet")
@@ -66,6 +66,7 @@ class ChannelBuilder:
         groups: int = 1,
         bias: bool = False,
         padding: Padding = "symmetric",
+        dilation: int = 1,
     ) -> Channels:
         """See `Builder`."""
         self.layers[name] = _Layer("conv", x, Channels(filters))
@@ -132,9 +133,9 @@ def _layers(config: CnnConfig) -> tuple[Channels, dict[str, _Layer]]:
     check_prunable(config)
     b = ChannelBuilder()
     images = Channels(config.channels)
-    vector = plan.features(b, images, config)
+    vector = networks.body(b, images, config).vector
     # The number of classes decides nothing here.
-    plan.head(b, vector, config, 1)
+    networks.head(b, vector, config, 1)
     return images, b.layers
 
 
@@ -200,17 +201,17 @@ def _sliced(
 
 def block_names(config: CnnConfig) -> list[str]:
     """Returns the prefixes of the layers of all blocks, first to last, such as `stage1_block2_`."""
-    return [place.name for place in places(config)]
+    return [spec.name for spec in block_specs(config)]
 
 
 def removable_blocks(config: CnnConfig) -> list[str]:
     """Returns the blocks that put out the shape they take in, as prefixes of their layers."""
     check_prunable(config)
     found, width = [], config.stem_widths[-1]
-    for place in places(config):
-        if config.shortcut == "stage" or (place.stride == 1 and place.width == width):
-            found.append(place.name)
-        width = place.width
+    for spec in block_specs(config):
+        if config.shortcut == "stage" or (spec.stride == 1 and spec.width == width):
+            found.append(spec.name)
+        width = spec.width
     return found
 
 

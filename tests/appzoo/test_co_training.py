@@ -19,8 +19,8 @@ from easytransfer.train.engine import Engine
 from easytransfer.train.plan import batch_signature
 from easytransfer.train.step import EVALUATION, Step
 from easytransfer.train.trainer import Trainer
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
 RANDOM = np.random.default_rng(8)
 LABELS = ["cat", "dog", "owl"]
@@ -210,7 +210,7 @@ def test_members_start_apart_and_the_first_like_the_network_alone():
     assert kernels and not any(np.array_equal(first[name], second[name]) for name in kernels)
     config = named("split2_wrn10_4_b4_digits")
     for number, weights in enumerate((first, second)):
-        alone = build(config, 3, 4 + SEED_STEP * number).export_weights()
+        alone = CnnBackbone(config, 3, 4 + SEED_STEP * number).export_weights()
         assert all(np.array_equal(alone[name], weights[name]) for name in alone)
 
 
@@ -247,7 +247,7 @@ def test_dropout_of_a_member_does_not_depend_on_the_others():
     from easytransfer.layers.dropout import dropout_part, dropout_seed
 
     app = built()
-    members = [build(named("mlp16x1_digits").replace(dropout=0.5), 3, seed) for seed in (1, 2)]
+    members = [CnnBackbone(named("mlp16x1_digits").replace(dropout=0.5), 3, seed) for seed in (1, 2)]
     for member, network in zip(app.model.members, members, strict=True):
         member.network = network
     images = RANDOM.uniform(size=(12, 8, 8, 1)).astype(np.float32)

@@ -53,12 +53,12 @@ def test_masked_lm_logits(tmp_path, batch, hidden_act):
     model = hf_folder(tmp_path, "BertForMaskedLM", hidden_act=hidden_act, layer_norm_eps=1e-3)
     backbone = BertBackbone.from_preset(tmp_path, allow_missing="pooler")
     head = BertMlmHead.from_preset(tmp_path)
-    logits = head(backbone(batch)["sequence_output"], backbone.embedding_table)["mlm_logits"].numpy()
+    logits = head(backbone(batch)["sequence_output"], backbone.input_embeddings)["mlm_logits"].numpy()
     expected = _reference(model, batch).logits.numpy()
     real = batch["input_mask"] == 1
     np.testing.assert_allclose(logits[real], expected[real], atol=TOLERANCE)
     positions = np.array([[0, 3], [6, 1], [1, 1]])
-    picked = head(backbone(batch)["sequence_output"], backbone.embedding_table, positions=positions)["mlm_logits"]
+    picked = head(backbone(batch)["sequence_output"], backbone.input_embeddings, positions=positions)["mlm_logits"]
     np.testing.assert_allclose(picked, np.take_along_axis(expected, positions[:, :, None], axis=1), atol=TOLERANCE)
 
 
@@ -67,7 +67,7 @@ def test_pretraining_heads(tmp_path, batch):
     backbone = BertBackbone.from_preset(tmp_path)
     head = BertMlmHead.from_preset(tmp_path, next_sentence=True)
     states = backbone(batch)
-    outputs = head(states["sequence_output"], backbone.embedding_table, pooled_output=states["pooled_output"])
+    outputs = head(states["sequence_output"], backbone.input_embeddings, pooled_output=states["pooled_output"])
     expected = _reference(model, batch)
     real = batch["input_mask"] == 1
     np.testing.assert_allclose(

@@ -64,7 +64,7 @@ def test_layer_groups_cover_every_variable_once():
     refs = [variable.ref() for group in groups for variable in group]
     assert len(refs) == len(set(refs))
     assert set(refs) == {variable.ref() for variable in backbone.trainable_variables}
-    assert groups[0][0] is backbone.embedding_table
+    assert groups[0][0] is backbone.input_embeddings
     assert all("layer_1/" in variable.name for variable in groups[2])
 
 
@@ -102,7 +102,7 @@ def test_reduced_precision_masks_padding_and_stays_close(batch, policy):
         backbone = BertBackbone(CONFIG)
         head = BertMlmHead(CONFIG)
         outputs = backbone(batch)
-        logits = head(outputs["sequence_output"], backbone.embedding_table)["mlm_logits"]
+        logits = head(outputs["sequence_output"], backbone.input_embeddings)["mlm_logits"]
         other = backbone(dict(batch, input_ids=np.where(batch["input_mask"] == 1, batch["input_ids"], 9)))
         assert all(variable.dtype == tf.float32 for variable in backbone.trainable_variables)
     finally:
@@ -139,9 +139,9 @@ def test_the_head_shares_the_embeddings(batch):
     backbone, head = BertBackbone(CONFIG), BertMlmHead(CONFIG)
     assert len(head.trainable_variables) == len(weight_table(CONFIG, ["mlm"]))
     with tf.GradientTape() as tape:
-        logits = head(tf.stop_gradient(backbone(batch)["sequence_output"]), backbone.embedding_table)["mlm_logits"]
+        logits = head(tf.stop_gradient(backbone(batch)["sequence_output"]), backbone.input_embeddings)["mlm_logits"]
         loss = tf.reduce_sum(logits**2)
-    assert np.abs(tape.gradient(loss, backbone.embedding_table)).max() > 0
+    assert np.abs(tape.gradient(loss, backbone.input_embeddings)).max() > 0
 
 
 def test_segments_default_to_zero(batch):

@@ -250,7 +250,7 @@ def test_missing_weights_are_never_silently_random(tmp_path):
     first, second = (
         load_backbone(tmp_path, **{key: value}, seed=3) for key, value in (("weights", False), ("from_scratch", True))
     )
-    np.testing.assert_array_equal(first.embedding_table, second.embedding_table)
+    np.testing.assert_array_equal(first.input_embeddings, second.input_embeddings)
 
 
 @pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "weights.npz", "model.gguf"])
@@ -330,10 +330,12 @@ def test_hugging_face_names():
 
 def test_saved_folder_equals_its_source(tmp_path):
     from easytransfer.text.wordpiece import WordPiece
-    from modelzoo.loading import load_tokenizer, save_preset
+    from modelzoo.loading import load_tokenizer
 
     _folder(tmp_path / "a", parts=("encoder", "pooler"))
-    save_preset(tmp_path / "b", load_backbone(tmp_path / "a"), load_tokenizer(tmp_path / "a"), facts={"licence": "MIT"})
+    load_backbone(tmp_path / "a").save_to_preset(
+        tmp_path / "b", load_tokenizer(tmp_path / "a"), facts={"licence": "MIT"}
+    )
     assert isinstance(load_tokenizer(tmp_path / "b"), WordPiece)
     assert load_tokenizer(tmp_path / "b").vocab == VOCABULARY
     manifest = json.loads((tmp_path / "b" / "zoo.json").read_text())

@@ -11,10 +11,9 @@ from appzoo.cli.main import main
 from easytransfer.errors import ConfigError, ModelError
 from modelzoo.cnn import division, published
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.counting import CountingBuilder, LayerCost, Shape
 from modelzoo.cnn.names import named, names
-from modelzoo.cnn.profile import profile, summary
-from modelzoo.cnn.pyramidnet import pyramid_widths
+from modelzoo.cnn.profile import CountingBuilder, LayerCost, Shape, profile, summary
+from modelzoo.cnn.recipes import pyramid_widths
 
 
 def test_published_figures_are_ours_within_the_stated_difference():

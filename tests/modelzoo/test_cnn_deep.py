@@ -10,8 +10,8 @@ from easytransfer import keras
 from easytransfer.export.saved_model import export_saved_model
 from easytransfer.savedmodel.signature import Signature
 from modelzoo.cnn import names
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
 # Small images: depth is what is tried, and no network needs larger ones.
 SIDE = 32
@@ -54,7 +54,7 @@ def trained_step(model: keras.Model) -> float:
 def test_a_network_deeper_than_the_limit_of_python_builds():
     limit = sys.getrecursionlimit()
     config = named("preact_resnet1001_cifar").replace(image_size=8, stage_widths=(8, 8, 8))
-    model = build(config.replace(stem_widths=(8,)), 3, seed=0)
+    model = CnnBackbone(config.replace(stem_widths=(8,)), 3, seed=0)
     assert len(model.network.layers) > 3 * limit
     assert sys.getrecursionlimit() == limit
     weights = [layer for layer in model.network.layers if isinstance(layer, keras.layers.Conv2D)]
@@ -64,7 +64,7 @@ def test_a_network_deeper_than_the_limit_of_python_builds():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", deepest())
 def test_the_deepest_of_every_family_trains_and_exports(name, tmp_path):
-    model = build(small(name), 10, seed=0)
+    model = CnnBackbone(small(name), 10, seed=0)
     config = model.config
     assert np.isfinite(trained_step(model))
     shape = [config.image_size, config.image_size, config.channels]

@@ -6,9 +6,8 @@ from tiny_cnn import TINY
 
 from easytransfer import keras
 from easytransfer.layers.dropout import dropout_seed, next_seed
-from modelzoo.cnn.keras_builder import KerasBuilder
-from modelzoo.cnn.layers import PadChannels, ShakeDrop, ShakeShake, Shifted, StochasticDepth
-from modelzoo.cnn.residual import excite
+from modelzoo.cnn.keras_builder import KerasBuilder, PadChannels, ShakeDrop, ShakeShake, Shifted, StochasticDepth
+from modelzoo.cnn.networks import excite
 
 SEED = tf.constant([3, 7], tf.int32)
 IMAGES = np.random.default_rng(0).standard_normal([64, 2, 3, 2]).astype(np.float32)

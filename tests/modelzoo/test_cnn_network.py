@@ -12,7 +12,7 @@ from easytransfer import keras
 from easytransfer.errors import ModelError
 from easytransfer.layers.dropout import dropout_seed
 from easytransfer.optim import AdamW
-from modelzoo.cnn.network import build
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.profile import profile
 
 torch = pytest.importorskip("torch", reason="PyTorch (extra test) is the reference")
@@ -27,7 +27,7 @@ def images(config, batch=3, seed=0):
 def built(name):
     """A network that several tests share; they leave its weights alone."""
     if name not in SHARED:
-        SHARED[name] = build(TINY[name], classes=5, seed=0)
+        SHARED[name] = CnnBackbone(TINY[name], classes=5, seed=0)
     return SHARED[name]
 
 
@@ -113,7 +113,7 @@ def torch_wide(ref, x):
 @pytest.mark.parametrize(("name", "reference"), [("resnet", torch_resnet), ("wide", torch_wide)])
 def test_equals_pytorch_with_the_same_weights(name, reference, training):
     config = TINY[name]
-    model = build(config, classes=5, seed=1)
+    model = CnnBackbone(config, classes=5, seed=1)
     ref = Reference(randomised(model), config, training)
     x = images(config)
     ours = model(x, training=training)
@@ -126,31 +126,31 @@ def test_equals_pytorch_with_the_same_weights(name, reference, training):
 
 
 def test_weights_depend_on_the_seed_and_the_name_only():
-    first, again = built("resnet").export_weights(), build(TINY["resnet"], 5, 0).export_weights()
-    other = build(TINY["resnet"], 5, 1).export_weights()
+    first, again = built("resnet").export_weights(), CnnBackbone(TINY["resnet"], 5, 0).export_weights()
+    other = CnnBackbone(TINY["resnet"], 5, 1).export_weights()
     assert all((first[key] == again[key]).all() for key in first)
     assert all((first[key] != other[key]).any() for key in first if key.endswith("kernel"))
     # A layer keeps its start values when another block is gone.
     config = TINY["resnet"].replace(blocks=(1, 1), inner_widths=(4, 6), block_ids=((1,), (2,)), strides=(1, 1))
     assert (
-        build(config, 5, 0).export_weights()["stage2_block2_conv2/kernel"] == first["stage2_block2_conv2/kernel"]
+        CnnBackbone(config, 5, 0).export_weights()["stage2_block2_conv2/kernel"] == first["stage2_block2_conv2/kernel"]
     ).all()
 
 
 def test_start_values_are_those_of_the_papers():
     wide = TINY["resnet"].replace(stage_widths=(96, 128), inner_widths=(96, 128), zero_last_gamma=True)
-    weights = build(wide.replace(head_deviation=1e-3), 100, 0).export_weights()
+    weights = CnnBackbone(wide.replace(head_deviation=1e-3), 100, 0).export_weights()
     # He et al. 2015: variance 2 / fan; here 9 * 128 outputs.
     assert weights["stage2_block2_conv2/kernel"].std() == pytest.approx(np.sqrt(2 / (9 * 128)), rel=0.02)
     assert weights["logits/kernel"].std() == pytest.approx(1e-3, rel=0.03) and not weights["logits/bias"].any()
     assert not weights["stage2_block2_norm2/gamma"].any() and (weights["stage2_block2_norm1/gamma"] == 1).all()
-    logits = build(wide, 100, 0).export_weights()["logits/kernel"]
+    logits = CnnBackbone(wide, 100, 0).export_weights()["logits/kernel"]
     assert 0.95 < np.abs(logits).max() * np.sqrt(128) <= 1
 
 
 def test_zero_gamma_makes_a_block_the_identity():
     config = TINY["resnet"].replace(zero_last_gamma=True)
-    network = build(config, 5, 0).network
+    network = CnnBackbone(config, 5, 0).network
     layers = {layer.name: layer for layer in network.layers}
     before, after = layers["stage2_block2_conv1"].input, layers["logits"].input
     x, vector = keras.Model(network.input, [before, after])(images(config))
@@ -161,7 +161,7 @@ def test_zero_gamma_makes_a_block_the_identity():
 def test_trains_in_mixed_precision(policy):
     keras.mixed_precision.set_global_policy(policy)
     try:
-        model = build(TINY["pyramidnet"], 5, 0)
+        model = CnnBackbone(TINY["pyramidnet"], 5, 0)
     finally:
         keras.mixed_precision.set_global_policy("float32")
     before = model.export_weights()
@@ -202,15 +202,15 @@ def test_images_of_another_shape_are_refused():
     with pytest.raises(ModelError, match=r"accepted: \[batch, 16, 16, 3\]"):
         built("resnet")(np.zeros([1, 16, 16, 1], np.float32))
     with pytest.raises(ModelError, match="raise image_size"):
-        build(TINY["smallcnn"].replace(image_size=4), 5, 0)
+        CnnBackbone(TINY["smallcnn"].replace(image_size=4), 5, 0)
 
 
 _ODD_BATCH = """
 import tensorflow as tf
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 
-model = build(named("resnet8_w4_cifar").replace(image_size=16, channels=1), 3, seed=0)
+model = CnnBackbone(named("resnet8_w4_cifar").replace(image_size=16, channels=1), 3, seed=0)
 step = tf.function(lambda x: tf.gradients(model(x, training=True)["logits"], model.trainable_variables))
 for _ in range(20):
     step(tf.ones([57, 16, 16, 1]))

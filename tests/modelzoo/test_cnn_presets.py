@@ -13,17 +13,16 @@ from modelzoo import commands
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
-from modelzoo.loading import load_backbone, load_config, save_preset
+from modelzoo.loading import load_backbone, load_config
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A network with batch statistics of its own, and its folder."""
-    model = build(TINY["resnet"], 5, seed=4)
+    model = CnnBackbone(TINY["resnet"], 5, seed=4)
     model(np.random.default_rng(0).standard_normal([8, 16, 16, 3]).astype(np.float32), training=True)
     folder = tmp_path_factory.mktemp("zoo") / "net"
-    save_preset(folder, model, facts={"licence": "Apache-2.0"})
+    model.save_to_preset(folder, facts={"licence": "Apache-2.0"})
     return model, folder
 
 
@@ -82,7 +81,7 @@ def test_saved_model_is_a_backbone(exported, trainable):
     body, folder = exported
     config = named(str(folder)).replace(image_size=16, trainable=trainable)
     assert config.family == "saved_model"
-    model = build(config, 5, seed=0)
+    model = CnnBackbone(config, 5, seed=0)
     x = np.random.default_rng(0).standard_normal([2, 16, 16, 3]).astype(np.float32)
     expected = body(x, training=False).numpy().mean(axis=(1, 2))
     np.testing.assert_allclose(model(x)["features"], expected, rtol=1e-5, atol=1e-6)
@@ -95,10 +94,10 @@ def test_saved_model_is_a_backbone(exported, trainable):
 
 def test_saved_model_is_copied_into_its_folder(exported, tmp_path):
     _, source = exported
-    model = build(named(str(source)).replace(image_size=16), 5, seed=0)
+    model = CnnBackbone(named(str(source)).replace(image_size=16), 5, seed=0)
     for variable in model.trainable_variables:
         variable.assign_add(tf.ones_like(variable) * 0.01)
-    save_preset(tmp_path / "net", model)
+    model.save_to_preset(tmp_path / "net")
     assert json.loads((tmp_path / "net" / "config.json").read_text())["handle"] == "saved_model"
     moved = (tmp_path / "net").rename(tmp_path / "moved")
     np.testing.assert_array_equal(load_backbone(moved).example_outputs(), model.example_outputs())
@@ -108,9 +107,9 @@ def test_saved_model_is_copied_into_its_folder(exported, tmp_path):
 def test_saved_models_that_do_not_fit_are_refused(exported, tmp_path):
     _, folder = exported
     with pytest.raises(ModelError, match="does not take images .*set image_size"):
-        build(named(str(folder)), 5, seed=0)
+        CnnBackbone(named(str(folder)), 5, seed=0)
     with pytest.raises(ModelError, match="is not a SavedModel"):
-        build(CnnConfig(family="saved_model", handle=str(tmp_path)), 5, seed=0)
+        CnnBackbone(CnnConfig(family="saved_model", handle=str(tmp_path)), 5, seed=0)
     with pytest.raises(ConfigError, match="handle belongs to the family saved_model"):
         TINY["resnet"].replace(handle="x")
 
@@ -118,4 +117,4 @@ def test_saved_models_that_do_not_fit_are_refused(exported, tmp_path):
 def test_address_that_cannot_be_reached_is_an_error():
     """Port 9 of this machine answers nobody, so no network is used."""
     with pytest.raises(ModelError, match=r"http://127\.0\.0\.1:9/net cannot be downloaded.*check the address"):
-        build(named("http://127.0.0.1:9/net"), 5, seed=0)
+        CnnBackbone(named("http://127.0.0.1:9/net"), 5, seed=0)

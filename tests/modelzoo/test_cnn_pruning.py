@@ -5,8 +5,8 @@ import pytest
 
 from easytransfer.errors import ModelError
 from modelzoo.cnn import pruning
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
-from modelzoo.cnn.network import build
 from modelzoo.cnn.profile import profile
 
 NETWORKS = ["prunable_resnet20_w8_cifar", "resnet14_cifar", "wrn10_1_cifar", "bottlenecks"]
@@ -46,7 +46,7 @@ def without_branch(config, weights, block):
 
 
 def logits(config, weights):
-    model = build(config, 5, seed=7)
+    model = CnnBackbone(config, 5, seed=7)
     model.import_weights(weights, "the test")
     return model(IMAGES)["logits"].numpy()
 
@@ -54,7 +54,7 @@ def logits(config, weights):
 @pytest.fixture(scope="module", params=NETWORKS)
 def trained(request):
     config = network(request.param)
-    return config, random_weights(build(config, 5, seed=3))
+    return config, random_weights(CnnBackbone(config, 5, seed=3))
 
 
 def test_nothing_removed_is_the_same_network(trained):
@@ -90,7 +90,7 @@ def test_filters_that_nothing_reads_change_no_logit(trained):
 
 def test_the_filters_of_least_l1_norm_go():
     config = network("prunable_resnet20_w8_cifar")
-    weights = random_weights(build(config, 5, seed=3))
+    weights = random_weights(CnnBackbone(config, 5, seed=3))
     smaller, left = thin(config, weights, 0.5)
     # A layer inside a block stands alone.
     kernel = weights["stage2_block1_conv1/kernel"]
@@ -113,7 +113,7 @@ def test_numbers_of_filters_are_rounded_and_never_below_two():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_removed_block_is_a_silent_branch(name):
     config = network(name)
-    weights = random_weights(build(config, 5, seed=3))
+    weights = random_weights(CnnBackbone(config, 5, seed=3))
     blocks = pruning.removable_blocks(config)
     expected = len(pruning.block_names(config)) - (0 if config.shortcut == "stage" else 2)
     # The first block keeps its input's shape unless it widens it, as bottlenecks do.
@@ -128,12 +128,12 @@ def test_a_removed_block_is_a_silent_branch(name):
 
 def test_several_blocks_then_filters_then_more_blocks():
     config = network("prunable_resnet20_w8_cifar")
-    weights = random_weights(build(config, 5, seed=3))
+    weights = random_weights(CnnBackbone(config, 5, seed=3))
     smaller, left = pruning.without_blocks(config, weights, ["stage1_block2_", "stage3_block1_"])
     assert smaller.block_ids == ((1, 3), (1, 2, 3), (2, 3)) and smaller.blocks == (2, 3, 2)
     smaller, left = thin(smaller, left, 0.6)
     smaller, left = pruning.without_blocks(smaller, left, ["stage1_block3_"])
-    model = build(smaller, 5, seed=0)
+    model = CnnBackbone(smaller, 5, seed=0)
     model.import_weights(left, "the test")
     assert sum(v.size for v in left.values()) == profile(smaller, 5).parameters + profile(smaller, 5).statistics
     assert type(config).from_dict(smaller.to_dict()) == smaller
@@ -141,7 +141,7 @@ def test_several_blocks_then_filters_then_more_blocks():
 
 def test_what_cannot_be_removed_is_refused():
     config = network("resnet14_cifar")
-    weights = random_weights(build(config, 5, seed=3))
+    weights = random_weights(CnnBackbone(config, 5, seed=3))
     with pytest.raises(ModelError, match="stage2_block1_"):
         pruning.without_blocks(config, weights, ["stage2_block1_"])
     with pytest.raises(ModelError, match="no block left"):
