@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,21 +67,21 @@ class CnnBackbone(keras.Model):
     def call(self, images: tf.Tensor, training: bool | None = False) -> dict[str, tf.Tensor]:
         """See the class."""
         images = tf.convert_to_tensor(images)
-        size, channels = self.config.image_size, self.config.channels
-        if images.shape.rank != 4 or images.shape[1:] != (size, size, channels):
+        shape = self.config.image_shape
+        if images.shape.rank != 4 or images.shape[1:] != shape:
             raise ModelError(
                 "images of another shape than the network's",
                 received=str(images.shape),
-                accepted=f"[batch, {size}, {size}, {channels}]",
+                accepted="[batch, {}, {}, {}]".format(*shape),
                 fix="set image_size and channels of the network",
             )
         return self.network(images, training=training)
 
     def example_outputs(self) -> np.ndarray:
         """Returns features of two fixed images, to compare models and to see whether a file is damaged."""
-        size, channels = self.config.image_size, self.config.channels
-        values = np.linspace(-1, 1, 2 * size * size * channels, dtype=np.float32)
-        return self(values.reshape(2, size, size, channels))["features"].numpy()
+        shape = [2, *self.config.image_shape]
+        values = np.linspace(-1, 1, math.prod(shape), dtype=np.float32)
+        return self(values.reshape(shape))["features"].numpy()
 
     # Weights -----------------------------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ BACKBONE_CLASS = CnnBackbone
 
 def _network(config: CnnConfig, classes: int, seed: int) -> keras.Model:
     """Returns the functional model."""
-    images = keras.Input([config.image_size, config.image_size, config.channels], dtype="float32", name="images")
+    images = keras.Input(config.image_shape, dtype="float32", name="images")
     b = KerasBuilder(config, seed)
     if config.family == "saved_model":
         vector = saved_model.features(images, config)

@@ -63,7 +63,7 @@ def application(config: CnnConfig) -> str | None:
 
 def offers(config: CnnConfig) -> bool:
     """Returns whether the library has this network for these images."""
-    return config.channels == 3 and config.image_size >= _MINIMUM_SIZE and application(config) is not None
+    return config.channels == 3 and min(config.image_shape[:2]) >= _MINIMUM_SIZE and application(config) is not None
 
 
 def features(b: KerasBuilder, images: Any, config: CnnConfig) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from easytransfer.errors import ModelError
+from easytransfer.image.size import size_text
 from modelzoo.cnn import densenet, inverted, plain, preact, pyramidnet, residual, shake_shake
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
@@ -43,7 +44,7 @@ def features(b: Builder, images: Any, config: CnnConfig) -> Any:
         return _FEATURES.get(config.family, usual)(b, images, config)
     except ValueError as error:
         raise ModelError(
-            f"{config.family} does not work with images of {config.image_size} pixels: {error}",
+            f"{config.family} does not work with images of {size_text(config.image_size)} pixels: {error}",
             fix="raise image_size, or take fewer stages",
         ) from None
 

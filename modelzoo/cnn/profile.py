@@ -63,7 +63,7 @@ def profile(config: CnnConfig, classes: int) -> Profile:
         278324
     """
     b = CountingBuilder()
-    images = Shape(config.image_size, config.image_size, config.channels)
+    images = Shape(*config.image_shape)
     plan.head(b, plan.features(b, images, config), config, classes)
     return Profile(tuple(b.layers))
 
@@ -85,7 +85,7 @@ def latency(config: CnnConfig, classes: int, batch: int = 1) -> dict[str, float]
 
     model = build(config, classes, seed=0)
     run = tf.function(lambda images: model(images, training=False)["logits"], autograph=False)
-    images = tf.zeros([batch, config.image_size, config.image_size, config.channels])
+    images = tf.zeros([batch, *config.image_shape])
     return summary((_seconds(lambda: run(images).numpy()) for _ in range(_WARM_UP + _RUNS)), batch)
 
 

@@ -77,7 +77,7 @@ def features(images: Any, config: CnnConfig) -> Any:
         outputs = layer(images)
     except (ValueError, TypeError, tf.errors.OpError) as error:
         reason = str(error).strip().splitlines()[0]
-        size = f"[batch, {config.image_size}, {config.image_size}, {config.channels}]"
+        size = "[batch, {}, {}, {}]".format(*config.image_shape)
         raise ModelError(f"{config.handle} does not take images {size}: {reason}", fix="set image_size") from None
     return keras.layers.GlobalAveragePooling2D()(outputs) if outputs.shape.rank == 4 else outputs
 
