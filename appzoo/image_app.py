@@ -25,6 +25,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.image.augment import Augmentation, unit_scale
 from easytransfer.image.contact_sheet import write_contact_sheet
 from easytransfer.image.mixing import draw_partners, draw_share, mix
+from easytransfer.image.size import ImageSize, height_width
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.scores import softmax
@@ -81,6 +82,7 @@ class ImageApp(App):
                 model.image_size,
                 model.channels,
                 mode=model.resize_mode,
+                crop_top=model.crop_top,
                 max_pixels=model.max_pixels,
                 statistics=statistics,
             )
@@ -131,10 +133,10 @@ class ImageApp(App):
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the network, from random weights or the shape stored in a run with weights to be restored."""
-        shape, model = self.network_config(assets.folder), self.config.model
+        shape = self.network_config(assets.folder)
         network = CnnBackbone(shape, self.target.num_outputs, self.config.runtime.seed)
         whole = ImageModel(network, self._known_statistics(), shape.image_size)
-        whole({"image": tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)})
+        whole({"image": tf.zeros([1, *self.config.model.image_shape], tf.uint8)})
         return whole
 
     # Training ------------------------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ class ImageModel(keras.Model):
     Args:
         network: Takes float32 [batch, height, width, channels]; returns a dict with `logits`, maybe `features`.
         statistics: Mean and standard deviation of the channels.
-        size: Height and width that the network takes, to which other images are resized; None = as they come.
+        size: Size that the network takes, to which other images are resized; None = as they come.
 
     Call arguments:
         batch: `image` [batch, height, width, channels], uint8, or float32 from 0 to 1.
@@ -227,7 +229,7 @@ class ImageModel(keras.Model):
         `logits` float32 [batch, outputs].
     """
 
-    def __init__(self, network: keras.Model, statistics: ChannelStatistics, size: int | None = None) -> None:
+    def __init__(self, network: keras.Model, statistics: ChannelStatistics, size: ImageSize | None = None) -> None:
         # Without automatic casting: images would lose bits before they are normalised.
         super().__init__(name="image_model", autocast=False)
         self.network, self.size = network, size
@@ -236,9 +238,9 @@ class ImageModel(keras.Model):
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, outputs]}`."""
         images = self.normalised(batch["image"])
-        if self.size is not None and images.shape[1] != self.size:
+        if self.size is not None and tuple(images.shape[1:3]) != height_width(self.size):
             # A network pruned in resolution sees smaller images than the table and the server have.
-            images = tf.image.resize(images, [self.size, self.size], antialias=True)
+            images = tf.image.resize(images, height_width(self.size), antialias=True)
         outputs = self.network(images, training=training)
         return {"logits": tf.cast(outputs["logits"], tf.float32)}
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
 from appzoo.settings import TargetSettings
 from easytransfer.config.job import DataConfig, JobConfig, TrainConfig
 from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.settings import AugmentSettings
+from easytransfer.image.size import ImageSize, height_width, size_reader
 from modelzoo.cnn.names import named
 
 
@@ -64,11 +65,16 @@ class ImageSettings(TargetSettings):
     """The network and the form of its input."""
 
     network: str = setting("resnet8_cifar", "Name of the network.", advanced=True, modes="T")
-    image_size: int = setting(32, "Height and width images are brought to.", advanced=True, modes="T", ge=8)
+    image_size: Annotated[ImageSize, BeforeValidator(size_reader(8))] = setting(
+        32, "Height and width images are brought to: one number, or [height, width].", advanced=True, modes="T"
+    )
+    crop_top: int = setting(
+        0, "Rows cut off at the top of every image before it is resized.", advanced=True, modes="T", ge=0
+    )
     channels: Literal[1, 3] = setting(3, "1 for grey, 3 for colour.", advanced=True, modes="T")
     resize_mode: Literal["stretch", "crop"] = setting(
         "stretch",
-        "Other shapes are stretched to a square, or the square in the middle is taken.",
+        "Other shapes are stretched to that of image_size, or the largest part of that shape in the middle is taken.",
         advanced=True,
         modes="T",
     )
@@ -81,6 +87,11 @@ class ImageSettings(TargetSettings):
     channel_std: list[float] | None = setting(
         None, "Standard deviation of each channel; default that of the training table.", advanced=True, modes="T"
     )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
+        return (*height_width(self.image_size), self.channels)
 
 
 class ImageJobConfig(JobConfig):

@@ -9,6 +9,7 @@ from appzoo.image_app import NETWORK_FILE, stored_network
 from appzoo.image_settings import ImageSettings
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ModelError
+from easytransfer.image.size import size_text
 from modelzoo.cnn.config import CnnConfig
 
 
@@ -29,11 +30,12 @@ def source_network(folder: Path, what: str, labels: Sequence[str], images: Image
             f"{what} {folder} has no {NETWORK_FILE}", accepted="the run folder of an application on single images"
         )
     config = stored_network(folder)
-    theirs, ours = ([c.image_size, c.image_size, c.channels] for c in (config, images))
+    theirs, ours = (list(c.image_shape) for c in (config, images))
     if theirs != ours:
         raise ModelError(
             f"{what} {folder} takes images {theirs}, and this run has {ours}",
-            fix=f"set model.image_size={config.image_size} model.channels={config.channels}, or take another one",
+            fix=f"set model.image_size={size_text(config.image_size)} model.channels={config.channels}, "
+            "or take another one",
         )
     names = LabelMap.load(folder)
     if names is None:

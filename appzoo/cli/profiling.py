@@ -10,6 +10,7 @@ from typing import Any
 
 from appzoo.cli.verbs import Parser
 from easytransfer.errors import ConfigError
+from easytransfer.image.size import ImageSize, height_width, size_reader
 from easytransfer.presets.folder import read_json
 from modelzoo.cnn import published
 from modelzoo.cnn.config import CnnConfig
@@ -54,7 +55,12 @@ def _parser() -> Parser:
     parser = Parser(prog="easy_transfer_app profile", description="What an image network costs.")
     parser.add_argument("name", nargs="?", help="name such as resnet20_cifar, or a model folder")
     parser.add_argument("--classes", type=_positive, help=f"classes; default those of the folder, or {_CLASSES}")
-    parser.add_argument("--image-size", "--imageSize", type=_positive, help="pixels; default those of the network")
+    parser.add_argument(
+        "--image-size",
+        "--imageSize",
+        type=_size,
+        help="pixels: one number, or height,width; default those of the network",
+    )
     parser.add_argument("--layers", action="store_true", help="one line for each layer")
     parser.add_argument("--latency", action="store_true", help="measure the time of a batch on this machine")
     parser.add_argument("--batch", type=_positive, default=1, help="images in a batch, for --latency; default 1")
@@ -72,6 +78,11 @@ def _positive(text: str) -> int:
     return number
 
 
+def _size(text: str) -> ImageSize:
+    """Reads a size; argparse makes a message of the ValueError."""
+    return size_reader(1)(text.split(","))
+
+
 def _network(name: str, classes: int | None) -> tuple[CnnConfig, int]:
     """Returns the configuration of a name or folder, and the classes to count."""
     if not Path(name, "config.json").is_file():
@@ -85,8 +96,8 @@ def _table(result: dict[str, Any], found: Profile, all_layers: bool) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    size = result["image_size"]
-    title = f"{result['name']}: one image of {size}x{size}, {result['classes']} classes"
+    size = "x".join(map(str, height_width(result["image_size"])))
+    title = f"{result['name']}: one image of {size}, {result['classes']} classes"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("layer", "kind", "output"):
         table.add_column(heading)

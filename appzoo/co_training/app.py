@@ -79,7 +79,7 @@ class CoTraining(ImageApp):
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds the members, each from a seed of its own, or the shapes stored in `folder`."""
         model, members = self.config.model, []
-        images = tf.zeros([1, model.image_size, model.image_size, model.channels], tf.uint8)
+        images = tf.zeros([1, *model.image_shape], tf.uint8)
         for number, config in enumerate(self.network_configs(folder)):
             network = CnnBackbone(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
             members.append(ImageModel(network, self._known_statistics()))

@@ -21,6 +21,7 @@ from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
+from easytransfer.image.size import height_width
 from easytransfer.run.atomic import plain, write_json
 from easytransfer.run.log import say
 from easytransfer.train import checkpoint
@@ -150,16 +151,20 @@ class Collection:
         elif dimension == "width":
             found = [(f"{x:g}", thinned_config(whole, x, settings.width_multiple)) for x in settings.width_levels]
         else:
-            sides = [self._side(whole, share) for share in settings.resolution_levels]
-            found = [(str(side), whole.replace(image_size=side)) for side in sides]
+            sizes = [self._size(whole, share) for share in settings.resolution_levels]
+            found = [(size_label(size), whole.replace(image_size=size)) for size in sizes]
         for label, config in found:
             if config not in seen:
                 seen.append(config)
                 yield label, config
 
-    def _side(self, whole: CnnConfig, share: float) -> int:
+    def _size(self, whole: CnnConfig, share: float) -> tuple[int, int]:
         multiple = self.settings.resolution_multiple
-        return min(whole.image_size, max(multiple, round(share * whole.image_size / multiple) * multiple))
+        height, width = (
+            min(side, max(multiple, round(share * side / multiple) * multiple))
+            for side in height_width(whole.image_size)
+        )
+        return height, width
 
     def _train(
         self,
@@ -243,7 +248,7 @@ class Collection:
         return (
             sum(config.blocks) / sum(whole.blocks),
             sum(config.stage_widths) / sum(whole.stage_widths),
-            config.image_size / whole.image_size,
+            sum(a / b for a, b in zip(config.image_shape[:2], whole.image_shape[:2], strict=True)) / 2,
         )
 
     def _rounded(self, whole: CnnConfig, order: list[str], optimum: Optimum | None) -> CnnConfig:
@@ -261,7 +266,7 @@ class Collection:
             if finest != "depth":
                 config = shallower(config, order[:removed])
             if finest == "width":
-                config = config.replace(image_size=self._side(whole, resolution))
+                config = config.replace(image_size=self._size(whole, resolution))
         for candidate in self._candidates(config, finest, order):
             if profile(candidate, self.classes).macs <= most:
                 return candidate
@@ -278,8 +283,9 @@ class Collection:
                 yield thinned_config(config, step / _WIDTH_STEPS, self.settings.width_multiple)
         elif dimension == "resolution":
             multiple = self.settings.resolution_multiple
-            for side in range(config.image_size // multiple * multiple, 0, -multiple):
-                yield config.replace(image_size=side)
+            height = config.image_shape[0]
+            for side in range(height // multiple * multiple, 0, -multiple):
+                yield config.replace(image_size=self._size(config, side / height))
         else:
             for count in range(len(order) + 1):
                 yield shallower(config, order[:count])
@@ -334,6 +340,11 @@ def hold_out(train: EncodedTable, share: float) -> tuple[EncodedTable, EncodedTa
             raise ConfigError("a class with a single row cannot be split", received=f"class {label}")
         chosen[random.permutation(rows)[: max(1, round(share * len(rows)))]] = True
     return train.take(np.flatnonzero(~chosen)), train.take(np.flatnonzero(chosen))
+
+
+def size_label(size: tuple[int, int]) -> str:
+    """Returns what the sample of an image size is called: `24`, or `16x48`."""
+    return "x".join(map(str, dict.fromkeys(size)))
 
 
 def shallower(config: CnnConfig, removed: list[str]) -> CnnConfig:

@@ -81,7 +81,7 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
     folder = found.parent
     config = source_network(folder, "the teacher", labels, student)
     model = ImageModel(CnnBackbone(config, len(labels), seed=0), ChannelStatistics.load(folder))
-    model({"image": tf.zeros([1, config.image_size, config.image_size, config.channels], tf.uint8)})
+    model({"image": tf.zeros([1, *config.image_shape], tf.uint8)})
     try:
         checkpoint.load_weights(model, found)
     except ModelError as error:
@@ -94,7 +94,7 @@ def open_teacher(path: str | Path, labels: Sequence[str], student: ImageSettings
 
 def _from_saved_model(path: Path, classes: int, student: ImageSettings, batch_size: int) -> Teacher:
     layer = SavedModelLayer(str(path), trainable=False, dtype="float32", name="teacher")
-    size = [min(batch_size, 2), student.image_size, student.image_size, student.channels]
+    size = [min(batch_size, 2), *student.image_shape]
     try:
         shape = layer(tf.zeros(size)).shape.as_list()
     except (ValueError, TypeError, tf.errors.OpError) as error:

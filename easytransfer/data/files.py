@@ -128,8 +128,10 @@ def is_bomb(unpacked: int, packed: int) -> bool:
 
 
 def is_picture(data: bytes) -> bool:
-    """Returns whether bytes begin like a JPEG, PNG, WebP or BMP file."""
-    return data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP")
+    """Returns whether bytes begin like a JPEG, PNG, WebP, BMP or PFM file."""
+    return data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"Pf\n", b"PF\n")) or (
+        data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    )
 
 
 def _nearest_file(spec: str) -> str | None:

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import functools
-import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from easytransfer.config.paths import expand_home
 from easytransfer.image import graph
 from easytransfer.image.colour import LUMA, LUMA_ROUND, LUMA_SHIFT
-from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, SECTION_MARKS, TOO_LARGE
+from easytransfer.image.files import decode_cell, load_each
+from easytransfer.image.headers import BROKEN, NOT_AN_IMAGE, SECTION_MARKS
 from easytransfer.run.log import warn_once
 
-# The kinds of bad cells beside those of `headers`; a detail may follow after a colon.
-UNREADABLE = "cannot read the image file"
-BAD_DATA_TEXT = "bad data: text"
+# A kind of bad cells beside those of `headers` and `files`; a detail follows after a colon.
 WRONG_ARRAY = "not an image array"
-# An encoded picture of more bytes is not read: at 8 bytes a pixel it would be beyond any useful `max_pixels`.
-MOST_BYTES = 1 << 28
-_THREADS = 8
 # What a graph says when it refuses a picture, see `graph.decode`.
 _REFUSED = re.compile(r"assertion failed: \[([^\]]*)\]")
 # A PNG file says in this byte how many bits a value has.
@@ -56,50 +48,27 @@ def load_images(
     Returns:
         uint8 [height, width, channels] for each cell, or the reason why there is none.
     """
-
-    def load(cell: Any) -> np.ndarray | str:
-        try:
-            return change(load_image(cell, folder, channels=channels, max_pixels=max_pixels))
-        except ValueError as error:
-            return str(error)
-
-    if all(isinstance(cell, np.ndarray) for cell in cells):
-        return [load(cell) for cell in cells]
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "decode") as threads:
-        return list(threads.map(load, cells, chunksize=16))
+    return load_each(
+        cells, lambda cell: load_image(cell, folder, channels=channels, max_pixels=max_pixels, change=change)
+    )
 
 
-def load_image(cell: Any, folder: str = "", *, channels: int, max_pixels: int) -> np.ndarray:
+def load_image(
+    cell: Any,
+    folder: str = "",
+    *,
+    channels: int,
+    max_pixels: int,
+    change: Callable[[np.ndarray], np.ndarray] = lambda image: image,
+) -> np.ndarray:
     """Returns the pixels of one cell; arguments as in `load_images`.
 
     Raises:
         ValueError: There is no usable picture; the message is the reason shown to the user.
     """
     if isinstance(cell, np.ndarray):
-        return to_channels(_checked_array(cell), channels)
-    if isinstance(cell, bytes):
-        return decode(cell, channels=channels, max_pixels=max_pixels)
-    if cell.startswith("data:"):
-        return decode(_data_text(cell), channels=channels, max_pixels=max_pixels)
-    try:
-        path = os.path.join(folder, expand_home(cell))
-    except ValueError as error:
-        raise ValueError(f"{UNREADABLE}: {error}") from error
-    try:
-        if os.path.getsize(path) > MOST_BYTES:
-            raise ValueError(f"{TOO_LARGE}: {path} has more than {MOST_BYTES} bytes")
-        with open(path, "rb") as file:
-            data = file.read()
-    except (OSError, ValueError) as error:
-        if isinstance(error, ValueError) and str(error).startswith(TOO_LARGE):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"{UNREADABLE}: {path}: {reason}") from error
-    try:
-        return decode(data, channels=channels, max_pixels=max_pixels)
-    except ValueError as error:
-        kind, _, detail = str(error).partition(": ")
-        raise ValueError(f"{kind}: {path}: {detail}" if detail else f"{kind}: {path}") from error
+        return change(to_channels(_checked_array(cell), channels))
+    return decode_cell(cell, folder, lambda data: change(decode(data, channels=channels, max_pixels=max_pixels)))
 
 
 def decode(data: bytes, *, channels: int, max_pixels: int) -> np.ndarray:
@@ -156,13 +125,3 @@ def _checked_array(array: np.ndarray) -> np.ndarray:
     if array.ndim not in (2, 3) or not array.size or (array.ndim == 3 and not 1 <= array.shape[-1] <= 4):
         raise ValueError(f"{WRONG_ARRAY}: shape {list(array.shape)} is not height, width(, channels)")
     return array
-
-
-def _data_text(text: str) -> bytes:
-    head, _, body = text.partition(",")
-    if not head.endswith(";base64"):
-        raise ValueError(f"{BAD_DATA_TEXT}: it begins {text[:30]!r}, data:image/png;base64,... is read")
-    try:
-        return base64.b64decode(body, validate=True)
-    except ValueError as error:
-        raise ValueError(f"{BAD_DATA_TEXT}: {error}") from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from easytransfer.layers.draws import RowDraws
@@ -59,19 +61,20 @@ def _fixed(number: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.floor(number * (1 << _POINT) + 0.5), tf.int32)
 
 
-def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, fill: int) -> tf.Tensor:
-    """Returns the pixels at the given places.
+def take_pixels(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor, fill: float | Sequence[float]) -> tf.Tensor:
+    """Returns the pixels at the given places, [batch, tall, wide, channels].
 
     Args:
         images: [batch, height, width, channels].
-        rows: int32 [batch, height, width], of any value.
-        columns: int32 [batch, height, width], of any value.
-        fill: Value where a place lies outside.
+        rows: int32 [batch, tall, wide], of any value.
+        columns: int32 [batch, tall, wide], of any value.
+        fill: Value where a place lies outside, or one for each channel.
     """
     height, width, channels = images.shape[1:]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     places = tf.clip_by_value(rows, 0, height - 1) * width + tf.clip_by_value(columns, 0, width - 1)
     flat = tf.reshape(images, [-1, height * width, channels])
-    found = tf.gather(flat, tf.reshape(places, [-1, height * width]), batch_dims=1)
-    found = tf.reshape(found, [-1, height, width, channels])
+    tall, wide = rows.shape[1:3]
+    found = tf.gather(flat, tf.reshape(places, [-1, tall * wide]), batch_dims=1)
+    found = tf.reshape(found, [-1, tall, wide, channels])
     return tf.where(inside[..., None], found, tf.cast(fill, images.dtype))

@@ -25,13 +25,16 @@ from easytransfer.image.headers import (
 )
 from easytransfer.image.orientation import orientation, turned
 from easytransfer.image.resize import ResizeMode, resize
+from easytransfer.image.size import ImageSize, height_width
 
 # Each of them may take 16 bytes a pixel while it is resized.
 _AT_A_TIME = 4
 
 
-def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode, max_pixels: int) -> tf.Tensor:
-    """Returns uint8 [batch, size, size, channels] of encoded pictures.
+def decode_batch(
+    encoded: tf.Tensor, size: ImageSize, channels: int, mode: ResizeMode, max_pixels: int, crop_top: int = 0
+) -> tf.Tensor:
+    """Returns uint8 [batch, height, width, channels] of encoded pictures.
 
     Pictures differ in size and form, so they are decoded one by one, several at a time.
 
@@ -41,11 +44,12 @@ def decode_batch(encoded: tf.Tensor, size: int, channels: int, mode: ResizeMode,
         channels: 1 or 3.
         mode: How other sizes are brought to this one, see `resize`.
         max_pixels: Larger pictures are refused.
+        crop_top: Rows cut off at the top before the picture is resized.
     """
-    spec = tf.TensorSpec([size, size, channels], tf.uint8)
+    spec = tf.TensorSpec([*height_width(size), channels], tf.uint8)
 
     def one(data: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(resize(decode(data, channels, max_pixels), size, mode), spec.shape)
+        return tf.ensure_shape(resize(decode(data, channels, max_pixels), size, mode, crop_top), spec.shape)
 
     # As on the host: a GPU would resize with other roundings, and wait for every number of a header.
     with tf.device("/device:CPU:0"):

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from easytransfer.image.files import TOO_LARGE
+
 # The kinds of pictures that are not decoded; a detail follows after a colon.
 NOT_AN_IMAGE = "not an image"
 ANIMATED = "animated image"
 UNREAD_FORM = "form of image that is not read"
 BROKEN = "broken image"
-TOO_LARGE = "image too large"
 
 # What `form_of` counts.
 FORMS = ("JPEG", "PNG", "WebP", "BMP")

@@ -46,18 +46,18 @@ class ChannelStatistics:
             std.append(max(float(np.sqrt(share @ (values - mean[-1]) ** 2)), LEAST_DEVIATION))
         return cls(tuple(mean), tuple(std), len(images))
 
-    def save(self, folder: Path) -> None:
-        """Writes `image_statistics.json`."""
-        write_json(folder / self.FILE, asdict(self))
+    def save(self, folder: Path, file: str = FILE) -> None:
+        """Writes them into a file of a folder."""
+        write_json(folder / file, asdict(self))
 
     @classmethod
-    def load(cls, folder: Path) -> ChannelStatistics:
+    def load(cls, folder: Path, file: str = FILE) -> ChannelStatistics:
         """Reads what `save` wrote.
 
         Raises:
             ModelError: The file is absent or not of that form.
         """
-        path = Path(folder) / cls.FILE
+        path = Path(folder) / file
         try:
             stored = parse_json(path.read_text(encoding="utf-8"))
             return cls(tuple(stored["mean"]), tuple(stored["std"]), stored["images"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.image.size import ImageSize, height_width, size_reader
 from easytransfer.presets.folder import read_json
 
 # fmt: off
@@ -38,7 +39,9 @@ class CnnConfig(BaseModel):
     model_type: Literal["cnn"] = Field("cnn", description="Always cnn.")
     family: Family = Field(description="Which network.")
     stem: Literal["cifar", "imagenet"] = Field("cifar", description="First layers: 3x3 stride 1, or stride 2 and pool.")
-    image_size: int = Field(32, description="Height and width of the images, in pixels.", ge=1)
+    image_size: Annotated[ImageSize, BeforeValidator(size_reader(1))] = Field(
+        32, description="Height and width of the images, in pixels: one number, or both."
+    )
     channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour.")
 
     stem_widths: tuple[int, ...] = Field((16,), description="Channels of the first convolutions: one 7x7 or three 3x3.")
@@ -154,7 +157,7 @@ class CnnConfig(BaseModel):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images."""
-        return (self.image_size, self.image_size, self.channels)
+        return (*height_width(self.image_size), self.channels)
 
     def inner(self, stage: int) -> tuple[int, ...]:
         """Returns the inner widths of the blocks of a stage, counted from 0."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from easytransfer.errors import ModelError
+from easytransfer.image.size import size_text
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import INVERTED, CnnConfig
 
@@ -427,7 +428,7 @@ def body(b: Builder, images: Any, config: CnnConfig) -> Body:
         x = last(b, ends[-1], config)
     except ValueError as error:
         raise ModelError(
-            f"{config.family} does not work with images of {config.image_size} pixels: {error}",
+            f"{config.family} does not work with images of {size_text(config.image_size)} pixels: {error}",
             fix="raise image_size, or take fewer stages",
         ) from None
     # The last convolution of an inverted network belongs to its classifier, not to the last stage.

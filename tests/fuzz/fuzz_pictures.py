@@ -104,6 +104,21 @@ def repaired(data: bytes) -> bytes:
     return bytes(found)
 
 
+def value_map(content: bytes, folder: Folder) -> None:
+    """A map of one value a pixel: its values, which are the same when written and read again, or why there are none."""
+    from easytransfer.image.maps import decode_map, encode_pfm, encode_png, load_maps
+
+    for data in dict.fromkeys([content, repaired(content)]):
+        (found,) = load_maps([data], "", max_pixels=MOST_PIXELS)
+        if isinstance(found, str):
+            assert len(found) < 1000, found
+            continue
+        assert 0 < found.size <= MOST_PIXELS and found.ndim == 2
+        again = decode_map((encode_pfm if found.dtype == np.float32 else encode_png)(found), MOST_PIXELS)
+        assert again.dtype == found.dtype
+        np.testing.assert_array_equal(again, found)
+
+
 # Seeds ------------------------------------------------------------------------------------------------------
 
 RANDOM = np.random.default_rng(1)
@@ -149,7 +164,18 @@ SEEDS = {
     ],
     "bmp": [drawn("BMP", mode) for mode in ("1", "L", "P", "RGB", "RGBA")],
 }
+MAPS = [
+    drawn("PNG", "I;16"),
+    *(drawn("PNG", "P", bits=bits) for bits in (1, 2, 4, 8)),
+    *(drawn("PNG", mode) for mode in ("1", "L", "LA", "RGB")),
+    drawn("PNG", "L", exif=EXIF),
+    drawn("PNG", "L", **ANIMATION),
+    b"Pf\n3 2\n-1.0\n" + bytes(range(24)),
+    b"Pf 2 2 1e3\r\n" + bytes(16),
+    b"PF\n2 1\n1\n" + bytes(24),
+]
 PICTURE_TARGETS = (
+    Target("map", files(*MAPS), value_map, True),
     *(Target(f"served_{form}", files(*seeds), picture, True, model, apart=True) for form, seeds in SEEDS.items()),
     Target("served_picture", st.one_of(*(files(*seeds) for seeds in SEEDS.values())), picture, True, model, apart=True),
 )
