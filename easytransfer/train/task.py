@@ -13,6 +13,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.optim.base import NO_DECAY
+from easytransfer.train.stages import ONE_STAGE, TrainingStage
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
@@ -91,6 +92,21 @@ class Task(abc.ABC):
         """Returns fields of `TrainConfig` that differ for optimizer `name`, such as its `weight_decay_ratio`."""
         return {}
 
+    def stages(self) -> list[TrainingStage]:
+        """Returns the parts of the training in their order; asked once, when the model is built.
+
+        Of the evaluations, those of the last stage pick the best checkpoint and stop early: before it, losses and
+        networks are others.
+        """
+        return [ONE_STAGE]
+
+    def frozen_records(self) -> dict[str, dict[str, Any]]:
+        """Returns what identifies the networks of other runs that this training uses, by role; see `app.frozen`.
+
+        Each has `path` and `sha256`; a run is only continued with the same.
+        """
+        return {}
+
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
         return tf.nest.map_structure(_at_least_float32, self.model(batch, training=training))
@@ -117,7 +133,7 @@ class Task(abc.ABC):
         return batch
 
     def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
-        """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.
+        """Computes one (micro-)batch; override it for adversarial, co-training or generator/critic methods.
 
         It runs inside a `tf.function`. Differentiate `step.objective(losses, name)` with respect to
         `step.variables(name)` and give the gradients to `step.update`. Accumulation, reduction over workers, unscaling,
