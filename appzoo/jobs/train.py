@@ -136,7 +136,8 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
-    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, inputs=inputs))
+    record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
+    folder.write_run({**record, "frozen": app.frozen_records()})
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)

@@ -243,7 +243,8 @@ def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
 def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     # One file may be both tables.
     tables, inputs = report.get("data", {}), {item["path"]: item for item in record.get("inputs", [])}.values()
-    if not tables and not inputs:
+    networks = record.get("frozen", {})
+    if not tables and not inputs and not networks:
         return
     yield "## Data"
     if tables:
@@ -264,6 +265,12 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
         yield from table(
             ("file", "bytes", "SHA-256"),
             [(_code(item["path"]), f"{item['bytes']:,}", f"`{item['sha256']}`") for item in inputs],
+        )
+    if networks:
+        yield ""
+        yield from table(
+            ("network of another run", "place", "application", "SHA-256"),
+            [(r, _code(n["path"]), n.get("model_name", ""), f"`{n['sha256']}`") for r, n in networks.items()],
         )
 
 

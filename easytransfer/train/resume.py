@@ -172,10 +172,7 @@ class RunCheckpoints:
         """Refuses to go on with another network of another run; older runs did not store them."""
         for role, record in self.engine.task.frozen_records().items():
             if role in stored and stored[role]["sha256"] != record["sha256"]:
-                raise ConfigError(
-                    f"the {role} {record['path']} is not the one this run was started with",
-                    fix="put the old one back, or start a new run",
-                )
+                raise another_network(role, record["path"])
 
     def _begins(self) -> list[list[Any]]:
         return [[span.name, span.start] for span in self.plan.spans]
@@ -230,3 +227,10 @@ class RunCheckpoints:
             "task": self.engine.task.state(),
             "versions": package_versions(),
         }
+
+
+def another_network(role: str, path: str) -> ConfigError:
+    """Returns the error of a run that would go on with another network of another run than it was started with."""
+    return ConfigError(
+        f"the {role} {path} is not the one this run was started with", fix="put the old one back, or start a new run"
+    )

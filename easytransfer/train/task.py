@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
 # 0 for rows that only pad the batch.
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
+
+
+class Recorded(Protocol):
+    """What has a record that identifies it, such as `app.frozen.Frozen`."""
+
+    record: dict[str, str]
 
 
 class Task(abc.ABC):
@@ -53,6 +61,9 @@ class Task(abc.ABC):
     no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
     model: keras.Model
+    # Networks of other runs that this training uses, by role, see `app.frozen`. Their records have `path` and `sha256`;
+    # checkpoints keep them, and a run is only continued with the same.
+    frozen: Mapping[str, Recorded] = MappingProxyType({})
     # Set by the trainer before `build_model`.
     workers: Workers = ONE_WORKER
 
@@ -100,12 +111,9 @@ class Task(abc.ABC):
         """
         return [ONE_STAGE]
 
-    def frozen_records(self) -> dict[str, dict[str, Any]]:
-        """Returns what identifies the networks of other runs that this training uses, by role; see `app.frozen`.
-
-        Each has `path` and `sha256`; a run is only continued with the same.
-        """
-        return {}
+    def frozen_records(self) -> dict[str, dict[str, str]]:
+        """Returns the records of `frozen` by role."""
+        return {role: network.record for role, network in self.frozen.items()}
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
