@@ -131,6 +131,12 @@ def load_application(model_name: str) -> type[App]:
     return application.app_class(variant)
 
 
+def find_application(model_name: str) -> tuple[type[JobConfig], type[App]]:
+    """Returns the types of configuration and application of a model name; imports TensorFlow."""
+    application, variant = resolve(model_name)
+    return application.variants[variant], application.app_class(variant)
+
+
 def check_named(origins: Mapping[str, str], flags: Iterable[str] = ()) -> None:
     """Checks, where no application is named, that nothing is given which only an application knows.
 

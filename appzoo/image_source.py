@@ -5,12 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from appzoo.discovery import find_application
 from appzoo.image_app import NETWORK_FILE, stored_network
 from appzoo.image_settings import ImageSettings
+from easytransfer.app.frozen import Frozen
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ModelError
 from easytransfer.image.size import size_text
+from easytransfer.train import checkpoint
 from modelzoo.cnn.config import CnnConfig
+
+
+def open_source(path: str | Path, role: str, labels: Sequence[str], images: ImageSettings) -> Frozen:
+    """Opens the run of another network, which takes this run's images and gives its classes.
+
+    Args:
+        path: Run folder or checkpoint of an application on single images.
+        role: What messages call it.
+        labels: Class names of this run.
+        images: Form of this run's images.
+
+    Raises:
+        ModelError: No such network is there, or its images, classes or weights are others.
+    """
+    try:
+        found = checkpoint.resolve(path)
+    except ModelError as error:
+        raise ModelError(f"no {role}: {error}") from None
+    source_network(found.parent, f"the {role}", labels, images)
+    return Frozen.open(found, find_application, role)
 
 
 def source_network(folder: Path, what: str, labels: Sequence[str], images: ImageSettings) -> CnnConfig:

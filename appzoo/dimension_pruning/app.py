@@ -13,20 +13,21 @@ import numpy as np
 from appzoo.dimension_pruning.collect import Collection
 from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.dimension_pruning.picture import draw
-from appzoo.image_app import ImageApp
-from appzoo.image_source import source_network
+from appzoo.image_app import ImageApp, ImageModel
+from appzoo.image_source import open_source
 from easytransfer import keras
 from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.frozen import Frozen
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
-from easytransfer.image.statistics import ChannelStatistics
+from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
-from easytransfer.train import checkpoint
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.pruning import Weights, check_prunable
 
 PLAN_FILE, PICTURE_FILE = "pruning.json", "pruning.png"
+ROLE = "network to prune"
 
 
 class DimensionPruning(ImageApp):
@@ -39,6 +40,8 @@ class DimensionPruning(ImageApp):
     # The network to build and its first weights; None = those of a run folder, or random ones.
     start: tuple[CnnConfig, Weights | None] | None = None
     plan: dict[str, Any] | None = None
+    # The trained network of `base_path`.
+    base: Frozen | None = None
 
     def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
         """Reads labels and statistics; those of a new run must be those of the network to prune.
@@ -50,9 +53,10 @@ class DimensionPruning(ImageApp):
         super().prepare(folder, cells)
         self.target.require_classes("pruning")
         if folder is None and self.config.model.base_path is not None:
-            base = checkpoint.resolve(self.config.model.base_path).parent
-            source_network(base, "the network to prune", self.labels or [], self.config.model)
-            self.statistics = ChannelStatistics.load(base)
+            self.base = open_source(self.config.model.base_path, ROLE, self.labels or [], self.config.model)
+            if not isinstance(self.base.app.model, ImageModel):
+                raise ModelError(f"{self.base.place} is several networks", accepted="a run with one network")
+            self.frozen[ROLE], self.statistics = self.base, self.base.app.statistics
 
     def whole_network(self) -> CnnConfig:
         """Returns the network that is pruned.
@@ -60,8 +64,7 @@ class DimensionPruning(ImageApp):
         Raises:
             ModelError: Its filters and blocks cannot be removed.
         """
-        base = self.config.model.base_path
-        config = super().network_config(checkpoint.resolve(base).parent if base else None)
+        config = super().network_config() if self.base is None else self.base.app.model.network.config
         check_prunable(config)
         return config
 

@@ -45,6 +45,7 @@ class Sample:
         accuracy: On the rows held out for comparison.
         folder: Its training.
         weights: Where this process has them.
+        identity: Hash of a network of another run.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Sample:
     accuracy: float
     folder: Path
     weights: Weights | None = None
+    identity: str = ""
 
 
 class Collection:
@@ -115,16 +117,16 @@ class Collection:
 
     def whole(self) -> Sample:
         """Returns the network before pruning, loaded or trained."""
-        settings, config = self.settings, self.app.whole_network()
-        if settings.base_path is None:
+        settings, config, base = self.settings, self.app.whole_network(), self.app.base
+        if base is None:
             return self._train("base", config, None, settings.base_epochs, self.app.config.train.learning_rate)
-        path = checkpoint.resolve(settings.base_path)
-        app = self._app(config, None)
-        trainer = Trainer(app, self.app.config.train, self.app.config.runtime, workers=self.workers)
-        checkpoint.load_weights(app.model, path)
+        weights, path = base.app.model.network.export_weights(), Path(base.record["path"])
+        trainer = Trainer(
+            self._app(config, weights), self.app.config.train, self.app.config.runtime, workers=self.workers
+        )
         accuracy = self._measure(trainer, self.select)["accuracy"]
         say(f"network to prune, {path}: accuracy {accuracy:.4f} on {len(self.select):,} rows of the training table")
-        return Sample("base", config, accuracy, path, app.model.network.export_weights())
+        return Sample("base", config, accuracy, path, weights, base.record["sha256"])
 
     def _chain(self, whole: Sample, dimension: str, order: list[str]) -> Iterator[Sample]:
         """Yields the samples of one dimension, each cut from the one before."""
@@ -196,7 +198,7 @@ class Collection:
     def _key(self, config: CnnConfig, train: TrainConfig, before: Sample | None) -> str:
         """Names what decides a sample, so that a folder of other settings is not taken for its."""
         job = self.app.config
-        source = str(before.folder) if before else None
+        source = (before.identity or str(before.folder)) if before else None
         sections = [section.model_dump() for section in (job.data, job.augment, train)]
         facts = [config.to_dict(), *sections, source, self.settings.select_share, job.runtime.seed]
         return hashlib.sha256(json.dumps(plain(facts), sort_keys=True).encode()).hexdigest()[:8]

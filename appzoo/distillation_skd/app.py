@@ -13,13 +13,14 @@ from appzoo.distillation_skd import spherical
 from appzoo.distillation_skd.alpha import AlphaSchedule
 from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
-from appzoo.distillation_skd.teacher import Teacher, open_teacher
+from appzoo.distillation_skd.teacher import ROLE, Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
 from easytransfer.app.contract import Cells, no_cells
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.log import say, warn
+from easytransfer.train.resume import another_network
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
@@ -76,6 +77,7 @@ class DistillationSkd(ImageApp):
                     fix="give the run folder of one with --teacher=RUN, or use kd_method=none",
                 )
             self.teacher = self._open_teacher()
+            self.frozen[ROLE] = self.teacher.frozen
             if self.variant and not self.config.train.gradient_clip:
                 warn("without gradient_clip the first steps can be huge: gradients grow as the student's logits shrink")
 
@@ -120,20 +122,19 @@ class DistillationSkd(ImageApp):
         )
 
     def state(self) -> dict[str, Any]:
-        """Returns the multiplier, the same on all workers and after a resume, and which teacher it is of."""
-        return {"multiplier": self.multiplier, "teacher": self.teacher.digest if self.teacher else ""}
+        """Returns the multiplier, the same on all workers and after a resume."""
+        return {"multiplier": self.multiplier}
 
     def restore_state(self, state: dict[str, Any]) -> None:
         """Takes the multiplier of the first worker, or of the run that is resumed.
 
         Raises:
-            ConfigError: That one has another teacher.
+            ConfigError: That one is from an earlier version, which kept the hash of the teacher's weights here, and has
+                another teacher.
         """
-        if state["teacher"] != self.state()["teacher"]:
-            raise ConfigError(
-                f"the teacher {self.config.distillation.teacher} is not the one this run was started with",
-                fix="put the old one back, or start a new run",
-            )
+        now = self.frozen_records().get(ROLE, {})
+        if state.get("teacher") and state["teacher"] != now.get("weights"):
+            raise another_network(ROLE, str(self.config.distillation.teacher))
         self.multiplier = state["multiplier"]
 
     # Training ------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from easytransfer.metrics.names import choose_metric
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
+from easytransfer.run.history import read_history
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.page import write_page
@@ -127,7 +128,8 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
-    folder.write_run(environment_record(seed=config.runtime.seed, devices=present, inputs=inputs))
+    record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
+    folder.write_run({**record, "frozen": app.frozen_records()})
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -137,6 +139,8 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
         # This worker has a part of the model: evaluation and export take all of it, from the checkpoint.
         app = open_trained(config.model_copy(update={"checkpoint_path": str(fit.last_path)})).app
     report = _evaluate_best(app, config, folder, tables, fit)
+    if len(fit.stages) > 1:
+        report["stages"] = _stages(folder, fit)
     if fit.input_share is not None:
         report["input_share"] = fit.input_share
         say(f"waiting for input: {fit.input_share:.1%} of the time of the steps")
@@ -249,6 +253,18 @@ def _evaluate_best(
         **app.further_report(table),
         "pages": app.write_pages(folder.path, shown, outputs),
     }
+
+
+def _stages(folder: RunFolder, fit: FitResult) -> list[dict[str, Any]]:
+    """Returns the stages that were begun: their steps, and the metrics they ended with."""
+    ended = {line["step"]: line for line in read_history(folder.path) if line["event"] == "evaluation"}
+    found = []
+    for span in fit.stages:
+        last = min(span.end, fit.steps)
+        if span.start < last:
+            numbers = {n: x for n, x in ended.get(last, {}).items() if isinstance(x, float) and n != "time"}
+            found.append({"name": span.name, "steps": [span.start + 1, last], "metrics": numbers})
+    return found
 
 
 def _end(config: JobConfig, report: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step
-from easytransfer.train.task import Batch, Outputs, Task
+from easytransfer.train.task import Batch, Outputs, Recorded, Task
 
 __all__ = ["App", "Assets", "Cells", "no_cells"]
 
@@ -66,6 +66,7 @@ class App(Task):
 
     def __init__(self, config: JobConfig) -> None:
         self.config = config
+        self.frozen: dict[str, Recorded] = {}
         # What `encode` has seen: rows, truncated rows, tokens, unknown tokens.
         self.text_counts: Counter[str] = Counter()
 

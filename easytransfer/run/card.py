@@ -5,6 +5,7 @@ all optional:
     data         row account by role: {"train": {"table", "read", "accepted", "rejected", "reasons"}, "eval": {...}}
     text         counts by role: {"train": {"rows", "truncated", "tokens", "unknown"}, ...}
     robustness   accuracy under attack, as `attacks.report` measures it
+    stages       [{"name", "steps": [first, last], "metrics"}, ...] of a training with several
     metric       the metric that picked the best checkpoint
     pictures     file names, as `draw_pictures` returns them
     pages        file names of what the application wrote to be looked at, as `App.write_pages` returns them
@@ -238,7 +239,8 @@ def _pictures(report: Mapping[str, Any]) -> Iterator[str]:
 def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     # One file may be both tables.
     tables, inputs = report.get("data", {}), {item["path"]: item for item in record.get("inputs", [])}.values()
-    if not tables and not inputs:
+    networks = record.get("frozen", {})
+    if not tables and not inputs and not networks:
         return
     yield "## Data"
     if tables:
@@ -260,6 +262,12 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
             ("file", "bytes", "SHA-256"),
             [(_code(item["path"]), f"{item['bytes']:,}", f"`{item['sha256']}`") for item in inputs],
         )
+    if networks:
+        yield ""
+        yield from table(
+            ("network of another run", "place", "application", "SHA-256"),
+            [(r, _code(n["path"]), n.get("model_name", ""), f"`{n['sha256']}`") for r, n in networks.items()],
+        )
 
 
 def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
@@ -275,6 +283,8 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapp
     yield from table(("setting", "value"), [(f"`{name}`", _code(value)) for name, value in rows if value is not None])
     yield ""
     yield "All settings are in `train_config.json`, the history in `metrics.jsonl`."
+    if report.get("stages"):
+        yield from _stages(report["stages"], report.get("metric"))
     if not record:
         return
     facts = {name: value for name, value in record.get("packages", {}).items()}
@@ -295,6 +305,20 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapp
     yield "### Environment"
     yield ""
     yield from table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
+
+
+def _stages(stages: Sequence[Mapping[str, Any]], metric: str | None) -> Iterator[str]:
+    yield ""
+    yield "### Stages"
+    yield ""
+    shown = ["loss", *([metric] if metric else [])]
+    rows = [
+        (stage["name"], "{} to {}".format(*stage["steps"]), *(_number(stage["metrics"].get(name)) for name in shown))
+        for stage in stages
+    ]
+    yield from table(("stage", "steps", *(f"{name} at its end" for name in shown)), rows)
+    yield ""
+    yield "The best checkpoint is of the last stage; losses of evaluations are those of its end in all stages."
 
 
 def _workers(report: Mapping[str, Any]) -> Iterator[str]:

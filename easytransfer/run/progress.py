@@ -72,6 +72,13 @@ class Progress:
         self._stack.close()
         self._bar = None
 
+    def enter(self, name: str) -> None:
+        """Goes on under another name; the time that is left is estimated from the pace since then."""
+        self.name, self._first = name, None
+        self._start = (time.monotonic(), self.done)
+        if self._bar is not None:
+            self._bar.update(self._task, description=name)
+
     def update(self, done: int, **numbers: float | None) -> None:
         """Shows that `done` of `total` are finished, with some numbers beside it."""
         now = time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -17,7 +17,7 @@ from easytransfer.run.progress import Progress, format_numbers, format_seconds
 
 # Numbers on the progress line beside the losses; the others are in metrics.jsonl.
 _SHOWN = ("rows_per_s", "tokens_per_s", "lr", "memory_mb")
-_NOT_METRICS = ("event", "step", "time", "is_best")
+_NOT_METRICS = ("event", "step", "time", "is_best", "stage")
 
 
 class Reporter(Protocol):
@@ -25,6 +25,9 @@ class Reporter(Protocol):
 
     def start(self, total_steps: int, start_step: int = 0) -> None:
         """Training begins after `start_step` of `total_steps` steps."""
+
+    def stage(self, names: Sequence[str], number: int, step: int) -> None:
+        """Stage `number`, from 0, of the stages `names` goes on after `step` steps; called where there are several."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """`step` steps are done; called at every log interval.
@@ -52,6 +55,9 @@ class NullReporter:
     """Reports nothing: workers other than the first, and tests."""
 
     def start(self, total_steps: int, start_step: int = 0) -> None:
+        """Does nothing."""
+
+    def stage(self, names: Sequence[str], number: int, step: int) -> None:
         """Does nothing."""
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -96,6 +102,8 @@ class RunReporter:
         self._history: History | None = None
         self._progress: Progress | None = None
         self._begin = self._mark = time.monotonic()
+        # What every record says of the stage: nothing where there is one only.
+        self._stage: dict[str, str] = {}
 
     def start(self, total_steps: int, start_step: int = 0) -> None:
         """Opens the history (cut back to `start_step`) and the progress line."""
@@ -112,6 +120,15 @@ class RunReporter:
             Progress("train", total_steps, done=start_step, log_format=self._log_format, live=self._live)
         )
 
+    def stage(self, names: Sequence[str], number: int, step: int) -> None:
+        """Shows which stage goes on; records and progress lines name it from here on."""
+        self._mark = time.monotonic()
+        self._stage = {"stage": names[number]}
+        place = f"stage {names[number]}, {number + 1} of {len(names)}"
+        log.say(f"{place}, goes on after step {step}", step=step, **self._stage)
+        if self._progress:
+            self._progress.enter(f"train {names[number]}")
+
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Records and shows one log interval."""
         numbers = dict(metrics)
@@ -124,7 +141,7 @@ class RunReporter:
                 numbers.setdefault(f"{name}_per_s", numbers.pop(name) / seconds)
         numbers["memory_mb"] = memory_mb()
         if self._history:
-            self._history.append("step", step, numbers)
+            self._history.append("step", step, {**numbers, **self._stage})
         if self._progress:
             shown = {name: value for name, value in numbers.items() if name in _SHOWN or name.endswith("loss")}
             self._progress.update(step, **shown)
@@ -134,7 +151,7 @@ class RunReporter:
         self._mark = time.monotonic()
         numbers = dict(metrics)
         if self._history:
-            self._history.append("evaluation", step, numbers)
+            self._history.append("evaluation", step, {**numbers, **self._stage})
         is_best = bool(numbers.pop("is_best", False))
         if self._folder is not None:
             RunFolder(self._folder).write_evaluation(step, numbers, is_best=is_best)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +30,9 @@ from easytransfer.train.averaging import AveragedWeights
 from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
 from easytransfer.train.lookahead import LookAhead
 from easytransfer.train.parameters import select_parameters
+from easytransfer.train.plan import Span
 from easytransfer.train.precision import LossScale, compiles
+from easytransfer.train.stages import ONE_STAGE, TrainingStage, kept_statistics
 from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Task
 
@@ -57,11 +60,13 @@ class Engine:
         task: Model, losses and train step; `task.model` is built.
         train: Optimization settings.
         runtime: Seed, precision, XLA.
-        total_steps: Updates of the whole run, for the schedule.
+        total_steps: Updates of the whole run.
         epoch_batches: Batches in one epoch, for schedules by epoch; None = there are none.
         signature: Shapes and dtypes of a batch; derived from the batches seen when None.
         workers: Sum gradients; the rank decides the dropout masks.
         devices: Names of devices that share every batch; with fewer than two, TensorFlow decides where to compute.
+        stage: First stage of the run.
+        span: Its steps; all of them when None.
     """
 
     def __init__(
@@ -75,32 +80,45 @@ class Engine:
         signature: Signature | None = None,
         workers: Workers = ONE_WORKER,
         devices: Sequence[str] = (),
+        stage: TrainingStage = ONE_STAGE,
+        span: Span | None = None,
     ) -> None:
-        self.task, self._train, self._devices = task, train, devices
+        self.task, self.workers, self._run_train, self._devices = task, workers, train, devices
         self.total_steps, self._epoch_batches = total_steps, epoch_batches
+        self._signature, self._xla = signature, compiles(runtime)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.skipped = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.failed = tf.Variable(False, trainable=False)
         self.loss_scale = LossScale() if runtime.mixed_precision == "float16" else None
-        self._parameters = select_parameters(task, train)
-        self.optimizers, self.schedules = {}, {}
-        for name, chosen in self._parameters.items():
-            settings = train.model_copy(update=task.optimizer_settings(name))
-            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors, task.no_decay)
-            self.schedules[name] = build_schedule(settings, total_steps)
-        self.workers = workers
         # Positions of this worker's weights in the whole model.
         start = workers.count_before(len(task.model.weights))
         self.positions = range(start, start + len(task.model.weights))
         self._seed, self._shared_seed = runtime.seed + workers.replica, runtime.seed
         # A row's place in the global micro-batch is `first + shares * its number here`.
         self._shares = workers.replicas * max(len(devices), 1)
+        self.enter(stage, span or Span(stage.name, 0, total_steps, 0, total_steps * train.num_accumulated_batches))
+
+    def enter(self, stage: TrainingStage, span: Span) -> None:
+        """Makes what belongs to a stage: new optimizers, schedules, averages and graphs. The step counter goes on.
+
+        Raises:
+            ConfigError: Settings contradict the model or each other.
+            ValueError: The stage trains what no optimizer has.
+        """
+        task, workers, train = self.task, self.workers, stage.config(self._run_train)
+        self.stage, self.span, self._train = stage, span, train
+        self._parameters = select_parameters(task, train, stage)
+        self.optimizers, self.schedules = {}, {}
+        for name, chosen in self._parameters.items():
+            settings = train.model_copy(update=task.optimizer_settings(name))
+            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors, task.no_decay)
+            self.schedules[name] = build_schedule(settings, span.end - span.start)
         self._loss_names: list[str] = []
         self._weight_names: list[str] = []
         # Optimizers whose losses were divided by weights of their own before they were differentiated.
         self._divided: set[str] = set()
         split = train.num_accumulated_batches > 1 or self._shares > 1
-        self._ahead = LookAhead(task, workers, signature) if split else None
+        self._ahead = LookAhead(task, workers, self._signature) if split else None
         trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
         self.averages = AveragedWeights(trained, train.ema_decay)
         variables = {name: chosen.variables for name, chosen in self._parameters.items()}
@@ -112,7 +130,7 @@ class Engine:
                 "wire_dtype=int8 keeps what it could not send, and the loss scale of float16 changes what that means",
                 fix="use mixed_precision=bfloat16 or wire_dtype=float16",
             )
-        self._make_functions(signature, compiles(runtime))
+        self._make_functions()
 
     # What a train step uses ----------------------------------------------------------------------------------
 
@@ -158,7 +176,7 @@ class Engine:
     def _weigh_one(self, batch: Batch, seed: tf.Tensor) -> list[tf.Tensor]:
         """Returns the weights of one batch, of losses that have their own."""
         draws = self._draws(batch, seed, tf.constant(self.workers.replica), self.workers.replicas)
-        with dropout_seed(seed):
+        with dropout_seed(seed), self._statistics():
             step = TrainingStep(self, draws)
             self.task.train_step(step, self.task.training_batch(batch, draws))
         return step.own_weights
@@ -235,10 +253,9 @@ class Engine:
 
     # Inside --------------------------------------------------------------------------------------------------
 
-    def _make_functions(self, signature: Signature | None, xla: bool) -> None:
-        self._xla = xla
-        self._forward_backward = tf.function(self._collect, jit_compile=True if xla else None)
-        specs = None if signature is None else (signature, tf.TensorSpec([], tf.int64))
+    def _make_functions(self) -> None:
+        self._forward_backward = tf.function(self._collect, jit_compile=True if self._xla else None)
+        specs = None if self._signature is None else (self._signature, tf.TensorSpec([], tf.int64))
         options = {"input_signature": specs} if specs else {"reduce_retracing": True}
         self._micro_step = tf.function(self._accumulate, autograph=False, **options)
         self._last_step = tf.function(self._finish, autograph=False, **options)
@@ -249,7 +266,7 @@ class Engine:
         """Forward and backward pass of one micro-batch: losses, and gradients by optimizer."""
         draws = self._draws(batch, seed, first, self._shares)
         step = TrainingStep(self, draws, totals)
-        with dropout_seed(seed):
+        with dropout_seed(seed), self._statistics():
             losses = self.task.train_step(step, self.task.training_batch(batch, draws))
         if not step.gradients:
             raise ValueError(f"{type(self.task).__name__}.train_step did not call step.update")
@@ -261,6 +278,13 @@ class Engine:
             weight = tf.ones([]) if divisor is None else tf.cast(divisor, tf.float32)
             updates[name] = _Update(dense(gradients) if self._xla else gradients, weight, step.conditions[name])
         return {name: Loss(*(tf.cast(x, tf.float32) for x in loss)) for name, loss in losses.items()}, updates
+
+    def _statistics(self) -> AbstractContextManager[None]:
+        """Context in which a stage leaves alone the statistics of what it does not train."""
+        if not self.stage.freezes:
+            return nullcontext()
+        trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
+        return kept_statistics(self.task.model, trained)
 
     def _draws(self, batch: Batch, seed: tf.Tensor, first: tf.Tensor, shares: int) -> RowDraws:
         """Returns the random numbers of the rows, which do not depend on who computes them; see `RowDraws`."""
@@ -347,7 +371,8 @@ class Engine:
         scale = tf.constant(1.0) if self.loss_scale is None else self.loss_scale.value.read_value()
         factors, norm = self._clip(gradients, tf.unstack(vector[-len(gradients) :]), scale)
         finite = tf.math.is_finite(norm) & tf.reduce_all(tf.math.is_finite(vector))
-        rates = {name: self.schedules[name](self.step) for name in gradients}
+        made = self.step - self.span.start if self.span.start else self.step
+        rates = {name: self.schedules[name](made) for name in gradients}
         self._note(finite)
 
         def change() -> tf.Tensor:

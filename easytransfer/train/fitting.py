@@ -19,7 +19,7 @@ from easytransfer.run.report import Reporter
 from easytransfer.train.best import BestTracker
 from easytransfer.train.engine import Engine
 from easytransfer.train.inference import Inference
-from easytransfer.train.plan import Plan
+from easytransfer.train.plan import Plan, Span
 from easytransfer.train.resume import Progress, RunCheckpoints
 from easytransfer.train.signals import StopRequest
 from easytransfer.train.steplog import StepLog
@@ -40,6 +40,7 @@ class FitResult:
         stopped_early: Whether early stopping ended the run.
         seconds: Wall time of this part.
         input_share: Share of the time of its steps that they waited for their batches; None without a step.
+        stages: Steps of the stages, in order.
     """
 
     steps: int
@@ -52,6 +53,7 @@ class FitResult:
     stopped_early: bool = False
     seconds: float = 0.0
     input_share: float | None = None
+    stages: tuple[Span, ...] = ()
 
 
 class _Stop(Exception):
@@ -123,10 +125,17 @@ class Fitting:
             self.checkpoints.start(self.progress)
         if self.workers.size > 1:
             self.workers.check_same("plan", str(self.plan))
+            digests = {role: record["sha256"] for role, record in self.engine.task.frozen_records().items()}
+            self.workers.check_same("networks of other runs", str(digests))
             if self.checkpoints.split:
                 if not self.workers.is_chief:
                     self.checkpoints.start(self.progress)
                 self.workers.check_same("checkpoint in its run folder", str(self.progress.step))
+            elif len(self.plan.spans) > 1:
+                # The chief's engine may be in a later stage than that of the others.
+                number = self.plan.stage_of(self.workers.gather(self.progress.step)[0])
+                if self.plan.spans[number] != self.engine.span:
+                    self.engine.enter(self.plan.stages[number], self.plan.spans[number])
             self.workers.broadcast([*self.engine.task.model.weights, *self.engine.training_variables().values()])
             state, self.progress = self.workers.gather((self.engine.task.state(), self.progress))[0]
             self.engine.task.restore_state(state)
@@ -134,9 +143,12 @@ class Fitting:
     def _loop(self) -> None:
         progress, total = self.progress, self.plan.total_steps
         with closing(prefetch(self.plan.stream(self.batches, progress.step))) as stream:
+            if self.engine.span.start < progress.step < self.engine.span.end:
+                self._report_stage()
             self.log.restart()
             while progress.step < total and not progress.best.exhausted:
                 self._raise_if_asked()
+                self._begin_stage()
                 asked = time.monotonic()
                 group = next(stream)
                 input_s = time.monotonic() - asked
@@ -146,6 +158,33 @@ class Fitting:
                 if evaluates or saves or self._asked() or progress.step % self.train.log_step_count_steps == 0:
                     self._report()
                 self._after_step()
+
+    def _begin_stage(self) -> None:
+        """Begins a stage before its first step, with the weights that the stage before was evaluated with.
+
+        A run that goes on where a stage has ended does the same: its checkpoint is from before.
+        """
+        number, step = self.plan.stage_of(self.progress.step + 1), self.progress.step
+        stage, span = self.plan.stages[number], self.plan.spans[number]
+        if step != span.start:
+            return
+        if step:
+            self._agree()
+            self.engine.averages.swap()
+        if stage.begin is not None:
+            stage.begin()
+            if self.workers.size > 1:
+                self.workers.broadcast(self.engine.task.model.weights)
+        if step or stage.begin is not None:
+            self.engine.enter(stage, span)
+        self._report_stage()
+        self.log.restart()
+
+    def _report_stage(self) -> None:
+        """Says which stage goes on, where there are several."""
+        names = [span.name for span in self.plan.spans]
+        if len(names) > 1:
+            self.reporter.stage(names, names.index(self.engine.span.name), self.progress.step)
 
     def _check_metric(self) -> None:
         """Finds an unknown `metric_for_best` before training instead of after the first epoch."""
@@ -184,7 +223,9 @@ class Fitting:
         with self.engine.averages.applied():
             rows = islice(self.eval_batches.epoch(0), self.train.num_eval_steps)
             metrics, evaluator = self.inference.evaluate(rows, check=self._raise_if_asked)
-        better = progress.best.add(progress.step, metrics, evaluator)
+        # Earlier stages are on the way: their networks and losses are not those of the result.
+        is_last = progress.step > self.plan.spans[-1].start
+        better = is_last and progress.best.add(progress.step, metrics, evaluator)
         progress.metrics, progress.evaluated_step = metrics, progress.step
         self._last_evaluation = time.monotonic()
         self.reporter.evaluation(progress.step, {**metrics, "is_best": better})
@@ -256,4 +297,5 @@ class Fitting:
             stopped_early=progress.step < self.plan.total_steps,
             seconds=seconds,
             input_share=self.log.waited / self.log.stepped if self.log.stepped else None,
+            stages=self.plan.spans,
         )

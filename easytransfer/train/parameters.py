@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.errors import ConfigError
+from easytransfer.train.stages import ONE_STAGE, TrainingStage
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,8 +23,8 @@ class Parameters:
     factors: list[float]
 
 
-def select_parameters(task: Task, train: TrainConfig) -> dict[str, Parameters]:
-    """Applies freezing and layer-wise decay to the variables of every optimizer of `task`.
+def select_parameters(task: Task, train: TrainConfig, stage: TrainingStage = ONE_STAGE) -> dict[str, Parameters]:
+    """Applies freezing, layer-wise decay and what a stage trains to the variables of every optimizer of `task`.
 
     Group 0 of `task.layer_groups()` is the embeddings, the last the head; `num_freezed_layers=n` takes out groups 1..n,
     and group 0 too unless `freeze_embeddings=false`. A group's factor is layerwise_lr_decay ** (groups above it); a
@@ -31,13 +32,16 @@ def select_parameters(task: Task, train: TrainConfig) -> dict[str, Parameters]:
 
     Raises:
         ConfigError: More layers to freeze than the model has, or nothing left to train.
-        ValueError: An optimizer has a variable that `task.model` does not own, or that another one has.
+        ValueError: An optimizer has a variable that `task.model` does not own, or that another one has; or the stage
+            trains what no optimizer has.
     """
     frozen, factors = _by_group(task.layer_groups(), train)
     owners: dict[int, str] = {}
     selected = {}
     owned = {id(variable) for variable in task.model.weights}
-    for name, variables in (task.optimizers() or {"default": list(task.model.trainable_variables)}).items():
+    optimizers = task.optimizers() or {"default": list(task.model.trainable_variables)}
+    trained = stage.trained([variable for variables in optimizers.values() for variable in variables])
+    for name, variables in optimizers.items():
         for variable in variables:
             if id(variable) not in owned:
                 raise ValueError(f"optimizer {name!r} has variable {variable.name}, which task.model does not own")
@@ -45,7 +49,7 @@ def select_parameters(task: Task, train: TrainConfig) -> dict[str, Parameters]:
                 raise ValueError(
                     f"variable {variable.name} belongs to optimizers {owners[id(variable)]!r} and {name!r}"
                 )
-        kept = [variable for variable in variables if id(variable) not in frozen]
+        kept = [v for v in variables if id(v) not in frozen and (trained is None or id(v) in trained)]
         selected[name] = Parameters(kept, [factors.get(id(variable), 1.0) for variable in kept])
     if not any(parameters.variables for parameters in selected.values()):
         raise ConfigError(

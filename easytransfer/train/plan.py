@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,26 @@ import tensorflow as tf
 from easytransfer.config.job import TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import Ragged, device_arrays
+from easytransfer.train.stages import ONE_STAGE, TrainingStage
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps of a stage: those after the first `start`, up to `end`.
+
+    Attributes:
+        name: Of the stage.
+        start: Steps made before it.
+        end: Steps made when it is over.
+        first_batch: Batches used before it.
+        last_batch: Batches used when it is over.
+    """
+
+    name: str
+    start: int
+    end: int
+    first_batch: int
+    last_batch: int
 
 
 @dataclass(frozen=True)
@@ -20,34 +40,55 @@ class Plan:
 
     Attributes:
         steps_per_epoch: Batches in one epoch.
-        accumulated: Batches per step (the last step of the run may have fewer).
-        total_batches: Batches of the whole run.
-        eval_every: Steps between evaluations; None = at the end of each epoch.
-        save_every: Steps between checkpoints; None = at the end of each epoch.
+        accumulated: Batches per step (the last step of a stage may have fewer).
+        eval_every: Steps between evaluations; None = at the end of each epoch. Each stage ends with one.
+        save_every: Steps between checkpoints; None = at the end of each epoch. Each stage ends with one.
+        spans: Steps of the stages, in order.
+        stages: What the stages are, in the same order.
     """
 
     steps_per_epoch: int
     accumulated: int
-    total_batches: int
     eval_every: int | None
     save_every: int | None
+    spans: tuple[Span, ...]
+    # No part of how workers compare their plans: functions and variables have other names elsewhere.
+    stages: tuple[TrainingStage, ...] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, steps_per_epoch: int, train: TrainConfig) -> Plan:
+    def of(cls, steps_per_epoch: int, train: TrainConfig, stages: Sequence[TrainingStage] = (ONE_STAGE,)) -> Plan:
         """Returns the plan of `train` over epochs of `steps_per_epoch` batches."""
-        # Rounded first: 0.1 * 30 is a little more than 3 in binary.
-        batches = max(1, math.ceil(round(steps_per_epoch * train.num_epochs, 6)))
-        k = train.num_accumulated_batches
-        return cls(steps_per_epoch, k, batches, train.eval_every_steps, train.save_checkpoint_steps)
+        k, spans, step, batch = train.num_accumulated_batches, [], 0, 0
+        for stage in stages:
+            if stage.steps is not None:
+                count = stage.steps * k
+            else:
+                epochs = train.num_epochs if stage.epochs is None else stage.epochs
+                # Rounded first: 0.1 * 30 is a little more than 3 in binary.
+                count = max(1, math.ceil(round(steps_per_epoch * epochs, 6)))
+            spans.append(Span(stage.name, step, step - (-count // k), batch, batch + count))
+            step, batch = spans[-1].end, spans[-1].last_batch
+        options = train.eval_every_steps, train.save_checkpoint_steps
+        return cls(steps_per_epoch, k, *options, tuple(spans), tuple(stages))
+
+    @property
+    def total_batches(self) -> int:
+        """Batches of the whole run."""
+        return self.spans[-1].last_batch
 
     @property
     def total_steps(self) -> int:
-        """Updates of the whole run: ceil(steps_per_epoch * num_epochs / accumulated)."""
-        return -(-self.total_batches // self.accumulated)
+        """Updates of the whole run: for one stage, ceil(steps_per_epoch * num_epochs / accumulated)."""
+        return self.spans[-1].end
+
+    def stage_of(self, step: int) -> int:
+        """Returns the number, from 0, of the stage that step `step` belongs to."""
+        return next((i for i, span in enumerate(self.spans) if step <= span.end), len(self.spans) - 1)
 
     def batches_done(self, step: int) -> int:
         """Batches used by the first `step` steps."""
-        return min(step * self.accumulated, self.total_batches)
+        span = self.spans[self.stage_of(step)]
+        return min(span.first_batch + (step - span.start) * self.accumulated, span.last_batch)
 
     def position(self, step: int) -> tuple[int, int]:
         """Epoch and batch in it at which step `step` + 1 starts."""
@@ -83,7 +124,7 @@ class Plan:
     def _due(self, step: int, every: int | None) -> bool:
         if step == 0:
             return False
-        if step == self.total_steps:
+        if any(step == span.end for span in self.spans):
             return True
         return step % every == 0 if every else self.position(step)[0] > self.position(step - 1)[0]
 

@@ -140,13 +140,42 @@ class RunCheckpoints:
                     received=now,
                     fix="resume with the same table, batch size, accumulation and seed, or start a new run",
                 )
+        self._check_stages(state.get("stages", [[self.plan.spans[0].name, 0]]), state["step"])
+        self._check_frozen(state.get("frozen", {}))
         self._assign(found)
+        self._enter(state["step"])
         self.engine.restore(found.training, str(found.path))
         self._keep_decay(state.get("no_decay", {}))
         self.engine.task.restore_state(state["task"])
         progress.best.restore(state["best"])
         progress.step = progress.saved_step = state["step"]
         progress.metrics, progress.evaluated_step = state["metrics"], state["evaluated_step"]
+
+    def _enter(self, step: int) -> None:
+        """Has the engine be in the stage of step `step`, whose optimizer state the checkpoint holds."""
+        number = self.plan.stage_of(step)
+        if number:
+            self.engine.enter(self.plan.stages[number], self.plan.spans[number])
+
+    def _check_stages(self, stored: list[list[Any]], step: int) -> None:
+        """Refuses to go on where the stages that were begun are now others; later ones may be."""
+        plans = (stored, self._begins())
+        before, now = (", ".join(f"{name} after step {at}" for name, at in plan if at < max(step, 1)) for plan in plans)
+        if before != now:
+            raise ConfigError(
+                f"the run in {self.run_dir} was made with the stages {before}",
+                received=now,
+                fix="resume with the settings it was started with, or start a new run",
+            )
+
+    def _check_frozen(self, stored: dict[str, dict[str, Any]]) -> None:
+        """Refuses to go on with another network of another run; older runs did not store them."""
+        for role, record in self.engine.task.frozen_records().items():
+            if role in stored and stored[role]["sha256"] != record["sha256"]:
+                raise another_network(role, record["path"])
+
+    def _begins(self) -> list[list[Any]]:
+        return [[span.name, span.start] for span in self.plan.spans]
 
     def _keep_decay(self, stored: dict[str, list[str]]) -> None:
         """Goes on with the weight decay the run was started with; older runs did not store what it leaves out."""
@@ -183,10 +212,13 @@ class RunCheckpoints:
         scale = self.engine.loss_scale
         return {
             **self._course(),
+            "stage": self.engine.stage.name,
+            "stages": self._begins(),
+            "frozen": self.engine.task.frozen_records(),
             "epoch": epoch,
             "batch_in_epoch": batch,
             "no_decay": {name: list(optimizer.no_decay) for name, optimizer in self.engine.optimizers.items()},
-            "averaged_weights": bool(self.train.ema_decay),
+            "averaged_weights": bool(self.engine.averages.decay),
             "loss_scale": None if scale is None else float(scale.value.numpy()),
             "skipped_steps": int(self.engine.skipped.numpy()),
             "best": progress.best.state(),
@@ -195,3 +227,10 @@ class RunCheckpoints:
             "task": self.engine.task.state(),
             "versions": package_versions(),
         }
+
+
+def another_network(role: str, path: str) -> ConfigError:
+    """Returns the error of a run that would go on with another network of another run than it was started with."""
+    return ConfigError(
+        f"the {role} {path} is not the one this run was started with", fix="put the old one back, or start a new run"
+    )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from easytransfer.layers.draws import RowDraws
+    from easytransfer.train.plan import Span
     from easytransfer.train.precision import LossScale
 
 
@@ -34,18 +35,27 @@ class Step:
         training: Whether weights are about to be updated.
         number: Updates made so far, an int64 scalar.
         total: Updates of the whole run.
+        stage: Name of the stage; None outside of training.
+        stage_number: Updates made so far in the stage, an int64 scalar.
+        stage_total: Updates of the whole stage.
         epoch: Number of the epoch in which the step begins, from 0, an int64 scalar.
         draws: Random numbers of the rows that `training_batch` has used some of.
     """
 
     training = False
-    total = 1
+    total = stage_total = 1
+    stage: str | None = None
     draws: RowDraws | None = None
 
     @property
     def number(self) -> tf.Tensor:
         """Returns the number of updates made so far."""
         return tf.constant(self.total, tf.int64)
+
+    @property
+    def stage_number(self) -> tf.Tensor:
+        """Returns the number of updates made so far in the stage."""
+        return tf.constant(self.stage_total, tf.int64)
 
     @property
     def epoch(self) -> tf.Tensor:
@@ -60,6 +70,7 @@ class Stepper(Protocol):
     """What a step asks of the engine that makes it."""
 
     total_steps: int
+    span: Span
     step: tf.Variable
     loss_scale: LossScale | None
     optimizers: Mapping[str, Any]
@@ -89,6 +100,7 @@ class TrainingStep(Step):
     def __init__(self, engine: Stepper, draws: RowDraws, totals: tf.Tensor | None = None) -> None:
         self._engine, self.draws, self._totals = engine, draws, totals
         self.total = engine.total_steps
+        self.stage, self.stage_total = engine.span.name, engine.span.end - engine.span.start
         # Of losses with weights of their own, in the order met.
         self.own_weights: list[tf.Tensor] = []
         self.divisors: dict[str, tf.Tensor | None] = {}
@@ -99,6 +111,11 @@ class TrainingStep(Step):
     def number(self) -> tf.Tensor:
         """Returns the number of updates made so far."""
         return self._engine.step.read_value()
+
+    @property
+    def stage_number(self) -> tf.Tensor:
+        """Returns the number of updates made so far in the stage."""
+        return self.number - self._engine.span.start
 
     @property
     def epoch(self) -> tf.Tensor:
@@ -152,6 +169,8 @@ class TrainingStep(Step):
         expected = self.variables(name)
         if len(gradients) != len(expected):
             raise ValueError(f"optimizer {name!r} trains {len(expected)} variables, got {len(gradients)} gradients")
+        if not expected:
+            raise ValueError(f"optimizer {name!r} trains nothing in stage {self.stage!r}: leave its update out there")
         if name in self.gradients:
             raise ValueError(f"step.update({name!r}) was called twice in one train step; add the losses instead")
         if all(gradient is None for gradient in gradients):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -13,6 +15,7 @@ from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.optim.base import NO_DECAY
+from easytransfer.train.stages import ONE_STAGE, TrainingStage
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 # 0 for rows that only pad the batch.
 Batch = dict[str, tf.Tensor]
 Outputs = dict[str, tf.Tensor]
+
+
+class Recorded(Protocol):
+    """What has a record that identifies it, such as `app.frozen.Frozen`."""
+
+    record: dict[str, str]
 
 
 class Task(abc.ABC):
@@ -52,6 +61,9 @@ class Task(abc.ABC):
     no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
 
     model: keras.Model
+    # Networks of other runs that this training uses, by role, see `app.frozen`. Their records have `path` and `sha256`;
+    # checkpoints keep them, and a run is only continued with the same.
+    frozen: Mapping[str, Recorded] = MappingProxyType({})
     # Set by the trainer before `build_model`.
     workers: Workers = ONE_WORKER
 
@@ -91,6 +103,18 @@ class Task(abc.ABC):
         """Returns fields of `TrainConfig` that differ for optimizer `name`, such as its `weight_decay_ratio`."""
         return {}
 
+    def stages(self) -> list[TrainingStage]:
+        """Returns the parts of the training in their order; asked once, when the model is built.
+
+        Of the evaluations, those of the last stage pick the best checkpoint and stop early: before it, losses and
+        networks are others.
+        """
+        return [ONE_STAGE]
+
+    def frozen_records(self) -> dict[str, dict[str, str]]:
+        """Returns the records of `frozen` by role."""
+        return {role: network.record for role, network in self.frozen.items()}
+
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Calls the model and returns its outputs in float32 at least, whatever the compute precision."""
         return tf.nest.map_structure(_at_least_float32, self.model(batch, training=training))
@@ -117,7 +141,7 @@ class Task(abc.ABC):
         return batch
 
     def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
-        """Computes one (micro-)batch; override it for adversarial, co-training, two-stage or generator/critic methods.
+        """Computes one (micro-)batch; override it for adversarial, co-training or generator/critic methods.
 
         It runs inside a `tf.function`. Differentiate `step.objective(losses, name)` with respect to
         `step.variables(name)` and give the gradients to `step.update`. Accumulation, reduction over workers, unscaling,

@@ -24,6 +24,7 @@ from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.precision import compiles, compute_precision
 from easytransfer.train.resume import RunCheckpoints
 from easytransfer.train.signals import StopRequest
+from easytransfer.train.stages import TrainingStage, check_stages
 from easytransfer.train.task import Task
 
 
@@ -105,7 +106,7 @@ class Trainer:
                 f"lr_decay={self.train.lr_decay} is none of {', '.join(SCHEDULES)}: "
                 "the learning rate stays constant after warm-up"
             )
-        plan = Plan.of(batches.steps_per_epoch, self.train)
+        plan = Plan.of(batches.steps_per_epoch, self.train, self._stages())
         self.engine = Engine(
             self.task,
             self.train,
@@ -115,6 +116,8 @@ class Trainer:
             signature=batch_signature(batches),
             workers=self.workers,
             devices=self.devices,
+            stage=plan.stages[0],
+            span=plan.spans[0],
         )
         checkpoints = RunCheckpoints(
             self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self.workers.is_chief
@@ -145,6 +148,15 @@ class Trainer:
             raise
         finally:
             self.reporter.end(status)
+
+    def _stages(self) -> list[TrainingStage]:
+        """Returns the stages of the task; says so where none of them has the length that was set."""
+        stages = self.task.stages()
+        check_stages(stages)
+        if all(stage.epochs or stage.steps for stage in stages):
+            lengths = ", ".join(stage.name for stage in stages)
+            self.reporter.message(f"num_epochs={self.train.num_epochs:g} is not used: {lengths} have their own lengths")
+        return stages
 
     def _memory_advice(self, batches: Batches) -> tuple[str, str]:
         """What was going on, and the settings with the same result that need less memory."""

@@ -190,11 +190,13 @@ def test_a_network_of_another_run_must_fit(pruned, tmp_path):
     (base,) = folder.glob("samples/base-????????")
     app.save_assets(base)
     (base / "network.json").write_text(json.dumps(app.whole_network().to_dict()))
+    (base / "train_config.json").write_text(json.dumps(app.config.model_dump(mode="json")))
     taken = make_app(base_path=str(base), dimensions=["width"])
     assert taken.whole_network() == app.whole_network() and taken.statistics == app.statistics
     plan = json.loads(json.dumps(app.plan))
     taken.before_training(table(), tmp_path, ONE_WORKER)
     assert taken.plan["samples"][0]["accuracy"] == plan["samples"][0]["accuracy"]
+    assert taken.frozen_records()["network to prune"]["path"] == str(base / "model.ckpt-6")
     for change in ({"image_size": 20}, {"channels": 3}):
         with pytest.raises(ModelError, match="the network to prune .* takes images"):
             make_app(base_path=str(base), **change)

@@ -15,11 +15,13 @@ from appzoo.distillation_skd.alpha import PUBLISHED, AlphaSchedule
 from appzoo.distillation_skd.app import DISTILLATION_FILE, DistillationSkd
 from appzoo.distillation_skd.config import DistillationSkdConfig
 from easytransfer.config.job import RuntimeConfig
+from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
 from easytransfer.train.step import EVALUATION
+from easytransfer.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -191,5 +193,14 @@ def test_workers_and_resumed_runs_have_the_multiplier_of_the_first(teacher, tmp_
     other.restore_state(json.loads(json.dumps(app.state())))
     assert other.multiplier == app.multiplier
     changed = built(save_teacher(tmp_path / "run", "mlp11x2_digits"))
+    # Runs of earlier versions kept the hash of the teacher's weights beside the multiplier.
+    earlier = {**app.state(), "teacher": app.frozen_records()["teacher"]["weights"]}
+    app.restore_state(earlier)
     with pytest.raises(ConfigError, match="is not the one this run was started with"):
-        changed.restore_state(app.state())
+        changed.restore_state(earlier)
+    train = app.config.train.model_copy(update={"batch_size": 5, "num_epochs": 1})
+    Trainer(app, train, run_dir=tmp_path / "student").fit(Batches(rows(), 5, shuffle=True))
+    again = built(teacher)
+    assert Trainer(again, train, run_dir=tmp_path / "student").fit(Batches(rows(), 5, shuffle=True)).steps == 2
+    with pytest.raises(ConfigError, match="is not the one this run was started with"):
+        Trainer(changed, train, run_dir=tmp_path / "student").fit(Batches(rows(), 5, shuffle=True))

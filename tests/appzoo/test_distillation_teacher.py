@@ -36,7 +36,7 @@ def teacher(tmp_path_factory) -> Path:
 def test_the_teacher_has_its_own_statistics_and_is_left_alone(tmp_path):
     folder = save_teacher(tmp_path / "run", "resnet8_w8_cifar")
     app = built(folder, model={"network": "resnet8_w4_cifar"})
-    network = app.teacher.network
+    network = app.teacher.frozen.app.model
     before = [w.copy() for w in network.get_weights()]
     single = app.teacher(tf.constant(IMAGES[:1])).numpy()
     np.testing.assert_allclose(app.teacher(tf.constant(IMAGES)).numpy()[:1], single, atol=1e-5, err_msg="batch norm")
@@ -138,8 +138,9 @@ def test_cached_logits_train_as_those_on_the_fly(teacher):
         app = built(teacher, table, distillation={"kd_teacher_logits": where})
         assert ("teacher_logits" in table.columns) == (where == "cached")
         calls = []
-        plain = app.teacher.network.call
-        app.teacher.network.call = lambda *a, plain=plain, calls=calls, **k: (calls.append(1), plain(*a, **k))[1]
+        network = app.teacher.frozen.app.model
+        plain = network.call
+        network.call = lambda *a, plain=plain, calls=calls, **k: (calls.append(1), plain(*a, **k))[1]
         trainer = Trainer(app, app.config.train.model_copy(update={"batch_size": 4, "num_epochs": 2}))
         trainer.fit(Batches(table, 4, shuffle=True))
         assert bool(calls) == (where == "on_the_fly")

@@ -1,4 +1,4 @@
-"""Six kinds of application, each in one file of at most 60 lines outside of the checkout, through the whole contract.
+"""Seven kinds of application, each in one file of at most 60 lines outside of the checkout, through the whole contract.
 
 No file of the project names them; what they need of the core they get from the contract.
 """
@@ -31,9 +31,10 @@ GOALS = {
     "maps": ("pixel_accuracy", 0.95),
     "regions": ("accuracy", 0.95),
     "retrieval": ("rank_1", 0.9),
+    "two_stages": ("accuracy", 0.95),
     "writing": ("exact_match", 0.5),
 }
-EPOCHS = {"writing": 30, "gan": 4, "maps": 16}
+EPOCHS = {"writing": 30, "gan": 4, "maps": 16, "two_stages": 16}
 
 
 def rows_of(toy: str) -> list[dict]:
@@ -52,6 +53,8 @@ def rows_of(toy: str) -> list[dict]:
             row = {"image": image.tolist(), "pixels": (image > 0).astype(int).tolist()}
         elif toy == "gan":
             row = {"points": random.normal([2, -1], 0.3).round(3).tolist()}
+        elif toy == "two_stages":
+            row = {"numbers": vectors[0].tolist(), "label": ("down", "up")[number % 2]}
         elif toy == "retrieval":
             identity = number % 4
             x = np.eye(3)[identity % 3] * (1 if identity < 3 else -1) + random.normal(0, 0.1, 3)
@@ -93,7 +96,7 @@ def arguments(package: Path, toy: str, run: Path, batch: int = 16) -> list[str]:
     table = package / f"{toy}.jsonl"
     chosen = {"checkpointDir": run, "inputTable": f"{table},{table}", "modelName": f"toy_{toy}"}
     chosen |= {"numEpochs": EPOCHS.get(toy, 8), "batchSize": batch, "learningRate": 0.05, "optimizerType": "adam"}
-    if toy in ("frames", "regions", "retrieval"):
+    if toy in ("frames", "regions", "retrieval", "two_stages"):
         chosen["labelName"] = "label"
     settings = {"runtime.deterministic": "true", "train.log_step_count_steps": 1}
     return [f"--{k}={v}" for k, v in chosen.items()] + [f"--set={k}={v}" for k, v in settings.items()]
@@ -127,7 +130,7 @@ def toy(request, package, installed, tmp_path_factory):
 
 
 def test_each_is_one_short_file():
-    assert len(TOYS) == 6
+    assert len(TOYS) == 7
     lines = {name: len((FILES / f"{name}.py").read_text().splitlines()) for name in TOYS}
     assert all(count <= MOST_LINES for count in lines.values()), lines
 
@@ -199,6 +202,24 @@ def test_a_stopped_run_goes_on_to_the_same_weights(toy, package, tmp_path, monke
     monkeypatch.setattr(RunReporter, "step", plain)
     train(package, name, tmp_path / "run")
     assert_equal_weights(run, tmp_path / "run")
+
+
+def test_a_stage_leaves_the_network_below_alone(package, tmp_path, toy):
+    name, run, _ = toy
+    if name != "two_stages":
+        pytest.skip("only one has stages")
+    short = tmp_path / "border"
+    words = ["--numEpochs=0.01" if "numEpochs" in word else word for word in arguments(package, name, short)]
+    jobs.train(config_of("train", words))
+    border, end = weights_of(short), weights_of(run)
+    moved = {key for key in border if not np.array_equal(border[key], end[key])}
+    assert len(border) == 6 and moved == {key for key in border if "head/" in key}
+    report = json.loads((run / "report.json").read_text())
+    steps = {stage["name"]: stage["steps"] for stage in report["stages"]}
+    assert steps == {"codes": [1, 12], "classes": [13, 60]}
+    assert report["stages"][1]["metrics"]["accuracy"] > 0.95
+    card = (run / "README.md").read_text()
+    assert "### Stages" in card and "| codes | 1 to 12 |" in card
 
 
 def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):

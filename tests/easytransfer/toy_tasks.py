@@ -145,9 +145,13 @@ class Recorder:
 
     def __init__(self):
         self.steps, self.evaluations, self.saves, self.messages, self.status = {}, {}, {}, [], None
+        self.stages = []
 
     def start(self, total_steps, start_step=0):
         self.total_steps, self.start_step = total_steps, start_step
+
+    def stage(self, names, number, step):
+        self.stages.append((names[number], step))
 
     def step(self, step, metrics):
         self.steps[step] = dict(metrics)

@@ -6,7 +6,7 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -111,6 +111,13 @@ class Input(abc.ABC):
     @abc.abstractmethod
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of each array of a batch, masks included; axes that batches differ in are None."""
+
+    def meaning(self) -> Any:
+        """Returns what says, beside shapes, what the numbers mean, such as a vocabulary; None where shapes say all.
+
+        Networks that share arrays must agree on it, see `app.frozen`.
+        """
+        return None
 
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of each raw tensor of a request; by default those of the arrays."""

@@ -75,6 +75,10 @@ class TokensInput(Input):
         """Returns ids, mask and segments."""
         return {f"{name}{self._suffix}": tf.TensorSpec([None, None], tf.int32) for name in NAMES}
 
+    def meaning(self) -> tuple[str, bool]:
+        """Returns the digest of the tokenizer, and whether rows are pairs."""
+        return self.tokenizer.digest, self.second is not None
+
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the raw texts."""
         return {name: tf.TensorSpec([None], tf.string) for name in self.raw}

@@ -62,6 +62,10 @@ class WordsInput(Input):
         """Returns ids and mask."""
         return {name: tf.TensorSpec([None, None], tf.int32) for name in (self.ids, self.mask)}
 
+    def meaning(self) -> tuple[list[str], str]:
+        """Returns the words in the order of their ids, and how texts are split into them."""
+        return self.vocabulary.words, self.vocabulary.split
+
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the raw text."""
         return {self.raw: tf.TensorSpec([None], tf.string)}
