@@ -399,6 +399,26 @@ def test_original_raised_index_error_for_a_wrong_number_of_tags(tiny_model, tmp_
     assert [int(place[0]) for place in encoded.columns["place"]] == [0, 3], "rows keep their number in the table"
 
 
+def test_tags_stay_with_their_words_behind_rejected_rows(tiny_model, tmp_path):
+    app = make_app(tiny_model, label_all_subtokens=True, data={"sequence_length": 6})
+    lines = [
+        "the xylophonist\tO B-LOC",
+        "a b c\tO",
+        f"{'the ' * 9}\tO O I-PER O O O B-PER O O",
+        "Rome\tX",
+        "the a\tB-PER O",
+    ]
+    encoded, read = encode(app, tmp_path, lines)
+    assert read.bad.reasons == {"wrong number of tags": 1, "unknown tag": 1} and encoded.row_count == 3
+    found = [[], [], []]
+    for i, row in enumerate(encoded.row_of):
+        labels = encoded.columns["label_id"][i]
+        found[row] += [app.labels[labels[start]] for start in encoded.columns["word_starts"][i]]
+    assert found == [["O", "B-LOC"], "O O I-PER O O O B-PER O O".split(), ["B-PER", "O"]]
+    # Every piece of the long word has its tag, in whichever window answers for it.
+    assert sum((encoded.columns["label_id"][i] == 3).sum() for i in np.flatnonzero(encoded.row_of == 0)) > 1
+
+
 def test_a_word_too_long_for_any_window_is_reported(tiny_model, tmp_path, capfd):
     lines = [f"the {'xyloph' * 12}\tO B-PER", "the\tO"]
     app = make_app(tiny_model)
@@ -502,3 +522,5 @@ def test_id_tables_train_and_evaluate_like_text(tiny_model, tmp_path):
         total, weight = app.losses(batch, outputs, EVALUATION)["loss"]
         results.append((float(total / weight), *evaluator.result().values()))
     np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
+    # Training on ids ended with an error: there is no text to show entities in.
+    assert app.write_pages(tmp_path, table, {name: value.numpy() for name, value in outputs.items()}) == []
