@@ -85,6 +85,7 @@ class ImageApp(App):
                 crop_top=model.crop_top,
                 max_pixels=model.max_pixels,
                 statistics=statistics,
+                fit_statistics=True,
             )
         ]
 

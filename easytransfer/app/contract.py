@@ -133,7 +133,7 @@ class App(Task):
     @final
     def chunk_rows(self) -> int:
         """Rows read and encoded at a time: enough for the tokenizer's threads, few enough to stay in cache."""
-        return min([CHUNK_ROWS, *(part.chunk_rows for part in self.inputs if part.chunk_rows)])
+        return min([CHUNK_ROWS, *(part.chunk_rows for part in self._parts if part.chunk_rows)])
 
     @property
     def _parts(self) -> list[Input | Target]:

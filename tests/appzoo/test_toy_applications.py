@@ -19,6 +19,8 @@ from safetensors.numpy import load_file
 from appzoo import discovery, jobs
 from appzoo.cli.reader import JobReader
 from easytransfer.errors import Interrupted
+from easytransfer.image.files import data_text
+from easytransfer.image.maps import encode_png
 
 FILES = Path(__file__).parents[1] / "fixtures" / "toy_apps"
 TOYS = sorted(path.stem for path in FILES.glob("*.py"))
@@ -49,8 +51,9 @@ def rows_of(toy: str) -> list[dict]:
             row = {"question": " ".join(random.choice(RANDOM_WORDS, 3)), "regions": vectors.ravel().tolist()}
             row["label"] = ("no", "yes")[number % 2]
         elif toy == "maps":
-            image = random.normal(size=36).round(3)
-            row = {"image": image.tolist(), "pixels": (image > 0).astype(int).tolist()}
+            image = random.integers(0, 256, (6, 8)).astype(np.uint8)
+            mask = (image > 127).astype(np.uint8)
+            row = {"image": data_text(encode_png(image)), "mask": data_text(encode_png(mask))}
         elif toy == "gan":
             row = {"points": random.normal([2, -1], 0.3).round(3).tolist()}
         elif toy == "two_stages":
@@ -230,7 +233,7 @@ def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):
     words = [f"--checkpointPath={run}", f"--inputTable={package / name}.jsonl", f"--outputTable={output}"]
     assert jobs.predict(config_of("predict", words))["written"] == ROWS
     lines = output.read_text().splitlines()
-    assert len(lines) == ROWS and lines[3].startswith("3: ") and len(lines[3].split()) == 37
+    assert len(lines) == ROWS and lines[3].startswith("3: ") and len(lines[3].split()) == 49
 
 
 def test_two_workers_train_to_the_weights_of_one(toy, package, tmp_path):

@@ -111,7 +111,10 @@ def test_the_graph_equals_the_host_and_refuses_the_same():
 
 
 def test_two_pictures_a_row_have_names_and_statistics_of_their_own(tmp_path):
-    parts = [ImageInput(f"{name}_path", [12, 20], 3, name=name, crop_top=2) for name in ("left", "right")]
+    parts = [
+        ImageInput(f"{name}_path", [12, 20], 3, name=name, crop_top=2, fit_statistics=True)
+        for name in ("left", "right")
+    ]
     lines = []
     for row in range(3):
         for name in ("left", "right"):
@@ -133,5 +136,6 @@ def test_two_pictures_a_row_have_names_and_statistics_of_their_own(tmp_path):
         assert part.from_request({f"{part.name}_bytes": tf.constant(list(samples))})[part.name].shape == (7, 12, 20, 3)
         part.on_train_table(EncodedTable({part.name: columns[part.name][:3]}))
         part.save_assets(tmp_path)
+    assert ImageInput("image", 8).asset_files == ()
     assert [part.asset_files for part in parts] == [("left_statistics.json",), ("right_statistics.json",)]
     assert (tmp_path / "left_statistics.json").read_text() != (tmp_path / "right_statistics.json").read_text()

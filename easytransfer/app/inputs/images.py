@@ -38,7 +38,8 @@ class ImageInput(Input):
         mode: How other sizes are brought to this one, see `easytransfer.image.resize`.
         crop_top: Rows cut off at the top before that; a picture with no more is a bad row.
         max_pixels: Larger pictures are bad rows.
-        statistics: Of the channels; None computes them from the training table.
+        statistics: Of the channels, kept with the model; None where it needs none, or they are not known yet.
+        fit_statistics: Whether statistics that are not known are computed from the training table.
     """
 
     doc = "files of JPEG, PNG, WebP or BMP images of one frame"
@@ -54,17 +55,18 @@ class ImageInput(Input):
         crop_top: int = 0,
         max_pixels: int = 50_000_000,
         statistics: ChannelStatistics | None = None,
+        fit_statistics: bool = False,
     ) -> None:
         self.column, self.size, self.channels, self.mode = column, size_reader(1)(size), channels, mode
         self.name, self.crop_top = name, crop_top
-        self.max_pixels, self.statistics = max_pixels, statistics
+        self.max_pixels, self.statistics, self._fit = max_pixels, statistics, fit_statistics
         self.resizer = Resizer(self.size, mode, crop_top)
         self._file = ChannelStatistics.FILE if name == "image" else f"{name}_statistics.json"
 
     @property
     def asset_files(self) -> tuple[str, ...]:  # type: ignore[override]
         """The statistics, each picture of a row its own."""
-        return (self._file,)
+        return (self._file,) if self._fit or self.statistics is not None else ()
 
     @property
     def shape(self) -> list[int]:
@@ -116,8 +118,8 @@ class ImageInput(Input):
         return {self.name: found}
 
     def on_train_table(self, train: EncodedTable) -> None:
-        """Computes the statistics where they are not known."""
-        if self.statistics is None:
+        """Computes the statistics where they are wanted and not known."""
+        if self._fit and self.statistics is None:
             self.statistics = ChannelStatistics.of(train.columns[self.name])
             mean, deviation = (
                 " ".join(f"{value:.4f}" for value in values) for values in (self.statistics.mean, self.statistics.std)

@@ -29,6 +29,8 @@ class Target(abc.ABC):
     # Mask that batches get -> `Ragged` column of labels; values behind the end of its rows.
     masks: Mapping[str, str] = {}
     pad_values: Mapping[str, float] = {}
+    # Rows read and encoded at a time, at most; None leaves it to the application.
+    chunk_rows: int | None = None
     # Names of the classes in the order of their ids; None where there are none.
     names: list[str] | None = None
 
