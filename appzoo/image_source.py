@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from appzoo.discovery import find_application
-from appzoo.image_app import NETWORK_FILE, stored_network
-from appzoo.image_settings import ImageSettings
-from easytransfer.app.frozen import Frozen
+from appzoo.image_app import NETWORK_FILE, ImageApp, stored_network
+from appzoo.image_settings import ImageJobConfig, ImageSettings
+from easytransfer.app.frozen import Frozen, resolved
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ModelError
 from easytransfer.image.size import size_text
-from easytransfer.train import checkpoint
+from easytransfer.run.folder import CONFIG_FILE
 from modelzoo.cnn.config import CnnConfig
 
 
@@ -28,12 +28,13 @@ def open_source(path: str | Path, role: str, labels: Sequence[str], images: Imag
     Raises:
         ModelError: No such network is there, or its images, classes or weights are others.
     """
-    try:
-        found = checkpoint.resolve(path)
-    except ModelError as error:
-        raise ModelError(f"no {role}: {error}") from None
-    source_network(found.parent, f"the {role}", labels, images)
-    return Frozen.open(found, find_application, role)
+    found = resolved(path, role)
+    config = source_network(found.parent, f"the {role}", labels, images)
+    if (found.parent / CONFIG_FILE).is_file():
+        return Frozen.open(found, find_application, role)
+    # Trained from Python, without a job: the files of the network say all.
+    form = {"image_size": config.image_size, "channels": config.channels}
+    return Frozen.of_run(ImageApp(ImageJobConfig(model=form)), found, role)
 
 
 def source_network(folder: Path, what: str, labels: Sequence[str], images: ImageSettings) -> CnnConfig:

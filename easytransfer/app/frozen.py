@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -87,7 +88,8 @@ class Frozen:
             path: Run folder (its best checkpoint), one of its checkpoints, or an export.
             find: Finds an application by its model name.
             role: What messages call it.
-            inputs: Those of the training; the network must take the same, of one vocabulary, unless there is a rule.
+            inputs: Those of the training: the network must take the same, of one vocabulary. None where there is a
+                rule, or where the caller has made sure.
             arrays: The rule where it takes others: makes its arrays of a batch of the training.
 
         Raises:
@@ -95,14 +97,57 @@ class Frozen:
             ConfigError: Its application is not installed.
         """
         path = Path(path)
-        exported = not (path / CONFIG_FILE).is_file() and is_exported(path)
-        frozen = _of_export(cls, path, find, role, arrays) if exported else _of_run(cls, path, find, role, arrays)
+        if not (path / CONFIG_FILE).is_file() and is_exported(path):
+            frozen = _of_export(cls, path, find, role, arrays)
+        else:
+            found = resolved(path, role)
+            settings, app = _application(found.parent, find, role)
+            frozen = cls.of_run(app, found, role, settings, arrays)
         if inputs is not None and arrays is None:
             frozen._check_inputs(inputs)
         return frozen
 
+    @classmethod
+    def of_run(
+        cls,
+        app: App,
+        found: Path,
+        role: str,
+        settings: Mapping[str, Any] = MappingProxyType({}),
+        arrays: Rule | None = None,
+    ) -> Frozen:
+        """Gives an application the weights of a checkpoint.
+
+        Args:
+            app: Of the run, unprepared.
+            found: Folder of the checkpoint.
+            role: What messages call it.
+            settings: What else identifies the network.
+            arrays: See `open`.
+
+        Raises:
+            ModelError: Assets or weights are missing, or do not fit the application.
+        """
+        folder = found.parent
+        app.prepare(folder)
+        app.build_model(folder)
+        stored = checkpoint.load(found, weights_only=True)
+        try:
+            assign_arrays(app.model.weights, stored.weights, str(found))
+        except ModelError as error:
+            files = " and ".join(app.asset_files) or CONFIG_FILE
+            # Further lines would be the table of all weights.
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"the weights of the {role} are not those of its {files}: {reason}") from None
+        app.model.trainable = False
+        weights = stored.state["files"][checkpoint.WEIGHTS]
+        assets = {name: sha256(folder / name) for name in app.exported_files if (folder / name).is_file()}
+        digest = _digest({"weights": weights, "assets": assets, "settings": dict(settings)})
+        record = {"path": str(found), "kind": "run", "model_name": str(app.config.model_name), "weights": weights}
+        return cls(role, app.forward, app.specs(), {**record, "sha256": digest}, arrays, app=app)
+
     def __call__(self, batch: Batch) -> Outputs:
-        """Returns its outputs for a batch, without dropout, with moving statistics, without gradients, in float32.
+        """Returns its outputs for a batch: float32, without gradients or dropout, with moving statistics.
 
         Args:
             batch: Arrays [batch, ...] by name; those it does not take are left out.
@@ -160,29 +205,16 @@ class Frozen:
                 )
 
 
-def _of_run(cls: type[Frozen], path: Path, find: Find, role: str, arrays: Rule | None) -> Frozen:
+def resolved(path: str | Path, role: str) -> Path:
+    """Returns the checkpoint of a run that a role is given to, see `checkpoint.resolve`.
+
+    Raises:
+        ModelError: There is none.
+    """
     try:
-        found = checkpoint.resolve(path)
+        return checkpoint.resolve(path)
     except ModelError as error:
         raise ModelError(f"no {role}: {error}") from None
-    folder = found.parent
-    stored, app = _application(folder, find, role)
-    app.prepare(folder)
-    app.build_model(folder)
-    stored_weights = checkpoint.load(found, weights_only=True)
-    try:
-        assign_arrays(app.model.weights, stored_weights.weights, str(found))
-    except ModelError as error:
-        files = " and ".join(app.asset_files) or CONFIG_FILE
-        # Further lines would be the table of all weights.
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"the weights of the {role} are not those of its {files}: {reason}") from None
-    app.model.trainable = False
-    weights = stored_weights.state["files"][checkpoint.WEIGHTS]
-    assets = {name: sha256(folder / name) for name in app.exported_files if (folder / name).is_file()}
-    digest = _digest({"weights": weights, "assets": assets, "settings": stored})
-    record = {"path": str(found), "kind": "run", "model_name": app.config.model_name, "weights": weights}
-    return cls(role, app.forward, app.specs(), {**record, "sha256": digest}, arrays, app=app)
 
 
 def _of_export(cls: type[Frozen], path: Path, find: Find, role: str, arrays: Rule | None) -> Frozen:

@@ -190,7 +190,6 @@ def test_a_network_of_another_run_must_fit(pruned, tmp_path):
     (base,) = folder.glob("samples/base-????????")
     app.save_assets(base)
     (base / "network.json").write_text(json.dumps(app.whole_network().to_dict()))
-    (base / "train_config.json").write_text(json.dumps(app.config.model_dump(mode="json")))
     taken = make_app(base_path=str(base), dimensions=["width"])
     assert taken.whole_network() == app.whole_network() and taken.statistics == app.statistics
     plan = json.loads(json.dumps(app.plan))

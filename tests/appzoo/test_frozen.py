@@ -10,8 +10,12 @@ import pytest
 import tensorflow as tf
 from test_text_classify_cnn import TEXTS, encode
 from test_text_classify_cnn import make_app as words_app
-from tiny_distillation import FORM, IMAGES, LABELS, save_teacher, teacher_logits
+from tiny_distillation import FORM, IMAGES, LABELS, make_app, save_teacher, teacher_logits
 
+from appzoo.co_training.app import CoTraining
+from appzoo.co_training.config import CoTrainingConfig
+from appzoo.dimension_pruning.app import DimensionPruning
+from appzoo.dimension_pruning.config import DimensionPruningConfig
 from appzoo.discovery import find_application
 from appzoo.image_classify.app import ImageClassify
 from appzoo.image_classify.config import ImageClassifyConfig
@@ -66,11 +70,20 @@ def save_export(run: Path, folder: Path) -> Path:
     return folder
 
 
+def save_images(folder: Path, network: str = "mlp12x2_digits") -> Path:
+    """Writes the run folder of a classifier of images as a job does."""
+    save_teacher(folder, network)
+    data = {"label_enumerate_values": ",".join(LABELS)}
+    config = ImageClassifyConfig(model_name="image_classify", data=data, model={"network": network, **FORM})
+    write_json(folder / "train_config.json", config.model_dump(mode="json"))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> tuple[Path, Path]:
     """A run of a classifier of images, and an export of it."""
     folder = tmp_path_factory.mktemp("images")
-    run = save_teacher(folder / "run")
+    run = save_images(folder / "run")
     (folder / "1" / "assets.extra").mkdir(parents=True)
     return run, save_export(run, folder / "1")
 
@@ -164,7 +177,7 @@ def test_a_run_goes_on_with_the_same_network_only(images, tmp_path):
             target.write_bytes(file.read_bytes())
     # Elsewhere it is the same.
     assert follow(teacher(moved), tmp_path / "student", 2)[1].steps == 4
-    other = save_teacher(tmp_path / "other", "mlp11x2_digits")
+    other = save_images(tmp_path / "other", "mlp11x2_digits")
     with pytest.raises(ConfigError, match=r"the teacher .*other.* is not the one this run was started with") as caught:
         follow(teacher(other), tmp_path / "student", 3)
     assert "\n" not in str(caught.value)
@@ -221,6 +234,13 @@ def test_what_does_not_fit_is_one_line(images, tmp_path):
     (plain / "assets.extra").mkdir(parents=True)
     (plain / "saved_model.pb").write_bytes(b"")
     refused(ModelError, "is a SavedModel without assets.extra/export.json", lambda: opened(plain))
+    hostile = tf.Module()
+    path = tf.TensorSpec([], tf.string)
+    hostile.read = tf.function(lambda path: {"text": tf.io.read_file(path)}, input_signature=[path])
+    tf.saved_model.save(hostile, str(tmp_path / "hostile"), signatures={"predict_ids": hostile.read})
+    (tmp_path / "hostile" / "assets.extra").mkdir()
+    write_json(tmp_path / "hostile" / "assets.extra" / "export.json", {"config": {"model_name": "image_classify"}})
+    refused(ModelError, "cannot be loaded: operators .* does not run: ReadFile", lambda: opened(tmp_path / "hostile"))
     config = json.loads((run / "train_config.json").read_text())
     text = (run / "train_config.json").read_text()
     try:
@@ -249,3 +269,20 @@ def test_networks_of_words_must_share_their_vocabulary_or_have_a_rule(tmp_path):
     rule = {"arrays": lambda given: {name.removesuffix("_b"): value for name, value in given.items()}}
     ruled = Frozen.open(tmp_path / "same", find_application, "teacher", inputs=[ArrayInput("x", [2])], **rule)
     np.testing.assert_array_equal(ruled(renamed)["logits"], same.forward(batch)["logits"])
+
+
+def test_several_networks_can_teach_and_not_be_pruned(tmp_path):
+    data = {"label_enumerate_values": ",".join(LABELS)}
+    form = {**FORM, "channel_mean": [0.4], "channel_std": [0.3], "members": ["mlp8x1_digits", "mlp11x2_digits"]}
+    app = CoTraining(CoTrainingConfig(model_name="co_training", data=data, model=form))
+    app.prepare(None)
+    app.build_model()
+    save_run(app, tmp_path / "run")
+    student = make_app(tmp_path / "run", distillation={"kd_multiplier": 2.0})
+    expected = app.forward({"image": tf.constant(IMAGES)})["logits"]
+    np.testing.assert_array_equal(student.teacher(tf.constant(IMAGES)), expected)
+    model = {**FORM, "base_path": str(tmp_path / "run")}
+    pruned = DimensionPruning(DimensionPruningConfig(model_name="dimension_pruning", data=data, model=model))
+    with pytest.raises(ModelError, match="the network to prune .* is several networks") as caught:
+        pruned.prepare(None)
+    assert "\n" not in str(caught.value)

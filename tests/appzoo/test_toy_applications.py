@@ -219,10 +219,10 @@ def test_a_stage_leaves_the_network_below_alone(package, tmp_path, toy):
     assert len(border) == 6 and moved == {key for key in border if "head/" in key}
     report = json.loads((run / "report.json").read_text())
     steps = {stage["name"]: stage["steps"] for stage in report["stages"]}
-    assert steps == {"codes": [1, 12], "classes": [13, 60]}
+    assert steps == {"codes": [1, 36], "classes": [37, 84]}
     assert report["stages"][1]["metrics"]["accuracy"] > 0.95
     card = (run / "README.md").read_text()
-    assert "### Stages" in card and "| codes | 1 to 12 |" in card
+    assert "### Stages" in card and "| codes | 1 to 36 |" in card
 
 
 def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):

@@ -12,7 +12,6 @@ from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.image_classify.app import ImageClassify
 from appzoo.image_classify.config import ImageClassifyConfig
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.run.atomic import write_json
 from easytransfer.train import checkpoint
 from easytransfer.train.weights import named_arrays
 
@@ -34,15 +33,13 @@ def save_teacher(folder: Path, network: str = "mlp12x2_digits", labels=LABELS, *
     """Writes the run folder of a classifier with random weights; labels without comma make it a regression."""
     form = {**FORM, "channel_mean": [TEACHER_MEAN], "channel_std": [TEACHER_STD], **form}
     data, runtime = {"label_enumerate_values": ",".join(labels)}, {"seed": 3}
-    model = {"network": network, **form}
-    app = ImageClassify(ImageClassifyConfig(model_name="image_classify", data=data, model=model, runtime=runtime))
+    app = ImageClassify(ImageClassifyConfig(data=data, model={"network": network, **form}, runtime=runtime))
     app.prepare(None)
     app.build_model()
     random = np.random.default_rng(6)
     app.model.set_weights([w + random.uniform(-0.1, 0.1, w.shape).astype(np.float32) for w in app.model.get_weights()])
     folder.mkdir(parents=True)
     app.save_assets(folder)
-    write_json(folder / "train_config.json", app.config.model_dump(mode="json"))
     checkpoint.save(folder, 5, named_arrays(app.model.weights), {}, {})
     checkpoint.point(folder, 5, 5)
     return folder

@@ -13,7 +13,6 @@ from appzoo.image_classify.config import ImageClassifyConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
-from easytransfer.run.atomic import write_json
 from easytransfer.train import checkpoint
 from easytransfer.train.trainer import Trainer
 from easytransfer.train.weights import named_arrays
@@ -32,14 +31,12 @@ def run(workers: Workers, folder: Path) -> None:
     """Trains two epochs of 21 images; a worker other than the first measures the multiplier on fewer of them."""
     form = {"image_size": 8, "channels": 1, "channel_mean": [0.4], "channel_std": [0.3]}
     shared = {"data": {"label_enumerate_values": "a,b,c"}, "augment": {"crop_padding": 1}}
-    settings = {**shared, "model_name": "image_classify", "model": {"network": "mlp16x2_digits", **form}}
-    teacher = ImageClassify(ImageClassifyConfig(**settings))
+    teacher = ImageClassify(ImageClassifyConfig(**shared, model={"network": "mlp16x2_digits", **form}))
     teacher.prepare(None)
     teacher.build_model()
     place = folder / f"teacher-{workers.rank}"
     place.mkdir()
     teacher.save_assets(place)
-    write_json(place / "train_config.json", teacher.config.model_dump(mode="json"))
     checkpoint.save(place, 1, named_arrays(teacher.model.weights), {}, {})
     train = {"batch_size": GLOBAL_BATCH // workers.size, "num_epochs": 2}
     app = DistillationSkd(

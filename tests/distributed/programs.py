@@ -24,6 +24,7 @@ from easytransfer.distributed.reducer import GradientReducer
 from easytransfer.distributed.shards import whole_value
 from easytransfer.distributed.strategy import is_worker
 from easytransfer.distributed.workers import ONE_WORKER, Workers
+from easytransfer.train.stages import TrainingStage
 from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
 from easytransfer.train.trainer import Trainer
@@ -95,6 +96,7 @@ class Recorder:
         self.losses, self.evaluations = [], []
 
     def start(self, total_steps, start_step=0): ...
+    def stage(self, names, number, step): ...
     def saved(self, step, path): ...
     def message(self, text): ...
     def end(self, status): ...
@@ -228,6 +230,65 @@ def int8_wire(workers: Workers, folder: Path) -> None:
             runs[name] = run_training(workers, steps=steps, folder=folder / name, **settings)
     trained = {f"{name}/{key}": value for name, found in runs.items() for key, value in found.items()}
     np.savez(folder / f"rank-{workers.rank}.npz", sums=sums, residuals=kept, joined=joined, **trained)
+
+
+class StagedWords(Words):
+    """Trains what is below the head, then the head, which the first worker has changed between the two."""
+
+    def stages(self):
+        first = {"optimizer_type": "sgd", "learning_rate": 0.2}
+        return [
+            TrainingStage("below", steps=6, trains=["embedding/", "hidden/"], settings=first),
+            TrainingStage("head", steps=6, trains=["head/"], begin=self.begin),
+        ]
+
+    def begin(self):
+        kernel = self.model.get_layer("head").kernel
+        kernel.assign(0.5 * kernel + self.workers.rank)
+
+
+class Lost(Exception):
+    """Ends a worker in the middle of a step, as a crash would."""
+
+
+class Losing(Recorder):
+    """Ends its worker after a step."""
+
+    def __init__(self, last_step: int) -> None:
+        super().__init__()
+        self.last_step = last_step
+
+    def step(self, step, metrics):
+        super().step(step, metrics)
+        if step == self.last_step:
+            raise Lost
+
+
+def run_stages(workers: Workers, folder: Path, ends: tuple[int, ...] = ()) -> dict[str, np.ndarray]:
+    """Trains two stages of six steps, started again after each of `ends`; a checkpoint is written every two steps."""
+    config = TrainConfig(
+        optimizer_type="adamw", learning_rate=1e-2, weight_decay_ratio=0.01, ema_decay=0.5, num_accumulated_batches=2,
+        log_step_count_steps=1, save_checkpoint_steps=2,
+    )  # fmt: skip
+    for recorder in [*map(Losing, ends), Recorder()]:
+        shard = (workers.rank, workers.size)
+        training = Batches(table(), 8 // workers.size, shuffle=True, seed=3, shard=shard, pad_multiple=1)
+        trainer = Trainer(StagedWords(), config, RuntimeConfig(seed=11), folder, recorder, workers=workers)
+        try:
+            trainer.fit(training)
+        except Lost:
+            continue
+    return {f"weight_{i}": variable.numpy() for i, variable in enumerate(trainer.task.model.weights)}
+
+
+def staged(workers: Workers, folder: Path) -> None:
+    """Trains two stages unbroken, and with ends in the first, right behind the border, and in the second."""
+    runs = {
+        "unbroken": run_stages(workers, folder / "unbroken"),
+        "broken": run_stages(workers, folder / "b", (4, 7, 9)),
+    }
+    arrays = {f"{name}/{key}": value for name, found in runs.items() for key, value in found.items()}
+    np.savez(folder / f"rank-{workers.rank}.npz", **arrays)
 
 
 class Split(Words):
