@@ -9,8 +9,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from export_kinds import ChecksOfOneKind
 
 import easytransfer  # noqa: F401 - sets TensorFlow's environment before a test module imports TensorFlow
+from easytransfer.export import validate as export_checks
+
+# Before a module that exports takes the function from there.
+CHECKS = export_checks.validate = ChecksOfOneKind(export_checks.validate)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -21,6 +26,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         smoke = getattr(item, "callspec", None) and item.callspec.params.get("smoke")
         item.add_marker(pytest.mark.xdist_group("-".join(smoke) if smoke else str(item.path)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kinds_of_exports(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The processes of one test run share a folder of the kinds of exports that were checked."""
+    base = tmp_path_factory.getbasetemp()
+    CHECKS.folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the test export something
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    CHECKS.every = item.get_closest_marker("every_check") is not None
 
 
 @pytest.fixture(scope="session")

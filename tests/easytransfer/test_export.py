@@ -20,6 +20,7 @@ from easytransfer.export.selfcheck.values import decode_array, encode_array
 from easytransfer.export.servable import Signature
 from easytransfer.export.signatures import regress_signature
 
+pytestmark = pytest.mark.every_check
 ALL_CHECKS = ["layout", "signatures", "operators", "outputs", "session", "saved_model_cli", "warmup"]
 ALL_CHECKS += ["server_files", "c_api", "process"]
 
