@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from training import without_export
 
 from appzoo import discovery
 from appzoo.cli.main import main
@@ -352,13 +353,11 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> Job
 
 
 def train_short(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> None:
-    """Trains without the export at the end, which has a test of its own and costs more than the training."""
+    """Trains without the export at the end, which has a test of its own."""
     from appzoo import jobs
 
-    module = importlib.import_module("appzoo.jobs.train")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_export():
         patch.chdir(Path(__file__).resolve().parents[2])
-        patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
         jobs.train(short_config(smoke, run_dir, tiny_model))
 
 
