@@ -11,13 +11,19 @@ from easytransfer.export.selfcheck.operators import read_saved_model
 from easytransfer.export.servable import Signature
 
 
-def write(folder: Path, width: int = 3, add: float = 0.0, name: str = "y", dtype: tf.DType = tf.float32) -> Path:
+def write(
+    folder: Path, width: int = 3, add: float = 0.0, name: str = "y", dtype: tf.DType = tf.float32, xla: bool = False
+) -> Path:
     """An export that multiplies rows of `width` numbers by weights, and adds where `add` is not 0."""
     module = tf.Module()
     module.weights = tf.Variable(tf.random.stateless_uniform([width], (1, width), dtype=dtype))
 
+    @tf.function(jit_compile=xla or None)
+    def multiply(x):
+        return x * module.weights
+
     def serve(x):
-        product = x * module.weights
+        product = multiply(x)
         return {name: product + tf.cast(add, dtype) if add else product}
 
     samples = {"x": tf.ones([2, width], dtype).numpy()}
@@ -32,12 +38,13 @@ def first(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("kinds") / "first")
 
 
-def test_numbers_make_no_kind(first, tmp_path):
-    assert kind_of(write(tmp_path / "other", width=5)) == kind_of(first)
+@pytest.mark.parametrize("change", [{"width": 5}, {"add": 1.0}], ids=str)
+def test_weights_and_operators_make_no_kind(first, tmp_path, change):
+    assert kind_of(write(tmp_path / "other", **change)) == kind_of(first)
 
 
-@pytest.mark.parametrize("change", [{"add": 1.0}, {"name": "z"}, {"dtype": tf.float64}], ids=str)
-def test_operators_names_and_types_do(first, tmp_path, change):
+@pytest.mark.parametrize("change", [{"name": "z"}, {"dtype": tf.float64}, {"xla": True}], ids=str)
+def test_names_types_and_xla_do(first, tmp_path, change):
     assert kind_of(write(tmp_path / "other", **change)) != kind_of(first)
 
 

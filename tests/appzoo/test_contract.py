@@ -325,6 +325,7 @@ def test_pages_are_linked_or_shown(smoke):
 
 
 @pytest.mark.slow
+@pytest.mark.every_check
 def test_compiled_export_answers_like_the_model(smoke, tmp_path):
     """An export is compared with the model in memory before it is published."""
     from appzoo import jobs
