@@ -13,5 +13,5 @@ if [ "${1:-}" = --all ]; then
     shift
     set -- -m "not gpu and not network" "$@"
 fi
-# Two at a time; what shares a costly fixture stays together (tests/conftest.py).
-exec "$python" -m pytest --numprocesses 2 --dist loadgroup --durations 20 "$@"
+# Two at a time; what shares a costly fixture stays together, and what takes long begins early (tests/group_order.py).
+exec "$python" -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder --durations 20 "$@"

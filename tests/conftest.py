@@ -1,31 +1,57 @@
 """Fixtures shared by all tests."""
 
-import importlib
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
+import group_order
 import pytest
+from export_kinds import ChecksOfOneKind
+from training import without_export
 
 import easytransfer  # noqa: F401 - sets TensorFlow's environment before a test module imports TensorFlow
+from easytransfer.export import validate as export_checks
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+# Before a module that exports takes the function from there.
+CHECKS = export_checks.validate = ChecksOfOneKind(export_checks.validate)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-durations", action="store_true", help="write tests/durations.json, for their order")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--record-durations", default=False) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(group_order.Recorder())
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps tests that share a costly fixture in one process: those of one smoke run, and those of one file."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps tests that share a costly fixture in one process; of several processes each begins with what takes long."""
     for item in items:
-        smoke = getattr(item, "callspec", None) and item.callspec.params.get("smoke")
-        item.add_marker(pytest.mark.xdist_group("-".join(smoke) if smoke else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group(group_order.group_of(item)))
+    if hasattr(config, "workerinput"):
+        items[:] = group_order.ordered(items, json.loads(group_order.DURATIONS.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kinds_of_exports(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The processes of one test run share a folder of the kinds of exports that were checked."""
+    base = tmp_path_factory.getbasetemp()
+    CHECKS.folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the test export something
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    CHECKS.every = item.get_closest_marker("every_check") is not None
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    return REPOSITORY
+    return group_order.REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +69,7 @@ def no_running_application() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with the real data sets; tests that need it are skipped where it is absent."""
-    folder = Path(os.environ.get("EZ_SHARED", REPOSITORY.parent / "shared")) / "data"
+    folder = Path(os.environ.get("EZ_SHARED", group_order.REPOSITORY.parent / "shared")) / "data"
     if not folder.is_dir():
         pytest.skip(f"real data sets not found at {folder}; set EZ_SHARED to the folder that holds data/")
     return folder
@@ -98,9 +124,7 @@ def _train(config: str, run_dir: Path) -> None:
     from appzoo import jobs
     from appzoo.cli.reader import JobReader
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(REPOSITORY)
-        train = importlib.import_module("appzoo.jobs.train")
-        patch.setattr(train, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+    with pytest.MonkeyPatch.context() as patch, without_export():
+        patch.chdir(group_order.REPOSITORY)
         words = [f"--config={config}", f"--set=checkpoint_dir={run_dir}"]
         jobs.train(JobReader("train", words, []).read().config)

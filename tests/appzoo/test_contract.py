@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import operator
 import os
@@ -24,6 +26,7 @@ import numpy as np
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from training import without_export
 
 from appzoo import discovery
 from appzoo.cli.main import main
@@ -222,7 +225,7 @@ def predict(smoke: SimpleNamespace, checkpoint: Path, output: Path) -> tuple[dic
     return result, [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
 
 
-def run_printed(line: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> dict[str, Any]:
+def run_printed(line: str, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Runs a command line of the program's own and returns the first line it prints; a server ends when it is ready."""
     program, *arguments = shlex.split(line)
     assert program == "easy_transfer_app"
@@ -233,14 +236,29 @@ def run_printed(line: str, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> dict[
             return plain(config, lambda where: (announce(where), os.kill(os.getpid(), signal.SIGTERM)))
 
         plain = server.serve
-        monkeypatch.setattr(server, "serve", until_ready)
+        patch.setattr(server, "serve", until_ready)
         arguments += ["--restPort=0", "--grpcPort=0"]  # another test may have the usual ones
-    capfd.readouterr()
-    code = main(arguments)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
     gc.unfreeze()
-    found = capfd.readouterr()
-    assert code == 0, f"{line}\n{found.err}"
-    return json.loads(found.out.splitlines()[0])
+    assert code == 0, f"{line}\n{err.getvalue()}"
+    return json.loads(out.getvalue().splitlines()[0])
+
+
+@pytest.fixture(scope="module")
+def printed(smoke, repository: Path) -> SimpleNamespace:
+    """The command lines that the smoke run prints, run as they stand: `lines`, and `answers` by verb."""
+    lines = _BASH.findall((smoke.run_dir / "README.md").read_text(encoding="utf-8"))
+    verbs = [shlex.split(line)[1] for line in lines]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repository)
+        answers = {
+            verb: run_printed(line, patch)
+            for verb, line in zip(verbs, lines, strict=True)
+            if verb != "serve" or importlib.util.find_spec("tensorflow_serving") is not None
+        }
+    return SimpleNamespace(lines=lines, verbs=verbs, answers=answers)
 
 
 def test_smoke_run_learns_and_reaches_its_score(smoke):
@@ -253,26 +271,31 @@ def test_smoke_run_learns_and_reaches_its_score(smoke):
     assert {">=": operator.ge, "<=": operator.le}[sign](best, float(goal)), f"{metric} is {best}"
 
 
-def test_saved_model_evaluates_as_in_training(smoke):
-    from appzoo import jobs
-
+def test_saved_model_evaluates_as_in_training(smoke, printed):
     in_training = json.loads((smoke.run_dir / "evaluation.json").read_text())["best"]
-    table = f"--inputTable={smoke.config.data.eval_table}"
-    found = jobs.evaluate(config_of("evaluate", f"--checkpointPath={smoke.run_dir}", table))["metrics"]
-    for name, value in found.items():
+    assert printed.answers["evaluate"]["metrics"]
+    for name, value in printed.answers["evaluate"]["metrics"].items():
         assert value == pytest.approx(in_training[name], abs=1e-5), name
 
 
-def test_predicted_rows_have_the_declared_columns(smoke, tmp_path):
-    result, rows = predict(smoke, smoke.run_dir, tmp_path / "out.tsv")
+@pytest.fixture(scope="module")
+def predicted(smoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[list[str]]]:
+    """What the run predicts for its evaluation table."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).resolve().parents[2])
+        return predict(smoke, smoke.run_dir, tmp_path_factory.mktemp("predicted") / "model.tsv")
+
+
+def test_predicted_rows_have_the_declared_columns(predicted):
+    result, rows = predicted
     assert result["columns"] and len(rows) == result["written"] == result["read"] - result["rejected"]
     assert {len(row) for row in rows} == {len(result["columns"])}
 
 
-def test_export_answers_like_the_model(smoke, tmp_path):
+def test_export_answers_like_the_model(smoke, predicted, tmp_path):
     # The export that training made, away from everything it was made from.
     exported = Path(shutil.copytree(smoke.result["export"], tmp_path / "elsewhere" / "1"))
-    _, expected = predict(smoke, smoke.run_dir, tmp_path / "model.tsv")
+    _, expected = predicted
     _, found = predict(smoke, exported, tmp_path / "export.tsv")
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
@@ -283,28 +306,25 @@ def test_export_answers_like_the_model(smoke, tmp_path):
                 assert a == b
 
 
-def test_served_answers_equal_those_in_memory(smoke):
+def test_served_answers_equal_those_in_memory(smoke, tmp_path):
     for package in ("tensorflow_serving", "starlette", "httpx"):
         pytest.importorskip(package, reason="needs the extras serving and test")
     from served_answers import check_served
 
-    check_served(Path(smoke.result["export"]))
+    exported = Path(smoke.result["export"])
+    # Alone: another test may have exported the next version beside it, which would be served in its place.
+    check_served(Path(shutil.copytree(exported, tmp_path / exported.parent.name / exported.name)))
 
 
-def test_every_printed_command_runs_as_it_stands(smoke, monkeypatch, capfd):
+def test_every_printed_command_runs_as_it_stands(smoke, printed):
     report = json.loads((smoke.run_dir / "report.json").read_text(encoding="utf-8"))
-    printed = _BASH.findall((smoke.run_dir / "README.md").read_text(encoding="utf-8"))
-    assert printed == list(report["commands"].values())
-    assert [shlex.split(line)[1] for line in printed] == ["predict", "evaluate", "export", "serve"]
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        printed.pop()
-    for line in printed:
-        answer = run_printed(line, monkeypatch, capfd)
-        if answer.get("mode") == "predict":
-            assert answer["written"] == answer["read"] > 0
-        if answer.get("mode") == "export":
-            again = Path(smoke.result["export"]).parent
-            assert Path(answer["export"]).parent == again and answer["version"] > int(Path(smoke.result["export"]).name)
+    assert printed.lines == list(report["commands"].values())
+    assert printed.verbs == ["predict", "evaluate", "export", "serve"]
+    predicted, exported = printed.answers["predict"], printed.answers["export"]
+    assert (predicted["mode"], exported["mode"]) == ("predict", "export")
+    assert predicted["written"] == predicted["read"] > 0
+    first = Path(smoke.result["export"])
+    assert Path(exported["export"]).parent == first.parent and exported["version"] > int(first.name)
 
 
 def test_pages_are_linked_or_shown(smoke):
@@ -317,6 +337,7 @@ def test_pages_are_linked_or_shown(smoke):
 
 
 @pytest.mark.slow
+@pytest.mark.every_check
 def test_compiled_export_answers_like_the_model(smoke, tmp_path):
     """An export is compared with the model in memory before it is published."""
     from appzoo import jobs
@@ -345,13 +366,11 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> Job
 
 
 def train_short(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> None:
-    """Trains without the export at the end, which has a test of its own and costs more than the training."""
+    """Trains without the export at the end, which has a test of its own."""
     from appzoo import jobs
 
-    module = importlib.import_module("appzoo.jobs.train")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_export():
         patch.chdir(Path(__file__).resolve().parents[2])
-        patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
         jobs.train(short_config(smoke, run_dir, tiny_model))
 
 
@@ -362,6 +381,7 @@ def unbroken(smoke, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) 
     return run_dir
 
 
+@pytest.mark.slow  # the resumed run below shows it, too: its first half is a run of its own
 def test_two_runs_with_one_seed_agree(smoke, unbroken, tiny_model, tmp_path):
     train_short(smoke, tmp_path / "again", tiny_model)
     assert_equal_weights(unbroken, tmp_path / "again")

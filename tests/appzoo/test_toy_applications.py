@@ -8,16 +8,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from training import without_export
 
 from appzoo import discovery, jobs
 from appzoo.cli.reader import JobReader
+from easytransfer.distributed.launch import Hosts, launch
 from easytransfer.errors import Interrupted
 from easytransfer.image.files import data_text
 from easytransfer.image.maps import encode_png
@@ -203,7 +204,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(toy, package, tmp_path, monke
     with pytest.raises(Interrupted):
         train(package, name, tmp_path / "run")
     monkeypatch.setattr(RunReporter, "step", plain)
-    train(package, name, tmp_path / "run")
+    with without_export():
+        train(package, name, tmp_path / "run")
     assert_equal_weights(run, tmp_path / "run")
 
 
@@ -236,12 +238,17 @@ def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):
     assert len(lines) == ROWS and lines[3].startswith("3: ") and len(lines[3].split()) == 49
 
 
-def test_two_workers_train_to_the_weights_of_one(toy, package, tmp_path):
+@pytest.fixture(scope="module")
+def runs_of_two_workers(package, tmp_path_factory) -> Path:
+    """A folder with a run of every toy, trained by two workers."""
     pytest.importorskip("horovod")
+    folder = tmp_path_factory.mktemp("two")
+    paths = {"PYTHONPATH": f"{package}{os.pathsep}{Path(discovery.__file__).parents[1]}"}
+    command = [sys.executable, str(Path(__file__).with_name("toy_workers.py")), str(package), str(folder)]
+    assert launch(command, Hosts("localhost:2"), paths) == 0
+    return folder
+
+
+def test_two_workers_train_to_the_weights_of_one(toy, runs_of_two_workers):
     name, run, _ = toy
-    words = arguments(package, name, tmp_path / "two", batch=8)
-    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{Path(discovery.__file__).parents[1]}"}
-    command = [sys.executable, "-c", "from appzoo.cli.main import main; raise SystemExit(main())", "train", *words]
-    done = subprocess.run([*command, "--workerCount=2"], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_equal_weights(run, tmp_path / "two", 2e-4)
+    assert_equal_weights(run, runs_of_two_workers / name, 2e-4)

@@ -118,7 +118,7 @@ def run(workers: Workers, folder: Path) -> None:
     """Trains in the layout of the job, and once in a wrong way."""
     breakage = without_backward_sum() if workers.stage is None else without_last_micro_batch()
     results = {"plain": train(workers, folder=folder / "run")}
-    if workers.stage is None:
+    if workers.stage is None and workers.replicas == 1:
         results["dropout"] = train(workers, dropout=0.1)
         results["lamb"] = train(workers, SHORT, optimizer_type="lamb")
         results["masks"] = masks(workers)

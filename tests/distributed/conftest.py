@@ -13,6 +13,13 @@ import pytest
 pytest.importorskip("horovod", reason="Horovod is not installed: sh scripts/horovod.sh")
 
 PROGRAMS = Path(__file__).with_name("programs.py")
+# By workers, shards and stages: programs of one launch, as a process takes seconds to start. Their tests share a group.
+TOGETHER = {
+    (1, 1, 1): ["data_parallel", "model_parallel", "distillation", "co_training_rows", "co_training_networks"],
+    (2, 1, 1): ["data_parallel", "model_parallel", "distillation", "co_training_rows", "int8_wire", "pruning"],
+    (2, 2, 1): ["model_parallel", "co_training_networks"],
+    (4, 1, 1): ["data_parallel", "int8_wire"],
+}
 # A deadlock ends after a minute instead of never.
 PATIENCE = {"HOROVOD_STALL_CHECK_TIME_SECONDS": "20", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "60"}
 
@@ -31,12 +38,14 @@ def run_program(tmp_path_factory: pytest.TempPathFactory):
     done: dict[tuple[str, int, int, int], Results] = {}
 
     def run(program: str, workers: int, shards: int = 1, stages: int = 1) -> Results:
-        key = (program, workers, shards, stages)
-        if key not in done:
+        layout = (workers, shards, stages)
+        if (program, *layout) not in done:
             from easytransfer.distributed.launch import Hosts, launch
 
-            folder = tmp_path_factory.mktemp(f"{program}-{workers}-{shards}-{stages}")
-            command = [sys.executable, str(PROGRAMS), program, str(folder), str(shards), str(stages)]
+            together = TOGETHER.get(layout, ())
+            programs = together if program in together else [program]
+            folder = tmp_path_factory.mktemp("-".join(map(str, (program, *layout))))
+            command = [sys.executable, str(PROGRAMS), ",".join(programs), str(folder), str(shards), str(stages)]
             environment = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1", **PATIENCE}
             # oneDNN's batched product overruns its buffer at times (github.com/tensorflow/tensorflow/issues/117700).
             environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
@@ -45,7 +54,7 @@ def run_program(tmp_path_factory: pytest.TempPathFactory):
             else:
                 code = launch(command, Hosts(f"localhost:{workers}"), environment)
             assert code == 0
-            done[key] = Results(folder, workers)
-        return done[key]
+            done.update({(name, *layout): Results(folder / name, workers) for name in programs})
+        return done[(program, *layout)]
 
     return run

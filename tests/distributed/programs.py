@@ -1,4 +1,7 @@
-"""What workers of the distributed tests run: `programs.py NAME FOLDER SHARDS STAGES`; writes `rank-N.npz` there."""
+"""What workers of the distributed tests run: `programs.py NAME[,NAME...] FOLDER SHARDS STAGES`.
+
+Each program writes `FOLDER/<name>/rank-N.npz`.
+"""
 
 from __future__ import annotations
 
@@ -405,11 +408,16 @@ def co_training_rows(workers: Workers, folder: Path) -> None:
 
 
 def main() -> None:
-    """Runs one program on this worker."""
-    program, folder, shards, stages = sys.argv[1:]
+    """Runs programs on this worker, each as in a process of its own: names of layers and the reducer are new."""
+    names, folder, shards, stages = sys.argv[1:]
     layout = {"tensor_parallel": int(shards), "pipeline_stages": int(stages), "micro_batches": 3}
     workers = HorovodWorkers(**layout) if is_worker() else ONE_WORKER
-    globals()[program](workers, Path(folder))
+    reduce = workers.reduce
+    for name in names.split(","):
+        keras.backend.clear_session()
+        workers.reduce = reduce
+        (Path(folder) / name).mkdir(exist_ok=True)
+        globals()[name](workers, Path(folder) / name)
     workers.barrier()  # one that ended earlier would end the exchanges of the others
 
 

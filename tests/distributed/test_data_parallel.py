@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.xdist_group("programs")
+
+# `test_model_parallel.py` has four workers at every commit.
+WORKERS = [2, pytest.param(4, marks=pytest.mark.slow)]
 SCENARIOS = ["plain", "accumulated", "small_buckets", "gathered", "dense"]
 
 
@@ -17,7 +21,7 @@ def largest_difference(a: list[np.ndarray], b: list[np.ndarray]) -> float:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_fifty_steps_on_n_workers_equal_one_worker(run_program, workers, scenario):
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
     # Accumulation draws other micro-batches; with one worker the reducer has nothing to do.
@@ -27,7 +31,7 @@ def test_fifty_steps_on_n_workers_equal_one_worker(run_program, workers, scenari
 
 
 @pytest.mark.parametrize("scenario", ["weighted", "weighted_accumulated"])
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_losses_with_weights_of_their_own_are_those_of_one_worker(run_program, workers, scenario):
     """Each worker's mean would be another loss: pixels, slots and rows are shared unevenly."""
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
@@ -36,14 +40,14 @@ def test_losses_with_weights_of_their_own_are_those_of_one_worker(run_program, w
 
 
 @pytest.mark.parametrize("scenario", [*SCENARIOS, "float16", "int8", "weighted"])
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_all_ranks_have_bit_equal_weights(run_program, workers, scenario):
     ranks = run_program("data_parallel", workers)
     for other in ranks[1:]:
         assert largest_difference(weights(ranks[0], scenario), weights(other, scenario)) == 0
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_evaluation_is_exact_with_uneven_last_batches(run_program, workers):
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
     for rank in several:
@@ -51,7 +55,7 @@ def test_evaluation_is_exact_with_uneven_last_batches(run_program, workers):
     assert (alone["plain/evaluations"][:, 2] == 100).all()
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize(("wire", "tolerance"), [("float16", 0.01), ("int8", 0.03)])
 def test_a_short_wire_format_stays_close(run_program, workers, wire, tolerance):
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
@@ -60,7 +64,7 @@ def test_a_short_wire_format_stays_close(run_program, workers, wire, tolerance):
     assert not np.array_equal(losses, several[0]["plain/losses"])
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_reduction_that_sums_nothing_is_noticed(run_program, workers):
     (alone,), several = run_program("data_parallel", 1), run_program("data_parallel", workers)
     assert largest_difference(weights(alone, "plain"), weights(several[0], "broken")) > 1e-3

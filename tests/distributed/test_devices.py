@@ -26,7 +26,7 @@ def train(folder: Path, devices: int, accumulated: int) -> tuple[dict[str, np.nd
         return dict(arrays), placed
 
 
-@pytest.mark.parametrize("accumulated", [1, 2])
+@pytest.mark.parametrize("accumulated", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_devices_equal_one(tmp_path, accumulated):
     (alone, there), (shared, here) = train(tmp_path, 1, accumulated), train(tmp_path, 2, accumulated)
     assert there == {"CPU:0"} and here == {"CPU:0", "CPU:1"}

@@ -1,6 +1,9 @@
 """Distillation on two workers: the weights of one worker with the same global batches, and one multiplier."""
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.xdist_group("programs")
 
 
 def test_two_workers_train_as_one_and_take_the_multiplier_of_the_first(run_program):

@@ -51,6 +51,7 @@ def test_killed_workers_are_replaced(train, unbroken, kills):
     assert steps(folder, 1)[0] in (16, 21) and steps(folder, 2)[0] in (31, 36) and steps(folder, 2)[-1] == 50
 
 
+@pytest.mark.slow  # at every commit: `test_launch.py` loses a host, `test_int8_wire.py` goes on with one worker
 def test_the_rest_goes_on_alone(train, unbroken, tmp_path, monkeypatch):
     """The killed worker's place disappears with it; the global batches stay what they were."""
     look = tmp_path / "look"

@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from easytransfer.distributed.int8_wire import BLOCK, pack, unpack
 
+pytestmark = pytest.mark.xdist_group("programs")
+
+WORKERS = [2, pytest.param(4, marks=pytest.mark.slow)]
 SECOND = programs.INT8_SIZES[1]
 
 
@@ -59,7 +62,7 @@ def test_a_block_with_a_number_that_is_not_finite_arrives_as_nan(bad):
     assert np.isnan(found[0]).all() and (found[1] == 1).all()
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_sums_and_residuals_follow_the_definition(run_program, workers):
     ranks = run_program("int8_wire", workers)
     sums, residuals = expected(workers)
@@ -71,7 +74,7 @@ def test_sums_and_residuals_follow_the_definition(run_program, workers):
         assert np.array_equal(found["sums"], ranks[0]["sums"], equal_nan=True)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_nothing_is_lost_over_many_steps(run_program, workers):
     ranks = run_program("int8_wire", workers)
     given = np.stack([programs.int8_gradients(rank) for rank in range(workers)])[:, :3].sum((0, 1), np.float64)
@@ -81,7 +84,7 @@ def test_nothing_is_lost_over_many_steps(run_program, workers):
     assert np.abs(ranks[0]["sums"][:3].sum(0, np.float64) - given).max() > 1e-3
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_checkpoint_has_the_residuals_of_all_ranks(run_program, workers):
     ranks = run_program("int8_wire", workers)
     for found in ranks:
@@ -93,7 +96,7 @@ def test_a_checkpoint_has_the_residuals_of_all_ranks(run_program, workers):
     assert len(stored) == 5 and any(np.abs(array).max() > 0 for array in stored)
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_a_resumed_run_ends_with_the_weights_of_an_unbroken_one(run_program, workers):
     found = run_program("int8_wire", workers)[0]
     names = [name.removeprefix("unbroken/") for name in found if name.startswith("unbroken/weight_")]

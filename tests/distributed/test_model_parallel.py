@@ -7,6 +7,8 @@ from safetensors.numpy import load_file
 from easytransfer.distributed.layout import Layout
 from easytransfer.errors import ConfigError
 
+pytestmark = pytest.mark.xdist_group("programs")
+
 # Workers, and how many of them split each dense block; the rest are replicas, which share the table and the head.
 LAYOUTS = [(2, 1), (2, 2), (4, 2)]
 

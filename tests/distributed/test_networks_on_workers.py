@@ -12,6 +12,8 @@ from safetensors.numpy import load_file
 
 from appzoo.cli.main import main
 
+pytestmark = pytest.mark.xdist_group("programs")
+
 # Workers that compute one network each.
 SHARDS = {"networks": 2, "rows": 1}
 

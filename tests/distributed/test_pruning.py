@@ -3,6 +3,9 @@
 import json
 
 import numpy as np
+import pytest
+
+pytestmark = pytest.mark.xdist_group("programs")
 
 
 def test_two_workers_come_to_the_same_network(run_program):

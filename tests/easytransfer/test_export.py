@@ -21,6 +21,7 @@ from easytransfer.savedmodel.messages import new_message
 from easytransfer.savedmodel.requests import read_requests
 from easytransfer.savedmodel.signature import Signature
 
+pytestmark = pytest.mark.every_check
 ALL_CHECKS = ["layout", "signatures", "operators", "outputs", "session", "saved_model_cli", "warmup"]
 ALL_CHECKS += ["server_files", "c_api", "process"]
 

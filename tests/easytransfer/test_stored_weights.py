@@ -54,6 +54,7 @@ def test_large_weights_are_rounded_inside_only(kind):
         assert np.abs(rounded).max(axis=axis) == pytest.approx(np.abs(exact).max(axis=axis))
 
 
+@pytest.mark.every_check
 @pytest.mark.parametrize(("kind", "share"), [("float32", 1.0), ("float16", 0.51), ("int8", 0.28)])
 def test_an_export_answers_with_what_is_left(kind, share, tmp_path):
     network = Network()

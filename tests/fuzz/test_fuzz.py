@@ -1,4 +1,4 @@
-"""Some cases of every target; `python tests/fuzz/run.py` runs as many as wanted, and other engines."""
+"""A few cases of every target, more with `-m slow`; `python tests/fuzz/run.py` runs as many as wanted."""
 
 import os
 import subprocess
@@ -14,14 +14,16 @@ from hypothesis import strategies as st
 from easytransfer.errors import DataError
 
 CASES = int(os.environ.get("EZ_FUZZ_CASES", "0"))
-# Of each of the five forms, without the environment variable.
-PICTURES = 50
+# Without the environment variable: cases of a target, of one that needs TensorFlow, and of each of five forms.
+FEW, MANY = {"plain": 20, "heavy": 4, "pictures": 10}, {"plain": 80, "heavy": 15, "pictures": 50}
+AMOUNTS = [pytest.param(FEW, id="few"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
 HERE = [target for target in TARGETS.values() if not target.apart]
 
 
+@pytest.mark.parametrize("amount", AMOUNTS)
 @pytest.mark.parametrize("target", HERE, ids=[target.name for target in HERE])
-def test_target(target, tmp_path):
-    cases = CASES or (15 if target.heavy else 80)
+def test_target(target, amount, tmp_path):
+    cases = CASES or amount["heavy" if target.heavy else "plain"]
 
     @settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(target.inputs)
@@ -31,9 +33,10 @@ def test_target(target, tmp_path):
     run()
 
 
-def test_pictures_sent_to_a_served_model_in_a_process_of_its_own():
+@pytest.mark.parametrize("amount", AMOUNTS)
+def test_pictures_sent_to_a_served_model_in_a_process_of_its_own(amount):
     """Nothing ends the process, and `predict` and the server answer alike."""
-    command = [sys.executable, "run.py", "--target", "served_picture", "--cases", str(CASES or 5 * PICTURES)]
+    command = [sys.executable, "run.py", "--target", "served_picture", "--cases", str(CASES or 5 * amount["pictures"])]
     command += ["--mutants", "0"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -16,6 +16,7 @@ def result(capfd, *words):
     return json.loads(capfd.readouterr().out)
 
 
+@pytest.mark.every_check
 def test_variants_are_exported_and_compared(repository, monkeypatch, capfd, tmp_path):
     monkeypatch.chdir(repository)
     run, base = tmp_path / "run", tmp_path / "models"

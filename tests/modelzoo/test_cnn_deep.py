@@ -62,6 +62,7 @@ def test_a_network_deeper_than_the_limit_of_python_builds():
 
 
 @pytest.mark.slow
+@pytest.mark.every_check
 @pytest.mark.parametrize("name", deepest())
 def test_the_deepest_of_every_family_trains_and_exports(name, tmp_path):
     model = CnnBackbone(small(name), 10, seed=0)
