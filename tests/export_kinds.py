@@ -49,8 +49,7 @@ def kind_of(folder: Path) -> str:
     Two exports of one kind may differ in their network. That each answers like its own model, under both loaders, is
     compared by tests of the applications (`test_contract.py`, `test_toy_applications.py`), not by these checks alone.
     """
-    from easytransfer.export.selfcheck.contract import graph_signatures
-    from easytransfer.export.selfcheck.operators import graph_float_types, read_saved_model
+    from easytransfer.savedmodel.graph import graph_float_types, graph_signatures, read_saved_model
 
     proto = read_saved_model(folder)
     signatures = graph_signatures(proto.meta_graphs[0])
@@ -66,7 +65,7 @@ def kind_of(folder: Path) -> str:
 def reading_checks(folder: Path) -> dict[str, Any]:
     """Returns a report like that of `validate`, of `READING` alone and without latencies, which nobody measured."""
     from easytransfer.export.selfcheck.checks import SelfCheck
-    from easytransfer.export.selfcheck.failure import CheckFailed
+    from easytransfer.savedmodel.failure import CheckFailed
 
     results: list[dict[str, Any]] = []
     checks = SelfCheck(folder, staged=True).checks()

@@ -7,8 +7,8 @@ import tensorflow as tf
 from export_kinds import READING, ChecksOfOneKind, kind_of
 
 from easytransfer.export.saved_model import write_servable
-from easytransfer.export.selfcheck.operators import read_saved_model
-from easytransfer.export.servable import Signature
+from easytransfer.savedmodel.graph import read_saved_model
+from easytransfer.savedmodel.signature import Signature
 
 
 def write(

@@ -126,7 +126,7 @@ class TagTarget(Target):
         """Returns one tag per word, the probability of each, and a JSON list of entities."""
         return ("predictions", "probabilities", "entities")
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns tags, their probabilities and the entities of every row.
 
         Raises:
@@ -196,7 +196,7 @@ def known_tags(config: BertLabelingConfig, assets: Assets) -> LabelMap | None:
     elif data.label_enumerate_values:
         labels = LabelMap.parse(
             data.label_enumerate_values,
-            lambda: Counter(chain.from_iterable(map(split_tags, assets.cells(data.label_name)))),
+            lambda: Counter(chain.from_iterable(map(split_tags, assets.values(data.label_name)))),
         )
     elif data.label_name:
         raise ConfigError("sequence labelling needs the list of tags", fix="give labelEnumerateValues, e.g. auto")

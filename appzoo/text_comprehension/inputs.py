@@ -20,7 +20,7 @@ from easytransfer.errors import ConfigError
 class QuestionWindows(EncoderTokens):
     """`input_ids`, `input_mask`, `segment_ids` [windows, tokens] of questions, each with a piece of its context.
 
-    A row of the table holds one or more questions, each of which becomes a row of its own (`spread`) and one example
+    A row of the table holds one or more questions, each of which becomes a row of its own (`explode`) and one example
     per window of its context. In a conversation there are examples for every earlier answer, whose tokens
     `history_answer_marker` [windows, tokens] marks with 1. `window` (objects) stays on the host.
 
@@ -67,7 +67,7 @@ class QuestionWindows(EncoderTokens):
         lists: dict[str, ListForm] = {name: "json" for name in (question, self.answers) if name}
         return {context: "none", **lists}
 
-    def spread(self, chunk: RowChunk) -> RowChunk:
+    def explode(self, chunk: RowChunk) -> RowChunk:
         """Returns a chunk with one row per question."""
         if self.first not in chunk.columns or self.second not in chunk.columns:
             return chunk

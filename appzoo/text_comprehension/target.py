@@ -123,7 +123,7 @@ class SpanTarget(Target):
         """Returns the usual columns, and those written on request once an `outputSchema` is given."""
         return COLUMNS if self._data.output_schema is None else (*COLUMNS, *EXTRA_COLUMNS)
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the columns of `output_columns`; the logits are those of the window the answer is from."""
         rows: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *EXTRA_COLUMNS)}
         for asked, answer, example in self.answers(outputs, encoded):

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
-from easytransfer.app.assets import Assets, Cells, no_cells
+from easytransfer.app.assets import Assets, Values, no_values
 from easytransfer.app.inputs.base import Input, joined, taken
+from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_names
 from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
@@ -26,7 +27,7 @@ from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.task import Batch, Outputs, Recorded, Task
 
-__all__ = ["App", "Assets", "Cells", "no_cells"]
+__all__ = ["App", "Assets", "Values", "no_values"]
 
 
 CHUNK_ROWS = 8192
@@ -40,7 +41,7 @@ class App(Task):
     follows from inputs and target.
 
     Life of a row: `encode` turns cells into arrays and labels; the engine batches them and calls the network; `losses`
-    and `evaluator` see batches; `rows` turns outputs into output columns; `signatures` serve raw input.
+    and `evaluator` see batches; `postprocess` turns outputs into output columns; `signatures` serve raw input.
 
     Args:
         config: Resolved configuration of the application's own type.
@@ -69,6 +70,13 @@ class App(Task):
         self.frozen: dict[str, Recorded] = {}
         # What `encode` has seen: rows, truncated rows, tokens, unknown tokens.
         self.text_counts: Counter[str] = Counter()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        refuse_earlier_names(cls, APP_MEMBERS)
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self), name, APP_MEMBERS)
 
     # What an application writes ------------------------------------------------------------------------------
 
@@ -111,14 +119,14 @@ class App(Task):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Makes inputs and target.
 
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo and the configuration.
-            cells: Reads a column of the training table, for labels or a vocabulary made from it.
+            values: Reads a column of the training table, for labels or a vocabulary made from it.
         """
-        assets = Assets(folder, cells)
+        assets = Assets(folder, values)
         # One after the other: cells are read as the inputs take them, see `text_columns`.
         self.inputs = self.build_inputs(assets)
         self.target = self.build_target(assets)
@@ -126,7 +134,7 @@ class App(Task):
     @property
     @final
     def exported_files(self) -> list[str]:
-        """Names of the files that `prepare(folder)` needs when only an export is left."""
+        """Names of the files that `load_assets(folder)` needs when only an export is left."""
         return list(dict.fromkeys([*self.asset_files, *(name for part in self._parts for name in part.asset_files)]))
 
     @property
@@ -140,7 +148,7 @@ class App(Task):
         return [*self.inputs, *([self.target] if self.target else [])]
 
     def save_assets(self, folder: Path) -> None:
-        """Writes what `prepare(folder)` and `build_model(folder)` need."""
+        """Writes what `load_assets(folder)` and `build_model(folder)` need."""
         for part in self._parts:
             part.save_assets(folder)
 
@@ -163,7 +171,7 @@ class App(Task):
         """Returns shape and dtype of the arrays of the inputs."""
         return {name: spec for part in self.inputs for name, spec in part.specs().items()}
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
         for part in self._parts:
             part.on_train_table(train)
@@ -209,10 +217,10 @@ class App(Task):
         return self.target.table_columns() if self.target is not None else []
 
     @final
-    def spread(self, chunk: RowChunk) -> RowChunk:
-        """Returns the chunk that `encode` and the output see; see `Input.spread`."""
+    def explode(self, chunk: RowChunk) -> RowChunk:
+        """Returns the chunk that `encode` and the output see; see `Input.explode`."""
         for part in self.inputs:
-            chunk = part.spread(chunk)
+            chunk = part.explode(chunk)
         return chunk
 
     @final
@@ -220,8 +228,8 @@ class App(Task):
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
         The result has one entry per row that is still accepted afterwards, in order, or several with `row_of` where a
-        row becomes several examples. Columns of dtype object stay on the host: `rows` and evaluators see them, the
-        model does not.
+        row becomes several examples. Columns of dtype object stay on the host: `postprocess` and evaluators see them,
+        the model does not.
         """
         parts = self._parts if with_labels else self.inputs
         found = [part.encode(chunk) for part in self.inputs]
@@ -248,7 +256,7 @@ class App(Task):
             for name in dict.fromkeys(name for counts in group for name in counts if name != "truncated"):
                 self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in group if name in counts)
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
 
         Args:
@@ -258,10 +266,10 @@ class App(Task):
         """
         if self.target is None:
             return {name: list(value) for name, value in outputs.items()}
-        return self.target.rows(outputs, encoded)
+        return self.target.postprocess(outputs, encoded)
 
     def output_columns(self) -> tuple[str, ...]:
-        """Names of the columns `rows` returns, in their default order."""
+        """Names of the columns `postprocess` returns, in their default order."""
         return self._given_target("output_columns").output_columns()
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
@@ -270,7 +278,7 @@ class App(Task):
         Args:
             folder: Run folder.
             encoded: The labelled evaluation table.
-            outputs: What the trained model returned for it, as for `rows`.
+            outputs: What the trained model returned for it, as for `postprocess`.
         """
         return self.target.report(folder, encoded, outputs) if self.target else []
 
@@ -322,7 +330,7 @@ class App(Task):
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns serving signatures of the trained model.
 
-        `serving_default` takes raw input; `predict_ids` takes the arrays of `encode` and returns all that `rows`
+        `serving_default` takes raw input; `predict_ids` takes the arrays of `encode` and returns all that `postprocess`
         reads, so that an export alone is enough for prediction.
 
         Args:

@@ -16,12 +16,12 @@ from easytransfer.app.inputs.base import Input
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import inherited, load_run_config
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.selfcheck.layout import MANIFEST
-from easytransfer.export.selfcheck.operators import load_needed_operators, read_saved_model
 from easytransfer.run.atomic import sha256
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.graph import load_needed_operators, read_saved_model
 from easytransfer.savedmodel.loading import find_exported, is_exported
+from easytransfer.savedmodel.manifest import MANIFEST
 from easytransfer.train import checkpoint
 from easytransfer.train.task import Batch, Outputs
 from easytransfer.train.weights import assign_arrays
@@ -129,7 +129,7 @@ class Frozen:
             ModelError: Assets or weights are missing, or do not fit the application.
         """
         folder = found.parent
-        app.prepare(folder)
+        app.load_assets(folder)
         app.build_model(folder)
         stored = checkpoint.load(found, weights_only=True)
         try:
@@ -231,7 +231,7 @@ def _of_export(cls: type[Frozen], path: Path, find: Find, role: str, arrays: Rul
     if _SIGNATURE not in loaded.signatures:
         raise ModelError(f"the {role} {folder} has no signature {_SIGNATURE}", received=", ".join(loaded.signatures))
     _, app = _application(folder, find, role)
-    app.prepare(folder / "assets")
+    app.load_assets(folder / "assets")
     signature = loaded.signatures[_SIGNATURE]
     specs = signature.structured_input_signature[1]
 

@@ -73,7 +73,7 @@ def request_signature(served: Served, answer: Predict) -> Signature:
 
 
 def arrays_signature(served: Served) -> Signature:
-    """Returns the signature `predict_ids`: the arrays of `encode` in, all that `rows` reads out."""
+    """Returns the signature `predict_ids`: the arrays of `encode` in, all that `postprocess` reads out."""
     found = served.tensors({name: tf.constant(value) for name, value in served.samples().items()})
     samples = {name: found[name].numpy() for name in served.specs}
     return Signature(lambda **x: served.outputs(x), served.specs, samples, "arrays as `encode` makes them", served)

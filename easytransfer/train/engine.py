@@ -30,11 +30,11 @@ from easytransfer.train.averaging import AveragedWeights
 from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
 from easytransfer.train.lookahead import LookAhead
 from easytransfer.train.parameters import select_parameters
-from easytransfer.train.plan import Span
 from easytransfer.train.precision import LossScale, compiles
 from easytransfer.train.stages import ONE_STAGE, TrainingStage, kept_statistics
 from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Task
+from easytransfer.train.train_schedule import Span
 
 Signature = dict[str, tf.TensorSpec]
 # By optimizer: scalar bool, or None for always.

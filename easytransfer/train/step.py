@@ -10,8 +10,8 @@ import tensorflow as tf
 
 if TYPE_CHECKING:
     from easytransfer.layers.draws import RowDraws
-    from easytransfer.train.plan import Span
     from easytransfer.train.precision import LossScale
+    from easytransfer.train.train_schedule import Span
 
 
 class Loss(NamedTuple):

@@ -38,7 +38,7 @@ from easytransfer.train.weights import named_arrays
 def save_words(folder: Path, texts=TEXTS, **model) -> App:
     """Writes the run folder of a classifier of words with random weights; returns the application."""
     app = words_app(prepare=False, **model)
-    app.prepare(None, lambda column: texts if column == "text" else ["bad", "good"])
+    app.load_assets(None, lambda column: texts if column == "text" else ["bad", "good"])
     app.build_model()
     save_run(app, folder)
     return app
@@ -56,7 +56,7 @@ def save_export(run: Path, folder: Path) -> Path:
     config = json.loads((run / "train_config.json").read_text())
     config_class, app_class = find_application(config["model_name"])
     app = app_class(config_class.model_validate(config))
-    app.prepare(run)
+    app.load_assets(run)
     app.build_model(run)
     checkpoint.load_weights(app.model, run)
     body = tf.Module()
@@ -275,7 +275,7 @@ def test_several_networks_can_teach_and_not_be_pruned(tmp_path):
     data = {"label_enumerate_values": ",".join(LABELS)}
     form = {**FORM, "channel_mean": [0.4], "channel_std": [0.3], "members": ["mlp8x1_digits", "mlp11x2_digits"]}
     app = CoTraining(CoTrainingConfig(model_name="co_training", data=data, model=form))
-    app.prepare(None)
+    app.load_assets(None)
     app.build_model()
     save_run(app, tmp_path / "run")
     student = make_app(tmp_path / "run", distillation={"kd_multiplier": 2.0})
@@ -284,5 +284,5 @@ def test_several_networks_can_teach_and_not_be_pruned(tmp_path):
     model = {**FORM, "base_path": str(tmp_path / "run")}
     pruned = DimensionPruning(DimensionPruningConfig(model_name="dimension_pruning", data=data, model=model))
     with pytest.raises(ModelError, match="the network to prune .* is several networks") as caught:
-        pruned.prepare(None)
+        pruned.load_assets(None)
     assert "\n" not in str(caught.value)

@@ -106,7 +106,7 @@ def make_app(named, target="row"):
         def output_columns(self):
             return ("sum",)
 
-        def rows(self, outputs, encoded):
+        def postprocess(self, outputs, encoded):
             return {"sum": np.bincount(encoded.row_of, outputs["sum"]).astype(int).tolist()}
 
         def answer(self, outputs):
@@ -124,7 +124,7 @@ def make_app(named, target="row"):
             return {"sum": tf.reduce_sum(values, axis=1) * batch["factor"]}
 
     app = Sum(JobConfig())
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
@@ -176,7 +176,7 @@ def test_rows_and_answers_come_back_from_their_examples(tmp_path):
     table = encode(app, tmp_path).encoded
     batch = table.batch(range(5), pad_multiple=1)
     outputs = {name: value.numpy() for name, value in app.predict_step(batch).items()}
-    assert app.rows(outputs, table) == {"sum": [60, 80, 600]}
+    assert app.postprocess(outputs, table) == {"sum": [60, 80, 600]}
     signatures = app.signatures(tmp_path)
     served = signatures["serving_default"].function(first=[7, 4], second=[8, 0], factor=[40, 20])
     assert served.keys() == {"sum"} and served["sum"].numpy().tolist() == [600, 80]

@@ -15,9 +15,9 @@ from easytransfer.data.batches import Batches
 from easytransfer.errors import ConfigError, Interrupted
 from easytransfer.optim import build_schedule
 from easytransfer.run.report import RunReporter
-from easytransfer.train.plan import Plan
 from easytransfer.train.stages import TrainingStage
 from easytransfer.train.step import Loss
+from easytransfer.train.train_schedule import TrainSchedule
 from easytransfer.train.trainer import Trainer
 
 
@@ -104,7 +104,7 @@ HARD = {"ema_decay": 0.9, "num_accumulated_batches": 2, "weight_decay_ratio": 0.
 
 def test_the_course_of_stages_by_hand():
     stages = [TrainingStage("a", steps=2), TrainingStage("b", epochs=0.5), TrainingStage("c")]
-    plan = Plan.of(7, TrainConfig(num_epochs=1, num_accumulated_batches=3), stages)
+    plan = TrainSchedule.of(7, TrainConfig(num_epochs=1, num_accumulated_batches=3), stages)
     # 2 * 3 batches; ceil(3.5) = 4 batches in 2 steps; 7 batches in 3 steps.
     spans = [(s.name, s.start, s.end, s.first_batch, s.last_batch) for s in plan.spans]
     assert spans == [("a", 0, 2, 0, 6), ("b", 2, 4, 6, 10), ("c", 4, 7, 10, 17)]

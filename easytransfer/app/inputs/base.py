@@ -96,8 +96,8 @@ class Input(abc.ABC):
         """Returns the columns that `encode` takes as text, and what becomes of lists in them; see `Column.lists`."""
         return {}
 
-    def spread(self, chunk: RowChunk) -> RowChunk:
-        """Returns the chunk with a row for each of the things that a row of the table holds, see `RowChunk.spread`.
+    def explode(self, chunk: RowChunk) -> RowChunk:
+        """Returns the chunk with a row for each of the things that a row of the table holds, see `RowChunk.explode`.
 
         All parts and the output see these rows, and they are the rows that are counted. Where a row is one thing that
         a network reads in several pieces, `encode` returns several examples instead.

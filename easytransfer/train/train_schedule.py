@@ -35,7 +35,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainSchedule:
     """Steps are numbered from 1; step s is over when s updates were made.
 
     Attributes:
@@ -56,7 +56,9 @@ class Plan:
     stages: tuple[TrainingStage, ...] = field(repr=False, compare=False)
 
     @classmethod
-    def of(cls, steps_per_epoch: int, train: TrainConfig, stages: Sequence[TrainingStage] = (ONE_STAGE,)) -> Plan:
+    def of(
+        cls, steps_per_epoch: int, train: TrainConfig, stages: Sequence[TrainingStage] = (ONE_STAGE,)
+    ) -> TrainSchedule:
         """Returns the plan of `train` over epochs of `steps_per_epoch` batches."""
         k, spans, step, batch = train.num_accumulated_batches, [], 0, 0
         for stage in stages:
