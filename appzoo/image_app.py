@@ -115,7 +115,7 @@ class ImageApp(App):
         if self.statistics is None:
             raise ConfigError(
                 "the channel statistics are not known yet",
-                fix="call fit_labels with the training table first, or give model.channel_mean and model.channel_std",
+                fix="call on_train_table with the training table, or give model.channel_mean and model.channel_std",
             )
         return self.statistics
 

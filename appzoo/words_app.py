@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from appzoo.words_settings import WordSettings
 from easytransfer import keras
-from easytransfer.app.assets import no_cells
+from easytransfer.app.assets import no_values
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.app.inputs.words import WordsInput
@@ -68,14 +68,14 @@ class WordsApp(App):
             return WordVocabulary.load(assets.folder, model.split_characters)
         if start:
             return WordVocabulary.load(checkpoint.resolve(start).parent, model.split_characters)
-        if assets.cells is no_cells or self.config.data.output_table:
+        if assets.values is no_values or self.config.data.output_table:
             # Ids of words that nobody remembers are of no use.
             raise ConfigError(
                 f"{self.config.model_name} takes its words from a training table and there is none",
                 fix="train first, and give the run folder as checkpointPath: its words are used",
             )
         return WordVocabulary.build(
-            chain.from_iterable(assets.cells(column) for column, _ in self.texts().values()),
+            chain.from_iterable(assets.values(column) for column, _ in self.texts().values()),
             max_size=model.max_vocab_size,
             min_count=model.min_word_count,
             split=model.split_characters,

@@ -92,7 +92,7 @@ def encoding_speed(table: Path) -> float:
     for _ in range(3):
         app = BertLabeling(config)
         tags = [line.rstrip("\n").split("\t")[1] for line in table.open(encoding="utf-8")]
-        app.prepare(None, lambda column, tags=tags: tags)
+        app.load_assets(None, lambda column, tags=tags: tags)
         begin = time.monotonic()
         rows = load_rows(app, str(table), True).encoded.row_count
         rates.append(rows / (time.monotonic() - begin))

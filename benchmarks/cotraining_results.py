@@ -53,8 +53,8 @@ def make_app(options: argparse.Namespace, seed: int, split: int, together: bool,
             runtime={"seed": seed},
         )
     )
-    app.prepare(None)
-    app.fit_labels(train)
+    app.load_assets(None)
+    app.on_train_table(train)
     return app
 
 

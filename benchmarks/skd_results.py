@@ -63,8 +63,8 @@ def train_teacher(folder: Path, tables: dict[str, object], options: argparse.Nam
 
     begin = time.monotonic()
     app = ImageClassify(ImageClassifyConfig(**sections(options, 0, options.teacher, options.teacher_epochs)))
-    app.prepare(None)
-    app.fit_labels(tables["train"])
+    app.load_assets(None)
+    app.on_train_table(tables["train"])
     folder.mkdir(parents=True, exist_ok=True)
     app.save_assets(folder)
     fit(app, tables["train"], folder)
@@ -89,10 +89,10 @@ def train_student(
     }
     shared = sections(options, seed, options.student, options.epochs)
     app = DistillationSkd(DistillationSkdConfig(**shared, distillation=distillation))
-    app.prepare(None)
+    app.load_assets(None)
     # A copy: the teacher's logits become a column of it.
     train = EncodedTable(tables["train"].columns)
-    app.fit_labels(train)
+    app.on_train_table(train)
     fit(app, train)
     return {
         **both(app, tables),

@@ -63,7 +63,7 @@ def config_of(
 def tables(options: argparse.Namespace) -> dict[str, EncodedTable]:
     """Returns the rows of the three splits; the first two are drawn from the training file with seed 0."""
     app = AdversarialTraining(config_of(options, 0, options.widths[0], {}))
-    app.prepare(None)
+    app.load_assets(None)
     files = {
         part: load_rows(app, str(options.data / name), True, BadRows("fail")).encoded for part, name in FILES.items()
     }
@@ -79,8 +79,8 @@ def run(
     """Trains one cell; returns the metrics after the last step, and the running risks."""
     begin = time.monotonic()
     app = AdversarialTraining(config_of(options, seed, width, method))
-    app.prepare(None)
-    app.fit_labels(rows["train"])
+    app.load_assets(None)
+    app.on_train_table(rows["train"])
     trainer = Trainer(app, app.config.train, app.config.runtime)
     trainer.fit(Batches(rows["train"], options.batch, shuffle=True, seed=seed))
     trained_s = time.monotonic() - begin

@@ -26,7 +26,7 @@ from appzoo.adversarial_training.controller import LambdaController, controller_
 from appzoo.adversarial_training.robustness import RobustnessEvaluator
 from appzoo.image_app import ImageApp
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.contract import Values, no_values
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.strategy import backend
@@ -57,13 +57,13 @@ class AdversarialTraining(ImageApp):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Prepares images and labels, and finds the attack of evaluations.
 
         Raises:
             ConfigError: The task has no classes, or too few for an attack.
         """
-        super().prepare(folder, cells)
+        super().load_assets(folder, values)
         self.target.require_classes("adversarial_training")
         chosen = self.config.adversarial
         self.ball = Ball(chosen.norm, chosen.epsilon)
@@ -76,9 +76,9 @@ class AdversarialTraining(ImageApp):
             raise ConfigError(f"attack {name} needs {_RATIO_CLASSES} classes, there are {classes}", fix=f"use {fix}")
         return attack
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Computes statistics, and notes the size of the table for the course of lambda."""
-        super().fit_labels(train)
+        super().on_train_table(train)
         self._rows = len(train)
 
     def build_model(self, folder: Path | None = None) -> keras.Model:

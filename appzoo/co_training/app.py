@@ -17,7 +17,7 @@ from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weigh
 from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.contract import Values, no_values
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
@@ -52,13 +52,13 @@ class CoTraining(ImageApp):
 
     # The networks --------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Reads labels and statistics.
 
         Raises:
             ConfigError: The task has no classes.
         """
-        super().prepare(folder, cells)
+        super().load_assets(folder, values)
         self.target.require_classes("co-training")
 
     def network_configs(self, folder: Path | None = None) -> list[CnnConfig]:

@@ -16,7 +16,7 @@ from appzoo.dimension_pruning.picture import draw
 from appzoo.image_app import ImageApp
 from appzoo.image_source import source_network
 from easytransfer import keras
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.contract import Values, no_values
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
 from easytransfer.image.statistics import ChannelStatistics
@@ -40,14 +40,14 @@ class DimensionPruning(ImageApp):
     start: tuple[CnnConfig, Weights | None] | None = None
     plan: dict[str, Any] | None = None
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Reads labels and statistics; those of a new run must be those of the network to prune.
 
         Raises:
             ConfigError: The task has no classes.
             ModelError: The network to prune has other classes, or takes images of another size.
         """
-        super().prepare(folder, cells)
+        super().load_assets(folder, values)
         self.target.require_classes("pruning")
         if folder is None and self.config.model.base_path is not None:
             base = checkpoint.resolve(self.config.model.base_path).parent

@@ -15,7 +15,7 @@ from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
 from appzoo.distillation_skd.teacher import Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
-from easytransfer.app.contract import Cells, no_cells
+from easytransfer.app.contract import Values, no_values
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
 from easytransfer.run.atomic import write_json
@@ -43,12 +43,12 @@ class DistillationSkd(ImageApp):
     takes_numbers: ClassVar[bool] = False
     config: DistillationSkdConfig
     teacher: Teacher | None = None
-    # What normalised logits are multiplied by; known after `fit_labels`, or from a folder.
+    # What normalised logits are multiplied by; known after `on_train_table`, or from a folder.
     multiplier: float | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Reads the label names, and for training the teacher.
 
         Raises:
@@ -62,7 +62,7 @@ class DistillationSkd(ImageApp):
                 accepted=f"a name such as {', '.join(_SOME_STUDENTS)}, see easy_transfer_app profile --list",
                 fix=f"add --set model.network={_SOME_STUDENTS[0]}, or another network smaller than the teacher's",
             )
-        super().prepare(folder, cells)
+        super().load_assets(folder, values)
         settings = self.config.distillation
         self.alpha = AlphaSchedule.parse(settings.kd_alpha_schedule)
         self.method, self.variant = settings.kd_method, _SPHERICAL.get(settings.kd_method)
@@ -93,9 +93,9 @@ class DistillationSkd(ImageApp):
         path, rows = str(self.config.distillation.teacher), self.config.train.eval_batch_size
         return open_teacher(path, self.target.labels.names, self.config.model, rows)
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Measures the multiplier on the training images as they are; a cached teacher's logits become a column."""
-        super().fit_labels(train)
+        super().on_train_table(train)
         settings = self.config.distillation
         self.multiplier = settings.kd_multiplier if self.variant else None
         measured, cached = bool(self.variant) and self.multiplier is None, settings.kd_teacher_logits == "cached"
@@ -188,7 +188,7 @@ class DistillationSkd(ImageApp):
         numbers = {"class_id": tf.argmax(logits, axis=-1, output_type=tf.int32), "logits": logits}
         return {**super().answer({"logits": self.served(logits)}), **numbers}
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` of the served logits, and raw `logits` per row."""
         served = self.target.columns(np.asarray(self.served(outputs["logits"])))
         return {**served, "logits": list(outputs["logits"])}

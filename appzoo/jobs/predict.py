@@ -40,7 +40,7 @@ def predict(config: JobConfig) -> dict[str, Any]:
     multiple = pad_multiple(config.runtime)
 
     def compute(chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
-        found = app.rows(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)
+        found = app.postprocess(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)
         return {name: found[name] for name in columns} | {name: chunk.columns[name] for name in append}
 
     encode = encoder(app, table, with_labels=False)

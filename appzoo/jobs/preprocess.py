@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from appzoo.jobs.resumable_output import Output, job_key
-from appzoo.jobs.tables import chosen_columns, column_cells, encoder, input_columns, names, open_input, say_labels
+from appzoo.jobs.tables import chosen_columns, encoder, input_columns, names, open_input, say_labels, values_of_column
 from appzoo.jobs.trained import new_app
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
@@ -44,7 +44,7 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     app = new_app(config)
     if not app.preprocessable:
         raise ConfigError(f"{config.model_name} has nothing to preprocess", fix="train on the table as it is")
-    app.prepare(_assets(config), lambda column: column_cells(app, str(data.input_table), column))
+    app.load_assets(_assets(config), lambda column: values_of_column(app, str(data.input_table), column))
     say_labels(app)
     labelled = data.label_name is not None
     append = names(data.append_cols)

@@ -61,7 +61,7 @@ def open_input(app: App, spec: str, needed: list[str], bad_rows: BadRows) -> Tab
     table = open_table(spec, schema=schema, data=data, bad_rows=bad_rows, needed=needed, texts=app.text_columns())
     if schema is None and needed:
         table.narrow(needed)
-    table.spread = app.spread
+    table.explode = app.explode
     return table
 
 
@@ -293,7 +293,7 @@ def table_key(app: App, spec: str) -> dict[str, Any]:
     }
 
 
-def column_cells(app: App, spec: str, column: str) -> Iterator[Any]:
+def values_of_column(app: App, spec: str, column: str) -> Iterator[Any]:
     """Yields the cells of one column of a table, for labels or a vocabulary made from it."""
     # Bad rows that are left out are counted when the table is encoded, not here.
     policy = "fail" if app.config.data.bad_rows == "fail" else "skip"

@@ -16,7 +16,6 @@ from appzoo.jobs.inference import evaluated_with_outputs
 from appzoo.jobs.next_steps import commands_of, say_end
 from appzoo.jobs.tables import (
     EncodedRows,
-    column_cells,
     job_bad_rows,
     load_rows,
     load_stored_rows,
@@ -24,6 +23,7 @@ from appzoo.jobs.tables import (
     say_labels,
     table_key,
     table_records,
+    values_of_column,
 )
 from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import model_call, new_app, open_trained
@@ -98,7 +98,7 @@ def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
     """Trains as one of the workers that write nothing."""
     with quiet():
         app, tables = _load(config, None, workers)
-    app.fit_labels(tables["train"].encoded)
+    app.on_train_table(tables["train"].encoded)
     with quiet():
         app.before_training(tables["train"].encoded, Path(config.checkpoint_dir), workers)
     trainer = Trainer(app, config.train, config.runtime, Path(config.checkpoint_dir), workers=workers)
@@ -123,7 +123,7 @@ def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers
 
 def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     app, tables = _load(config, folder.path, workers)
-    app.fit_labels(tables["train"].encoded)
+    app.on_train_table(tables["train"].encoded)
     app.before_training(tables["train"].encoded, folder.path, workers)
     app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
@@ -164,7 +164,7 @@ def _load(
     """
     app = new_app(config)
     data = config.data
-    app.prepare(None, lambda column: column_cells(app, data.train_table, column))
+    app.load_assets(None, lambda column: values_of_column(app, data.train_table, column))
     say_labels(app)
     tables = {}
     for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
@@ -201,7 +201,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     """Checks folder, tables, model and one step of shapes without writing anything."""
     RunFolder(config.checkpoint_dir).plan(**run_settings(config), inputs=table_records(config))
     app, tables = _load(config, None)
-    app.fit_labels(tables["train"].encoded)
+    app.on_train_table(tables["train"].encoded)
     app.build_model()
     rows = tables["train"].encoded
     batch = {name: tf.constant(value) for name, value in device_arrays(rows.batch(range(min(len(rows), 2)))).items()}

@@ -56,7 +56,7 @@ def open_trained(config: JobConfig) -> Trained:
         return _from_export(config)
     path = checkpoint.resolve(config.checkpoint_path)
     app = new_app(config)
-    app.prepare(path.parent)
+    app.load_assets(path.parent)
     with compute_precision(config.runtime.mixed_precision):
         app.build_model(path.parent)
     checkpoint.load_weights(app.model, path)
@@ -69,7 +69,7 @@ def _from_export(config: JobConfig) -> Trained:
     if "vectors" in exported.manifest:
         raise ModelError(f"{exported.path} is an export of vectors", fix="use it with ez_bert_feat --modelName")
     app = new_app(config)
-    app.prepare(exported.assets)
+    app.load_assets(exported.assets)
     signature = exported.signatures["predict_ids"]
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:

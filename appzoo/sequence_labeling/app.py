@@ -21,7 +21,7 @@ from appzoo.sequence_labeling.graph import GraphWords
 from appzoo.sequence_labeling.model import LabelingModel, at_words
 from appzoo.serving import ids_signature
 from easytransfer import keras
-from easytransfer.app.contract import App, Cells, no_cells
+from easytransfer.app.contract import App, Values, no_values
 from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.labels import LabelMap
@@ -53,7 +53,7 @@ class BertLabeling(App):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Loads tokenizer and tags from the ModelZoo and the label option, or from `folder` of a trained run."""
         self.encoder = Encoder(self.config, folder)
         data, stated = self.config.data, self.config.model.num_labels
@@ -62,7 +62,7 @@ class BertLabeling(App):
         elif data.label_enumerate_values:
             self._labels = LabelMap.parse(
                 data.label_enumerate_values,
-                lambda: Counter(chain.from_iterable(map(split_tags, cells(data.label_name)))),
+                lambda: Counter(chain.from_iterable(map(split_tags, values(data.label_name)))),
             )
         elif data.label_name:
             raise ConfigError("sequence labelling needs the list of tags", fix="give labelEnumerateValues, e.g. auto")
@@ -174,7 +174,7 @@ class BertLabeling(App):
             how = self._unusual.pop(name)
             warn(f"{chunk.origin(row)}: the tag {name} is read as {how}; usual tags are O and B-{{type}}")
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns tags, their probabilities and the entities of every row."""
         tags, words = _of_words(outputs["tags"], encoded), _words(encoded)
         logs = _of_words(outputs["log_probabilities"], encoded)[np.arange(len(tags)), tags]

@@ -18,7 +18,7 @@ from appzoo.text_comprehension.search import Answer, Search
 from appzoo.text_comprehension.serving import SAMPLES, SpanServing
 from appzoo.text_comprehension.windows import WindowEncoder, token_span
 from easytransfer import keras
-from easytransfer.app.contract import App, Cells, no_cells
+from easytransfer.app.contract import App, Values, no_values
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
@@ -36,7 +36,7 @@ EXTRA_COLUMNS = ("n_best", "unique_id")
 class BertComprehension(App):
     """A pre-trained encoder with two scores per token, over sliding windows of the context.
 
-    A row of the table holds one or more questions, each of which becomes a row of its own (`spread`) and one example
+    A row of the table holds one or more questions, each of which becomes a row of its own (`explode`) and one example
     per window of its context.
     """
 
@@ -48,7 +48,7 @@ class BertComprehension(App):
     # Whether the answers of earlier questions are known to the model.
     conversational: ClassVar[bool] = False
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Loads the tokenizer from the ModelZoo, or from `folder` of a trained run.
 
         Raises:
@@ -111,7 +111,7 @@ class BertComprehension(App):
             raise ConfigError("the column with the answers is not named", fix="give --labelName=<answer column>")
         return [name]
 
-    def spread(self, chunk: RowChunk) -> RowChunk:
+    def explode(self, chunk: RowChunk) -> RowChunk:
         """Returns a chunk with one row per question."""
         data = self.config.data
         if data.first_sequence not in chunk.columns or data.second_sequence not in chunk.columns:
@@ -154,7 +154,7 @@ class BertComprehension(App):
         elif any(token_span(spans, gold) is None for gold in asked.golds):
             chunk.reject(row, data.label_name, "empty answer: the answer has no token")
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Checks the positions of a table of token ids.
 
         Raises:
@@ -187,7 +187,7 @@ class BertComprehension(App):
             found.append((windows[first].asked, answer, first + answer.window))
         return found
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the columns of `output_columns`; the logits are those of the window the answer is from."""
         rows: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *EXTRA_COLUMNS)}
         for asked, answer, example in self.answers(outputs, encoded):

@@ -96,7 +96,7 @@ def spread_questions(
         asked.extend(found)
         cells.extend([labels[row]] if plain and labels else [_answer_cell(one) for one in found])
     columns: dict[str, list] = {ASKED: asked, question: [one.question for one in asked]}
-    return chunk.spread(source, columns | ({label: cells} if labels else {}))
+    return chunk.explode(source, columns | ({label: cells} if labels else {}))
 
 
 def read_pairs(cell: str) -> list[tuple[str, str]]:

@@ -135,7 +135,7 @@ class TwoTowerMatch(App):
         *encoder, pooler = self.served_model.backbone.layer_groups()
         return [*encoder, [*pooler, *self.served_model.projection_variables]]
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Checks that the training table has what the loss learns from."""
         values = train.columns["label_id"]
         if self.labels and self.loss_name != "cosine" and not (values == MATCH).any():
@@ -153,7 +153,7 @@ class TwoTowerMatch(App):
         for counts in found:
             super()._count([counts], kept)
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` ((cosine + 1) / 2, labels only) and `logits` (the cosine) per row."""
         cosine = outputs["logits"]
         if not self.labels:

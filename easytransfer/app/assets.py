@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 # The cells of one column of the training table, rows that cannot be parsed left out.
-Cells = Callable[[str], Iterable[Any]]
+Values = Callable[[str], Iterable[Any]]
 
 
-def no_cells(column: str) -> Iterable[Any]:
+def no_values(column: str) -> Iterable[Any]:
     """Stands for the training table where there is none."""
     return ()
 
@@ -23,8 +23,8 @@ class Assets:
     Attributes:
         folder: A run folder or the assets of an export; None for a new run, which takes pre-trained weights and the
             configuration.
-        cells: Reads a column of the training table, for labels or a vocabulary made from it.
+        values: Reads a column of the training table, for labels or a vocabulary made from it.
     """
 
     folder: Path | None = None
-    cells: Cells = no_cells
+    values: Values = no_values

@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
-from easytransfer.app.assets import Assets, Cells, no_cells
+from easytransfer.app.assets import Assets, Values, no_values
 from easytransfer.app.inputs.base import Column, Input
+from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_names
 from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
@@ -27,7 +28,7 @@ from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.task import Batch, Outputs, Task
 
-__all__ = ["App", "Assets", "Cells", "no_cells"]
+__all__ = ["App", "Assets", "Values", "no_values"]
 
 
 CHUNK_ROWS = 8192
@@ -40,7 +41,7 @@ class App(Task):
     `build_network`. Methods that train, predict or report in a way of their own override what differs.
 
     Life of a row: `encode` turns cells into arrays and labels; the engine batches them and calls the network; `losses`
-    and `evaluator` see batches; `rows` turns outputs into output columns; `signatures` serve raw input.
+    and `evaluator` see batches; `postprocess` turns outputs into output columns; `signatures` serve raw input.
 
     Args:
         config: Resolved configuration of the application's own type.
@@ -70,6 +71,13 @@ class App(Task):
         self.config = config
         # What `encode` has seen: rows, truncated rows, tokens, unknown tokens.
         self.text_counts: Counter[str] = Counter()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        refuse_earlier_names(cls, APP_MEMBERS)
+
+    def __getattr__(self, name: str) -> Any:
+        raise no_attribute(type(self), name, APP_MEMBERS)
 
     # What an application writes ------------------------------------------------------------------------------
 
@@ -112,21 +120,21 @@ class App(Task):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def prepare(self, folder: Path | None, cells: Cells = no_cells) -> None:
+    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
         """Makes inputs and target.
 
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo and the configuration.
-            cells: Reads a column of the training table, for labels or a vocabulary made from it.
+            values: Reads a column of the training table, for labels or a vocabulary made from it.
         """
-        assets = Assets(folder, cells)
+        assets = Assets(folder, values)
         self.inputs, self.target = self.build_inputs(assets), self.build_target(assets)
         known = self.target.encoded_columns if self.target is not None else ()
         self.label_columns = tuple(dict.fromkeys((*type(self).label_columns, *known)))
 
     @property
     def exported_files(self) -> list[str]:
-        """Names of the files that `prepare(folder)` needs when only an export is left."""
+        """Names of the files that `load_assets(folder)` needs when only an export is left."""
         return list(dict.fromkeys([*self.asset_files, *(name for part in self._parts for name in part.asset_files)]))
 
     @property
@@ -139,7 +147,7 @@ class App(Task):
         return [*self.inputs, *([self.target] if self.target else [])]
 
     def save_assets(self, folder: Path) -> None:
-        """Writes what `prepare(folder)` and `build_model(folder)` need."""
+        """Writes what `load_assets(folder)` and `build_model(folder)` need."""
         for part in self._parts:
             part.save_assets(folder)
 
@@ -161,7 +169,7 @@ class App(Task):
         """Returns shape and dtype of the arrays of the inputs."""
         return {name: spec for part in self.inputs for name, spec in part.specs().items()}
 
-    def fit_labels(self, train: EncodedTable) -> None:
+    def on_train_table(self, train: EncodedTable) -> None:
         """Looks at the encoded training table before the assets are saved: class weights, statistics and the like."""
         for part in self._parts:
             part.on_train_table(train)
@@ -207,16 +215,16 @@ class App(Task):
             return self.target.table_columns()
         return [self.config.data.label_name] if self.config.data.label_name else []
 
-    def spread(self, chunk: RowChunk) -> RowChunk:
-        """Returns the chunk that `encode` and the output see; see `RowChunk.spread` for rows that hold several."""
+    def explode(self, chunk: RowChunk) -> RowChunk:
+        """Returns the chunk that `encode` and the output see; see `RowChunk.explode` for rows that hold several."""
         return chunk
 
     def encode(self, chunk: RowChunk, with_labels: bool) -> EncodedTable:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
         The result has one entry per row that is still accepted afterwards, in order, or several with `row_of` where a
-        row becomes several examples. Columns of dtype object stay on the host: `rows` and evaluators see them, the
-        model does not.
+        row becomes several examples. Columns of dtype object stay on the host: `postprocess` and evaluators see them,
+        the model does not.
         """
         parts = self._parts if with_labels else self.inputs
         found = [part.encode(chunk) for part in parts]
@@ -237,7 +245,7 @@ class App(Task):
         for name in ("tokens", "unknown"):
             self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in found)
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
 
         Args:
@@ -247,10 +255,10 @@ class App(Task):
         """
         if self.target is None:
             return {name: list(value) for name, value in outputs.items()}
-        return self.target.rows(outputs, encoded)
+        return self.target.postprocess(outputs, encoded)
 
     def output_columns(self) -> tuple[str, ...]:
-        """Names of the columns `rows` returns, in their default order."""
+        """Names of the columns `postprocess` returns, in their default order."""
         return self._given_target("output_columns").output_columns()
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
@@ -259,7 +267,7 @@ class App(Task):
         Args:
             folder: Run folder.
             encoded: The labelled evaluation table.
-            outputs: What the trained model returned for it, as for `rows`.
+            outputs: What the trained model returned for it, as for `postprocess`.
         """
         return self.target.report(folder, encoded, outputs) if self.target else []
 
@@ -309,7 +317,7 @@ class App(Task):
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns serving signatures of the trained model.
 
-        `serving_default` takes raw input; `predict_ids` takes the arrays of `encode` and returns all that `rows`
+        `serving_default` takes raw input; `predict_ids` takes the arrays of `encode` and returns all that `postprocess`
         reads, so that an export alone is enough for prediction.
 
         Args:

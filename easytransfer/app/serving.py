@@ -70,7 +70,7 @@ def request_signature(served: Served, answer: Predict) -> Signature:
 
 
 def arrays_signature(served: Served) -> Signature:
-    """Returns the signature `predict_ids`: the arrays of `encode` in, all that `rows` reads out."""
+    """Returns the signature `predict_ids`: the arrays of `encode` in, all that `postprocess` reads out."""
     arrays = served.arrays({name: tf.constant(value) for name, value in served.samples().items()})
     samples = {name: value.numpy() for name, value in arrays.items()}
     return Signature(lambda **x: served.outputs(x), served.specs, samples, "arrays as `encode` makes them", served)

@@ -84,7 +84,7 @@ class RowChunk:
             reason += f"{joint}the first line looks like a header, --header=skip leaves it out"
         self._bad_rows.add(self.file, line, column, reason, text)
 
-    def spread(self, source: Sequence[int], columns: dict[str, list]) -> RowChunk:
+    def explode(self, source: Sequence[int], columns: dict[str, list]) -> RowChunk:
         """Returns a chunk for rows that hold several examples each; every example counts as a row from now on.
 
         Args:
@@ -132,7 +132,7 @@ class Table:
         count: Rows read, accepted and rejected by the latest reading; final once it is finished.
         empty_text: Empty cells of text columns met by the latest reading, by column; they are allowed.
         position: Number of the row behind the latest chunk of the latest reading, to resume it there.
-        spread: Applied to every chunk, for tables whose rows hold several examples each.
+        explode: Applied to every chunk, for tables whose rows hold several examples each.
     """
 
     def __init__(self, row_format: RowFormat, files: Sequence[str], bad_rows: BadRows) -> None:
@@ -141,7 +141,7 @@ class Table:
         self.count = RowCount()
         self.empty_text: Counter[str] = Counter()
         self.position = 0
-        self.spread: Callable[[RowChunk], RowChunk] | None = None
+        self.explode: Callable[[RowChunk], RowChunk] | None = None
         self._format = row_format
 
     @property
@@ -230,8 +230,8 @@ class Table:
                 )
                 for i in sorted(parsed.problems):
                     chunk.reject(i, *parsed.problems[i])
-                if len(chunk) and self.spread is not None:
-                    chunk = self.spread(chunk.compact())
+                if len(chunk) and self.explode is not None:
+                    chunk = self.explode(chunk.compact())
                 if len(chunk):
                     yield chunk.compact()
 

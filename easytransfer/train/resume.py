@@ -15,7 +15,7 @@ from easytransfer.run.report import Reporter
 from easytransfer.train import checkpoint
 from easytransfer.train.best import BestTracker
 from easytransfer.train.engine import Engine
-from easytransfer.train.plan import Plan
+from easytransfer.train.train_schedule import TrainSchedule
 from easytransfer.train.weights import assign_arrays, named_arrays
 
 
@@ -54,7 +54,7 @@ class RunCheckpoints:
     def __init__(
         self,
         engine: Engine,
-        plan: Plan,
+        plan: TrainSchedule,
         train: TrainConfig,
         runtime: RuntimeConfig,
         run_dir: Path | None,

@@ -17,14 +17,14 @@ from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.optim import SCHEDULES
 from easytransfer.run.report import NullReporter, Reporter
 from easytransfer.train.engine import Engine
-from easytransfer.train.fitting import FitResult, Fitting
 from easytransfer.train.inference import Inference
+from easytransfer.train.loop import FitResult, TrainLoop
 from easytransfer.train.memory import explained_out_of_memory
-from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.precision import compiles, compute_precision
 from easytransfer.train.resume import RunCheckpoints
 from easytransfer.train.signals import StopRequest
 from easytransfer.train.task import Task
+from easytransfer.train.train_schedule import TrainSchedule, batch_signature
 
 
 class Trainer:
@@ -105,7 +105,7 @@ class Trainer:
                 f"lr_decay={self.train.lr_decay} is none of {', '.join(SCHEDULES)}: "
                 "the learning rate stays constant after warm-up"
             )
-        plan = Plan.of(batches.steps_per_epoch, self.train)
+        plan = TrainSchedule.of(batches.steps_per_epoch, self.train)
         self.engine = Engine(
             self.task,
             self.train,
@@ -119,7 +119,7 @@ class Trainer:
         checkpoints = RunCheckpoints(
             self.engine, plan, self.train, self.runtime, self.run_dir, self.reporter, writes=self.workers.is_chief
         )
-        fitting = Fitting(
+        loop = TrainLoop(
             self.engine,
             self.inference,
             plan,
@@ -137,7 +137,7 @@ class Trainer:
                 explained_out_of_memory(*self._memory_advice(batches)),
                 self.workers.explained_losses(),
             ):
-                result = fitting.run(stop)
+                result = loop.run(stop)
             status = "early_stopped" if result.stopped_early else "done"
             return result
         except Interrupted:

@@ -9,7 +9,7 @@ from easytransfer.train.trainer import Trainer
 
 config = BertClassifyConfig.model_validate(load_file("examples/text_classify/config.yaml"))
 app = BertClassify(config)
-app.prepare(None)
+app.load_assets(None)
 train, dev = (load_rows(app, table, with_labels=True) for table in (config.data.train_table, config.data.eval_table))
 trainer = Trainer(app, config.train.model_copy(update={"num_epochs": 1.0}), run_dir="runs/python")
 result = trainer.fit(Batches(train.encoded, 16, shuffle=True), Batches(dev.encoded, 32, shuffle=False))

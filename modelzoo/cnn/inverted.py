@@ -11,7 +11,7 @@ from typing import Any
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.residual import excite
-from modelzoo.cnn.stages import Place, places
+from modelzoo.cnn.stages import BlockSpec, places
 
 
 def features(b: Builder, x: Any, config: CnnConfig) -> Any:
@@ -25,7 +25,7 @@ def features(b: Builder, x: Any, config: CnnConfig) -> Any:
     return b.global_mean(b.act(x, config.activation))
 
 
-def _block(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
+def _block(b: Builder, x: Any, config: CnnConfig, place: BlockSpec) -> Any:
     name, before = place.name, b.channels(x)
     inner = place.inner or before * config.expansions[place.stage]
     branch = x

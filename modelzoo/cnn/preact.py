@@ -10,7 +10,7 @@ from typing import Any
 
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.stages import Place, places, stem
+from modelzoo.cnn.stages import BlockSpec, places, stem
 
 
 def features(b: Builder, x: Any, config: CnnConfig) -> Any:
@@ -21,7 +21,7 @@ def features(b: Builder, x: Any, config: CnnConfig) -> Any:
     return b.global_mean(b.act(b.norm(x, "final_norm"), config.activation))
 
 
-def _block(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
+def _block(b: Builder, x: Any, config: CnnConfig, place: BlockSpec) -> Any:
     name, wide = place.name, (place.inner, 3, place.stride)
     layers = [wide, (place.width, 3, 1)]
     if config.block == "bottleneck":

@@ -10,7 +10,7 @@ from typing import Any
 
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.stages import Place, places, stem
+from modelzoo.cnn.stages import BlockSpec, places, stem
 
 
 def features(b: Builder, x: Any, config: CnnConfig) -> Any:
@@ -26,7 +26,7 @@ def features(b: Builder, x: Any, config: CnnConfig) -> Any:
     return b.global_mean(x)
 
 
-def _branch(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
+def _branch(b: Builder, x: Any, config: CnnConfig, place: BlockSpec) -> Any:
     name, wide = place.name, (place.inner, 3, place.stride)
     if config.block == "basic":
         layers = [(*wide, config.groups), (place.width, 3, 1, 1)]
@@ -40,7 +40,7 @@ def _branch(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
     return x
 
 
-def _transition(b: Builder, x: Any, place: Place) -> tuple[Any, Place]:
+def _transition(b: Builder, x: Any, place: BlockSpec) -> tuple[Any, BlockSpec]:
     """Changes the shape before a block, so that the block itself changes nothing."""
     if place.stride > 1 or b.channels(x) != place.width:
         name = f"stage{place.stage + 1}_transition_"
@@ -48,7 +48,7 @@ def _transition(b: Builder, x: Any, place: Place) -> tuple[Any, Place]:
     return x, place._replace(stride=1)
 
 
-def _shortcut(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
+def _shortcut(b: Builder, x: Any, config: CnnConfig, place: BlockSpec) -> Any:
     if place.stride == 1 and b.channels(x) == place.width:
         return x
     stride = place.stride

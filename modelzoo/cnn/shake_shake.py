@@ -6,7 +6,7 @@ from typing import Any
 
 from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.stages import Place, places, stem
+from modelzoo.cnn.stages import BlockSpec, places, stem
 
 
 def features(b: Builder, x: Any, config: CnnConfig) -> Any:
@@ -18,14 +18,14 @@ def features(b: Builder, x: Any, config: CnnConfig) -> Any:
     return b.global_mean(b.act(x, config.activation))
 
 
-def _branch(b: Builder, x: Any, config: CnnConfig, place: Place, label: str) -> Any:
+def _branch(b: Builder, x: Any, config: CnnConfig, place: BlockSpec, label: str) -> Any:
     name = f"{place.name}{label}_"
     x = b.conv(b.act(x, config.activation), place.inner, 3, f"{name}conv1", stride=place.stride)
     x = b.act(b.norm(x, f"{name}norm1"), config.activation)
     return b.norm(b.conv(x, place.width, 3, f"{name}conv2"), f"{name}norm2", last=True)
 
 
-def _shortcut(b: Builder, x: Any, config: CnnConfig, place: Place) -> Any:
+def _shortcut(b: Builder, x: Any, config: CnnConfig, place: BlockSpec) -> Any:
     """Two views of the strided image, one moved by a pixel, each with a 1x1 convolution to half of the channels."""
     if place.stride == 1 and b.channels(x) == place.width:
         return x

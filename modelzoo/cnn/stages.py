@@ -9,7 +9,7 @@ from modelzoo.cnn.builder import Builder
 from modelzoo.cnn.config import CnnConfig
 
 
-class Place(NamedTuple):
+class BlockSpec(NamedTuple):
     """One block of a network.
 
     Attributes:
@@ -31,14 +31,14 @@ class Place(NamedTuple):
     total: int
 
 
-def places(config: CnnConfig) -> Iterator[Place]:
+def places(config: CnnConfig) -> Iterator[BlockSpec]:
     """Yields the blocks from the first to the last."""
     total, number = sum(config.blocks), 0
     for stage, count in enumerate(config.blocks):
         inner = config.inner(stage) if config.inner_widths else (0,) * count
         for position, label in enumerate(config.ids(stage)):
             number += 1
-            yield Place(
+            yield BlockSpec(
                 f"stage{stage + 1}_block{label}_",
                 stage,
                 config.stage_widths[stage] if config.stage_widths else 0,

@@ -55,8 +55,8 @@ def config(network: str = "mlp16x1_digits", train: dict | None = None, **adversa
 
 def built(*arguments, **adversarial) -> AdversarialTraining:
     app = AdversarialTraining(config(*arguments, **adversarial))
-    app.prepare(None)
-    app.fit_labels(TABLE)
+    app.load_assets(None)
+    app.on_train_table(TABLE)
     app.build_model()
     return app
 
@@ -360,17 +360,17 @@ def test_two_classes_have_no_ratio_of_logits_and_scores_no_attack():
     two = config(eval_attack="apgd9").model_copy(update={"data": config().data.model_copy()})
     two.data.label_enumerate_values = "cat,dog"
     with pytest.raises(ConfigError, match="use apgd_ce9"):
-        AdversarialTraining(two).prepare(None)
+        AdversarialTraining(two).load_assets(None)
     two.data.label_enumerate_values = None
     with pytest.raises(ConfigError, match="needs a task with one class per row"):
-        AdversarialTraining(two).prepare(None)
+        AdversarialTraining(two).load_assets(None)
 
 
 def test_war_refuses_devices_that_share_a_batch():
     wanted = config(adv_lambda_mode="war", war_zeta="5")
     wanted.distribution.distribution_strategy = "mirrored"
     app = AdversarialTraining(wanted)
-    app.prepare(None)
-    app.fit_labels(TABLE)
+    app.load_assets(None)
+    app.on_train_table(TABLE)
     with pytest.raises(ConfigError, match="needs the risks of all rows"):
         app.build_model()

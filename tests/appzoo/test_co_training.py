@@ -16,8 +16,8 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
-from easytransfer.train.plan import batch_signature
 from easytransfer.train.step import EVALUATION, Step
+from easytransfer.train.train_schedule import batch_signature
 from easytransfer.train.trainer import Trainer
 from modelzoo.cnn.names import named
 from modelzoo.cnn.network import build
@@ -43,8 +43,8 @@ def make_app(model: dict | None = None, **sections) -> CoTraining:
     app = CoTraining(
         CoTrainingConfig(model_name="co_training", data={"label_enumerate_values": ",".join(LABELS)}, **values)
     )
-    app.prepare(None)
-    app.fit_labels(ROWS)
+    app.load_assets(None)
+    app.on_train_table(ROWS)
     return app
 
 
@@ -263,7 +263,7 @@ def test_shapes_of_the_members_are_stored(tmp_path):
     app = built({"members": ["mlp16x1_digits", "split2_wrn10_4_b4_digits"]})
     app.save_assets(tmp_path)
     again = CoTraining(app.config.model_copy(update={"model": app.config.model.model_copy(update={"members": []})}))
-    again.prepare(tmp_path)
+    again.load_assets(tmp_path)
     again.build_model(tmp_path)
     assert [member.network.config.family for member in again.model.members] == ["mlp", "wide_resnet"]
     again.model.set_weights(app.model.get_weights())
@@ -330,4 +330,4 @@ def test_the_command_line_shows_what_a_check_across_settings_says(repository, mo
 def test_a_number_per_image_is_refused():
     app = CoTraining(CoTrainingConfig(data={"label_enumerate_values": ""}))
     with pytest.raises(ConfigError, match="one class per row"):
-        app.prepare(None)
+        app.load_assets(None)

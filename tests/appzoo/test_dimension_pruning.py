@@ -49,8 +49,8 @@ def make_app(**model) -> DimensionPruning:
         runtime={"seed": 3},
     )
     app = DimensionPruning(config)
-    app.prepare(None)
-    app.fit_labels(table())
+    app.load_assets(None)
+    app.on_train_table(table())
     return app
 
 

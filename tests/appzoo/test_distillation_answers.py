@@ -33,14 +33,16 @@ def test_probabilities_are_those_that_were_trained(teacher):
         np.testing.assert_allclose(served["probabilities"], probabilities, atol=1e-5)
         np.testing.assert_array_equal(served["logits"], logits)
         np.testing.assert_array_equal(served["class_id"], logits.argmax(axis=1))
-        written = app.rows({"logits": logits}, rows())
+        written = app.postprocess({"logits": logits}, rows())
         np.testing.assert_allclose(written["probabilities"], probabilities, atol=1e-5)
         np.testing.assert_array_equal(written["logits"], logits)
         assert written["predictions"] == [LABELS[i] for i in logits.argmax(axis=1)]
         app.config.distillation.kd_probabilities = "raw"
         found = app.answer({"logits": tf.constant(logits)})
         np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-6)
-        np.testing.assert_allclose(app.rows({"logits": logits}, rows())["probabilities"], softmax(logits), atol=1e-6)
+        np.testing.assert_allclose(
+            app.postprocess({"logits": logits}, rows())["probabilities"], softmax(logits), atol=1e-6
+        )
 
 
 def test_served_confidence_has_a_ceiling(teacher):
@@ -87,7 +89,7 @@ def test_metrics_without_a_teacher_at_hand(teacher, tmp_path, capfd):
     moved = DistillationSkdConfig.model_validate(app.config.model_dump() | {"distillation": {"teacher": "gone"}})
     for config, there in ((app.config, True), (moved, False)):
         opened = DistillationSkd(config)
-        opened.prepare(tmp_path)
+        opened.load_assets(tmp_path)
         evaluator = opened.evaluator()
         evaluator.update({"image": IMAGES, "label_id": TRUE}, {"logits": logits})
         found = evaluator.result()

@@ -130,7 +130,7 @@ def test_mixup_and_smoothing_belong_to_the_cross_entropy(teacher, class_weights)
         train={"label_smoothing": 0.1, "class_weights": class_weights},
         distillation={"kd_multiplier": 2.0, "kd_temperature": 3.0},
     )
-    app.fit_labels(rows())
+    app.on_train_table(rows())
     app.build_model()
     draws = RowDraws(tf.constant([3, 4]), tf.constant(10))
     mixed = app.training_batch({**batch(), "example_weight": tf.constant([1.0] * 8 + [0.0] * 2)}, draws)
@@ -173,11 +173,11 @@ def test_the_multiplier_is_measured_on_all_training_images_and_stored(teacher, m
     stored = json.loads((tmp_path / DISTILLATION_FILE).read_text())
     assert stored["multiplier"] == app.multiplier and stored["measured"] is True
     again = DistillationSkd(app.config)
-    again.prepare(tmp_path)
+    again.load_assets(tmp_path)
     assert again.multiplier == app.multiplier and again.teacher is None, "evaluation and export need no teacher"
     (tmp_path / DISTILLATION_FILE).unlink()
     with pytest.raises(ModelError, match=DISTILLATION_FILE):
-        again.prepare(tmp_path)
+        again.load_assets(tmp_path)
 
 
 def test_a_given_multiplier_is_taken(teacher):

@@ -23,8 +23,8 @@ from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
 from easytransfer.train.engine import Engine
-from easytransfer.train.plan import batch_signature
 from easytransfer.train.step import EVALUATION
+from easytransfer.train.train_schedule import batch_signature
 from easytransfer.train.trainer import Trainer
 
 RANDOM = np.random.default_rng(4)
@@ -43,13 +43,13 @@ def make_app(**sections) -> ImageClassify:
     values["data"] = {"label_enumerate_values": ",".join(LABELS), **values["data"]}
     values["model"] = {"image_size": 16, **values["model"]}
     app = ImageClassify(ImageClassifyConfig(model_name="image_classify", **values))
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
 def built(**sections) -> ImageClassify:
     app = make_app(**sections)
-    app.fit_labels(ROWS)
+    app.on_train_table(ROWS)
     app.build_model()
     # A fresh network gives nearly the same logits for all images.
     random = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_served_bytes_answer_like_predicted_files(app, tmp_path):
         rows.append({"image": f"{number}.png", "label": "owl"})
     (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     encoded, _ = encode(app, tmp_path / "t.jsonl")
-    predicted = app.rows({"logits": app.model({"image": encoded.columns["image"]})["logits"].numpy()}, encoded)
+    predicted = app.postprocess({"logits": app.model({"image": encoded.columns["image"]})["logits"].numpy()}, encoded)
     serve = tf.function(app.signatures(tmp_path)["serving_default"].function)
     answer = serve(image_bytes=tf.constant([png(picture) for picture in pictures]))
     np.testing.assert_allclose(answer["probabilities"].numpy(), np.stack(predicted["probabilities"]), atol=1e-5)
@@ -117,7 +117,7 @@ def test_statistics_come_from_the_table_once_and_go_into_the_assets(tmp_path):
     np.testing.assert_allclose(app.statistics.mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-9)
     app.save_assets(tmp_path)
     again = ImageClassify(app.config)
-    again.prepare(tmp_path)
+    again.load_assets(tmp_path)
     assert again.statistics == app.statistics and again.labels == LABELS
     again.build_model(tmp_path)
     again.model.set_weights(app.model.get_weights())
@@ -125,7 +125,7 @@ def test_statistics_come_from_the_table_once_and_go_into_the_assets(tmp_path):
     np.testing.assert_array_equal(again.model(inputs)["logits"], app.model(inputs)["logits"])
     (tmp_path / ChannelStatistics.FILE).unlink()
     with pytest.raises(ModelError, match="image_statistics.json"):
-        again.prepare(tmp_path)
+        again.load_assets(tmp_path)
 
 
 def test_statistics_of_the_run_whose_weights_are_taken_are_kept(tmp_path):
@@ -168,7 +168,7 @@ def test_a_damaged_shape_of_the_network_is_named(tmp_path, text):
 
 def test_training_sees_augmented_shares_and_views():
     app = make_app(augment={"mixup_alpha": 0.0})
-    app.fit_labels(ROWS)
+    app.on_train_table(ROWS)
     found = app.training_batch(batch(), draws())
     assert found["image"].dtype == tf.float32 and found["image"].shape == (10, 16, 16, 3)
     assert found.keys() == batch().keys()
@@ -191,7 +191,7 @@ def test_mixup_loss_equals_numpy(class_weights):
         augment={"mixup_alpha": 0.4, "crop_padding": 0, "horizontal_flip": False},
         train={"label_smoothing": 0.1, "class_weights": class_weights},
     )
-    app.fit_labels(ROWS)
+    app.on_train_table(ROWS)
     mixed = app.training_batch({**batch(), "example_weight": tf.constant([1.0] * 8 + [0.0] * 2)}, draws())
     share, partner = mixed["own_share"].numpy(), mixed["partner_label_id"].numpy()
     assert np.ptp(share) == 0 and 0 < share[0] < 1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from appzoo.cli.main import main
-from appzoo.jobs.tables import column_cells, load_rows
+from appzoo.jobs.tables import load_rows, values_of_column
 from appzoo.jobs.trained import new_app
 from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel
 from easytransfer.compat.preprocessors import Settings, TextPreprocessor
@@ -32,7 +32,7 @@ def prepared(tiny_model, table, name="text_classify_bert", labels="auto", data=N
         "model": {"pretrain_model_name_or_path": str(tiny_model), **model},
     }
     app = new_app(config_class(name).model_validate(config))
-    app.prepare(None, lambda column: column_cells(app, str(table), column))
+    app.load_assets(None, lambda column: values_of_column(app, str(table), column))
     return app
 
 
@@ -219,7 +219,7 @@ def test_prefixes_written_otherwise_are_told_and_served_as_entities(tiny_model, 
     ids = [app.labels.index(name) for name in (outside, begin, *tags.split()) * 2]
     padded = np.array([[*ids[:2], 0], ids[2:5]] * 2)
     outputs = {"tags": padded, "log_probabilities": np.zeros((4, 3, 3), np.float32)}
-    found = [json.loads(cell) for cell in app.rows(outputs, encoded)["entities"]]
+    found = [json.loads(cell) for cell in app.postprocess(outputs, encoded)["entities"]]
     assert found[0] == [{"type": kind, "start": 4, "end": 8, "text": "Rome"}]
     assert found[1] == [{"type": kind, "start": 0, "end": 8, "text": "New York"}] and found[2:] == found[:2]
 

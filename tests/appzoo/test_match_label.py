@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from appzoo.discovery import config_class
-from appzoo.jobs.tables import column_cells, load_rows
+from appzoo.jobs.tables import load_rows, values_of_column
 from appzoo.jobs.trained import new_app
 from appzoo.text_match.match_label import match_last, says_match
 from easytransfer.compat.evaluators import EvalMetric
@@ -94,13 +94,13 @@ def test_auto_trains_two_towers_the_right_way_round(tiny_model, tmp_path, capfd)
         "model": {"pretrain_model_name_or_path": str(tiny_model)},
     }
     app = new_app(config_class(values["model_name"]).model_validate(values))
-    app.prepare(None, lambda column: column_cells(app, str(table), column))
+    app.load_assets(None, lambda column: values_of_column(app, str(table), column))
     assert app.labels == ["nomatch", "match"]
     assert load_rows(app, str(table), True).encoded.columns["label_id"].tolist() == [1, 0]
     assert "label of texts that match: match (of others: nomatch)" in capfd.readouterr().err
     app.save_assets(tmp_path)
     assert json.loads((tmp_path / "label_mapping.json").read_text()) == {"nomatch": 0, "match": 1}
-    app.prepare(tmp_path)
+    app.load_assets(tmp_path)
     assert app.labels == ["nomatch", "match"], "a trained run keeps its order"
 
 

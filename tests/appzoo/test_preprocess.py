@@ -77,7 +77,7 @@ def test_every_application_writes_what_it_trains_on(repository, monkeypatch, tmp
             jobs.preprocess(config)
         return
     result = jobs.preprocess(config)
-    app.prepare(None, lambda column: jobs.tables.column_cells(app, trained.data.train_table, column))
+    app.load_assets(None, lambda column: jobs.tables.values_of_column(app, trained.data.train_table, column))
     expected = load_rows(app, trained.data.train_table, with_labels=True)
     assert (result["read"], result["rejected"]) == (expected.count.read, expected.count.rejected)
     assert result["written"] == len(expected.encoded)
@@ -148,7 +148,7 @@ def test_rows_keep_their_order_and_appended_columns(ids, table):
 def test_ids_come_back_as_they_were_encoded(ids, table, tiny_model):
     config = config_of("train", **text_flags(f"{table},{table}", tiny_model), **LABELS, checkpointDir="x")
     app = new_app(config)
-    app.prepare(None)
+    app.load_assets(None)
     encoded = load_rows(app, str(table), with_labels=True).encoded
     schema = parse_schema(ID_SCHEMA)
     assert is_id_table(schema) and not is_id_table(parse_schema("input_ids:str:1,text:str:1"))
@@ -402,7 +402,7 @@ def test_number_of_labels_stands_for_their_names(table, ids, tiny_model, tmp_pat
         advancedParameters=f"pretrain_model_name_or_path={tiny_model} num_labels=3",
     )  # fmt: skip
     app = new_app(config)
-    app.prepare(None)
+    app.load_assets(None)
     assert app.labels == ["0", "1", "2"]
 
 

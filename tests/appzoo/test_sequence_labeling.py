@@ -42,7 +42,7 @@ def make_app(tiny_model, labels=TAGS, data=None, train=None, folder=None, **mode
         "model": {"pretrain_model_name_or_path": str(tiny_model)} | model,
     }
     app = BertLabeling(BertLabelingConfig.model_validate(config))
-    app.prepare(folder)
+    app.load_assets(folder)
     return app
 
 
@@ -160,7 +160,7 @@ def test_original_gave_words_beyond_the_limit_the_last_label(tiny_model, tmp_pat
     assert gold == tags
     app.build_model()
     outputs = whole_table_outputs(app, encoded)
-    found = app.rows(outputs, encoded)
+    found = app.postprocess(outputs, encoded)
     assert [len(row.split(" ")) for row in found["predictions"]] == [45, 1]
     # The evaluator merges the windows to the same rows, in whatever order they come.
     evaluator = app.evaluator()
@@ -186,7 +186,7 @@ def test_auto_scans_single_tags(tiny_model):
     config = make_app(tiny_model).config
     config.data.label_enumerate_values = "auto"
     app = BertLabeling(config)
-    app.prepare(None, lambda column: ["O B-PER", "O  I-PER", ""] if column == "tags" else [])
+    app.load_assets(None, lambda column: ["O B-PER", "O  I-PER", ""] if column == "tags" else [])
     assert app.labels == ["B-PER", "I-PER", "O"]
 
 
@@ -316,7 +316,7 @@ def test_rows_have_tags_probabilities_and_entities_with_character_offsets(tiny_m
     app = make_app(tiny_model)
     encoded, _ = encode(app, tmp_path, ["John  Smith likes <b>", "", "Rome"], with_labels=False, schema="text:str:1")
     tags = [["B-PER", "I-PER", "O", "I-LOC"], [], ["O"]]
-    found = app.rows(fixed_outputs(app, encoded, tags), encoded)
+    found = app.postprocess(fixed_outputs(app, encoded, tags), encoded)
     assert found["predictions"] == ["B-PER I-PER O I-LOC", "", "O"]
     assert [len(row) for row in found["probabilities"]] == [4, 0, 1]
     np.testing.assert_allclose(np.concatenate(found["probabilities"]), 0.6, rtol=1e-6)
@@ -334,7 +334,7 @@ def test_characters_have_tags_of_their_own(tiny_model, tmp_path):
     encoded, _ = encode(app, tmp_path, ["我爱 北京\tO O B-LOC I-LOC"])
     assert encoded.lengths.tolist() == [6]
     outputs = fixed_outputs(app, encoded, [["O", "O", "B-LOC", "I-LOC"]])
-    (entities,) = app.rows(outputs, encoded)["entities"]
+    (entities,) = app.postprocess(outputs, encoded)["entities"]
     assert json.loads(entities) == [{"type": "LOC", "start": 3, "end": 5, "text": "北京"}]
 
 
@@ -456,7 +456,7 @@ def test_raw_text_is_served_as_tables_are_predicted(served, tmp_path):
     encoded, _ = encode(app, tmp_path, TEXTS, with_labels=False, schema="text:str:1")
     assert len(encoded) > len(TEXTS), "some texts need windows"
     outputs = app.forward(labelled_batch(app, encoded))
-    expected = app.rows({name: value.numpy() for name, value in outputs.items()}, encoded)
+    expected = app.postprocess({name: value.numpy() for name, value in outputs.items()}, encoded)
     answer = served.function(np.array(TEXTS, object))
     assert [tags.decode() for tags in answer["tags"].numpy()] == expected["predictions"]
     for row, probabilities in zip(answer["probabilities"].numpy(), expected["probabilities"], strict=True):

@@ -75,7 +75,7 @@ def test_no_cell_ends_in_a_trace(tmp_path, tiny_model, name, suffix):
     row = {"label": "x", **APPLICATIONS[name][1]}
     app = app_of(name, tiny_model, tmp_path / f"t{suffix}")
     good = write(tmp_path / f"good{suffix}", [row] * 2)
-    app.prepare(None, lambda column: [row[column]])
+    app.load_assets(None, lambda column: [row[column]])
     assert load_rows(app, str(good), with_labels=True).count.accepted == 2
     for column in row:
         for number, cell in enumerate(CELLS):
@@ -94,7 +94,7 @@ def test_no_cell_ends_in_a_trace(tmp_path, tiny_model, name, suffix):
 
 def encoded(name: str, tiny_model: Path, table: Path, **flags: object) -> Any:
     app = app_of(name, tiny_model, table, **flags)
-    app.prepare(None)
+    app.load_assets(None)
     return load_rows(app, str(table), with_labels=True).encoded
 
 
@@ -133,7 +133,7 @@ def test_a_score_is_read_by_one_rule_whatever_the_schema_says(tmp_path, tiny_mod
     for kind in ("str", "float"):
         app = app_of("text_classify_bert", tiny_model, table, labelEnumerateValues=None,
                      inputSchema=f"text:str:1,label:{kind}:1")  # fmt: skip
-        app.prepare(None)
+        app.load_assets(None)
         rows = load_rows(app, str(table), True, BadRows("skip"))
         assert rows.encoded.columns["label_id"].tolist() == [2.5]
         accounts.append(dict(rows.reasons))
@@ -184,7 +184,7 @@ def test_only_some_of_many_classes_are_shown(capfd, tmp_path, tiny_model):
     row = [{"text": "a", "label": f"c{number:02}"} for number in range(25)]
     table = write(tmp_path / "t.jsonl", row)
     app = app_of("text_classify_bert", tiny_model, table, labelEnumerateValues="auto")
-    app.prepare(None, lambda column: [cells[column] for cells in row])
+    app.load_assets(None, lambda column: [cells[column] for cells in row])
     say_labels(app)
     line = capfd.readouterr().err.splitlines()[-1]
     assert line.endswith("c18 (1), c19 (1), ... (25 in all)")

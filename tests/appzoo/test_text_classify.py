@@ -30,7 +30,7 @@ def make_app(tiny_model, labels="negative,neutral,positive", data=None, train=No
             }
         )
     )
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
@@ -148,7 +148,7 @@ def test_balanced_class_weights_against_numpy(tiny_model, tmp_path):
 
     app = make_app(tiny_model, train={"class_weights": "balanced"})
     encoded, _, _ = encode(app, tmp_path, ["a\tnegative", "b\tnegative", "c\tnegative", "d\tpositive"])
-    app.fit_labels(encoded)
+    app.on_train_table(encoded)
     labels, logits = np.array([0, 0, 0, 2]), np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     batch = {"label_id": tf.constant(labels, tf.int32), "example_weight": tf.ones(4)}
     total, weight = app.losses(batch, {"logits": tf.constant(logits)}, EVALUATION)["loss"]
@@ -163,7 +163,7 @@ def test_balanced_class_weights_against_numpy(tiny_model, tmp_path):
 def test_bad_class_weights_are_refused(tiny_model, tmp_path, spec):
     app = make_app(tiny_model, train={"class_weights": spec})
     with pytest.raises(ConfigError, match="class_weights"):
-        app.fit_labels(encode(app, tmp_path, ["a\tnegative"])[0])
+        app.on_train_table(encode(app, tmp_path, ["a\tnegative"])[0])
 
 
 def test_settings_that_do_not_fit_are_refused(tiny_model):

@@ -31,7 +31,7 @@ def make_app(labels="bad,good", data=None, train=None, prepare=True, **model):
         )
     )
     if prepare:
-        app.prepare(None, lambda column: TEXTS if column == "text" else ["bad", "good"])
+        app.load_assets(None, lambda column: TEXTS if column == "text" else ["bad", "good"])
     return app
 
 
@@ -112,9 +112,9 @@ def test_frequency_and_size_bound_the_vocabulary():
 def test_without_a_training_table_or_a_run_there_are_no_words(tmp_path):
     app = make_app(prepare=False)
     with pytest.raises(ConfigError, match="train first"):
-        app.prepare(None)
+        app.load_assets(None)
     with pytest.raises(ModelError, match=r"train_vocab\.txt"):
-        app.prepare(tmp_path)
+        app.load_assets(tmp_path)
 
 
 def test_words_of_the_run_whose_weights_are_taken_are_kept(tmp_path):
@@ -124,7 +124,7 @@ def test_words_of_the_run_whose_weights_are_taken_are_kept(tmp_path):
     (step / "state.json").write_text("{}")
     first.save_assets(tmp_path / "run")
     second = make_app(train={"init_checkpoint_path": str(step)}, prepare=False)
-    second.prepare(None, lambda column: ["other words"])
+    second.load_assets(None, lambda column: ["other words"])
     assert second.vocabulary.words == first.vocabulary.words
 
 
@@ -183,7 +183,9 @@ def test_raw_text_is_answered_like_encoded_rows(tmp_path):
     served = signatures["serving_default"].function(text=["The FOOD was good", "", "unheard of"])
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(served["probabilities"], expected, rtol=1e-5)
-    assert [name.decode() for name in served["label"].numpy()] == app.rows({"logits": logits}, encoded)["predictions"]
+    assert [name.decode() for name in served["label"].numpy()] == app.postprocess({"logits": logits}, encoded)[
+        "predictions"
+    ]
 
 
 # Bad tables --------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def make_app(model_folder, variant="bert", data=None, **model):
     values = {"model_name": "text_comprehension_bert", "model": model}
     values["data"] = columns | {"sequence_length": 24, "input_schema": SCHEMA} | (data or {})
     app = apps.VARIANTS[variant](configs.VARIANTS[variant].model_validate(values))
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
@@ -35,7 +35,7 @@ def opened(app, path, policy="skip"):
     bad = BadRows(policy)
     schema = parse_schema(SCHEMA) if str(path).endswith(".tsv") else None
     table = open_table(str(path), schema=schema, data=app.config.data, bad_rows=bad)
-    table.spread = app.spread
+    table.explode = app.explode
     return table, bad
 
 
@@ -426,4 +426,4 @@ def test_positions_of_an_id_table_must_lie_in_their_row(tiny_model):
     columns = {"input_ids": Ragged.from_lists([[1, 2, 3], [1, 2]])}
     columns |= {"start_position": np.array([2, 1]), "end_position": np.array([2, 2])}
     with pytest.raises(DataError, match="end_position of accepted row 2 lies outside of its 2 tokens"):
-        app.fit_labels(EncodedTable(columns))
+        app.on_train_table(EncodedTable(columns))

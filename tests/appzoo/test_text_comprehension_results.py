@@ -74,7 +74,7 @@ def test_original_wrote_a_row_per_window_there_is_one_per_question(tiny_model, t
     for name in ("start_logits", "end_logits"):
         outputs[name] = np.empty(len(encoded), object)
         outputs[name][:] = [random.normal(size=length + 2).astype(np.float32) for length in encoded.lengths]
-    rows = app.rows(outputs, encoded)
+    rows = app.postprocess(outputs, encoded)
     assert {len(column) for column in rows.values()} == {3} and rows["qas_id"] == ["q0", "q1", "q0"]
     assert rows["unique_id"] == ["0-0", "0-1", "1-0"]
     for row in range(3):

@@ -37,7 +37,7 @@ def make_app(tiny_model, variant="bert_two_tower", labels="0,1", data=None, trai
     }
     config_class = {"bert": BertMatchConfig, "bert_two_tower": TwoTowerConfig}[variant]
     app = VARIANTS[variant](config_class.model_validate(values))
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
@@ -165,7 +165,7 @@ def test_predictions_follow_the_threshold_and_serving_agrees(towers):
     import tensorflow as tf
 
     cosine = np.array([-1.0, 0.49, 0.5, 0.51, 1.0], np.float32)
-    columns = towers.rows({"logits": cosine}, None)
+    columns = towers.postprocess({"logits": cosine}, None)
     assert columns["predictions"] == ["0", "0", "0", "1", "1"]
     np.testing.assert_allclose(columns["probabilities"], [0, 0.745, 0.75, 0.755, 1])
     assert columns["logits"] == cosine.tolist()
@@ -178,7 +178,7 @@ def test_another_threshold_is_used_everywhere(tiny_model):
     import tensorflow as tf
 
     app = make_app(tiny_model, labels="different,same", threshold=-0.2)
-    assert app.rows({"logits": np.array([-0.1, -0.3], np.float32)}, None)["predictions"] == ["same", "different"]
+    assert app.postprocess({"logits": np.array([-0.1, -0.3], np.float32)}, None)["predictions"] == ["same", "different"]
     assert app.answer({"logits": tf.constant([-0.1])})["label"].numpy().tolist() == [b"same"]
     assert app.evaluator().threshold == -0.2
 
@@ -201,9 +201,9 @@ def test_original_mse_came_from_a_constant_class_it_is_that_of_the_cosine(tiny_m
     cosine = np.array([0.25, -0.5, 1.0], np.float32)
     evaluator.update({"label_id": np.array([0.5, -0.5, 0.0], np.float32)}, {"logits": cosine})
     assert evaluator.result()["mse"] == pytest.approx((0.25**2 + 0 + 1) / 3)
-    assert app.rows({"logits": cosine}, None)["predictions"] == cosine.tolist()
+    assert app.postprocess({"logits": cosine}, None)["predictions"] == cosine.tolist()
     packed = make_app(tiny_model, "bert", labels=None)
-    assert packed.rows({"logits": cosine[:, None]}, None)["predictions"] == cosine.tolist()
+    assert packed.postprocess({"logits": cosine[:, None]}, None)["predictions"] == cosine.tolist()
 
 
 def test_tables_of_token_ids_train_as_their_texts_do(tiny_model, tmp_path):
@@ -291,7 +291,7 @@ def test_settings_that_do_not_fit_are_refused(tiny_model, tmp_path):
             TwoTowerConfig.model_validate(values)
     app = make_app(tiny_model, labels="0,1")
     with pytest.raises(ConfigError, match="no training row has the label '1'"):
-        app.fit_labels(encode(app, tmp_path, ROWS[1:2]).encoded)
+        app.on_train_table(encode(app, tmp_path, ROWS[1:2]).encoded)
 
 
 def test_wrong_values_are_explained_on_the_command_line():

@@ -38,7 +38,7 @@ def make_app(name, labels="no,yes", data=None, prepare=True, train=None, **model
         )
     )
     if prepare:
-        app.prepare(None, lambda column: TEXTS[column])
+        app.load_assets(None, lambda column: TEXTS[column])
         app.build_model()
     return app
 
@@ -72,9 +72,9 @@ def test_default_parameters_are_those_of_the_original():
 @pytest.mark.parametrize("name", NAMES)
 def test_both_columns_must_be_named(name):
     with pytest.raises(ConfigError, match="secondSequence is not given"):
-        make_app(name, data={"second_sequence": None}, prepare=False).prepare(None, lambda column: [])
+        make_app(name, data={"second_sequence": None}, prepare=False).load_assets(None, lambda column: [])
     with pytest.raises(ConfigError, match="the same column"):
-        make_app(name, data={"second_sequence": "a"}, prepare=False).prepare(None, lambda column: [])
+        make_app(name, data={"second_sequence": "a"}, prepare=False).load_assets(None, lambda column: [])
 
 
 def test_sequence_length_has_no_meaning_here_and_that_is_said(capfd):
@@ -176,7 +176,7 @@ def test_original_matching_regression_mse_came_from_a_constant(name, tmp_path):
     mse = evaluator.result()["mse"]
     assert mse == pytest.approx(((values - gold) ** 2).mean(), rel=1e-5) == pytest.approx(float(loss), rel=1e-5)
     # The original predicted argmax and softmax of one number: 0 and 1 whatever the model said.
-    assert app.rows(outputs, encoded)["predictions"] == values.tolist() and values[0] != values[1]
+    assert app.postprocess(outputs, encoded)["predictions"] == values.tolist() and values[0] != values[1]
     assert app.output_columns() == ("predictions", "logits")
     assert "regress" in app.signatures(tmp_path)
 

@@ -52,9 +52,9 @@ def built(name, **model):
     if name == "distillation_skd":
         values["distillation"] = {"kd_method": "none"}
     app = load_application(name)(config_class(name).model_validate(values))
-    app.prepare(None, lambda column: TEXTS)
+    app.load_assets(None, lambda column: TEXTS)
     if name in IMAGE_APPS:
-        app.fit_labels(IMAGES)
+        app.on_train_table(IMAGES)
     app.build_model()
     return app
 

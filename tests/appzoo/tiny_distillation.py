@@ -34,7 +34,7 @@ def save_teacher(folder: Path, network: str = "mlp12x2_digits", labels=LABELS, *
     form = {**FORM, "channel_mean": [TEACHER_MEAN], "channel_std": [TEACHER_STD], **form}
     data, runtime = {"label_enumerate_values": ",".join(labels)}, {"seed": 3}
     app = ImageClassify(ImageClassifyConfig(data=data, model={"network": network, **form}, runtime=runtime))
-    app.prepare(None)
+    app.load_assets(None)
     app.build_model()
     random = np.random.default_rng(6)
     app.model.set_weights([w + random.uniform(-0.1, 0.1, w.shape).astype(np.float32) for w in app.model.get_weights()])
@@ -51,13 +51,13 @@ def make_app(teacher: Path | None, **sections) -> DistillationSkd:
     given["model"] = {"network": "mlp8x1_digits", **FORM, **given["model"]}
     given["distillation"] = {"teacher": None if teacher is None else str(teacher), **given["distillation"]}
     app = DistillationSkd(DistillationSkdConfig(model_name="distillation_skd", **given))
-    app.prepare(None)
+    app.load_assets(None)
     return app
 
 
 def built(teacher: Path | None, table: EncodedTable | None = None, **sections) -> DistillationSkd:
     app = make_app(teacher, **sections)
-    app.fit_labels(rows() if table is None else table)
+    app.on_train_table(rows() if table is None else table)
     app.build_model()
     return app
 

@@ -43,9 +43,9 @@ def run(workers: Workers, folder: Path) -> None:
             },
         )
     )
-    app.prepare(None)
+    app.load_assets(None)
     rows, shard = table(), (workers.rank, workers.size)
-    app.fit_labels(rows)
+    app.on_train_table(rows)
     train = TrainConfig(num_epochs=5, learning_rate=0.01, lr_decay="constant", warmup_ratio=0.0)
     trainer = Trainer(app, train, RuntimeConfig(seed=2), None, workers=workers)
     result = trainer.fit(

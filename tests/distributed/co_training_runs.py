@@ -48,8 +48,8 @@ def make_app(scenario: str, workers: Workers) -> CoTraining:
             },
         )
     )
-    app.prepare(None)
-    app.fit_labels(table())
+    app.load_assets(None)
+    app.on_train_table(table())
     return app
 
 

@@ -32,7 +32,7 @@ def run(workers: Workers, folder: Path) -> None:
     form = {"image_size": 8, "channels": 1, "channel_mean": [0.4], "channel_std": [0.3]}
     shared = {"data": {"label_enumerate_values": "a,b,c"}, "augment": {"crop_padding": 1}}
     teacher = ImageClassify(ImageClassifyConfig(**shared, model={"network": "mlp16x2_digits", **form}))
-    teacher.prepare(None)
+    teacher.load_assets(None)
     teacher.build_model()
     place = folder / f"teacher-{workers.rank}"
     place.mkdir()
@@ -44,8 +44,8 @@ def run(workers: Workers, folder: Path) -> None:
             **shared, model={"network": "mlp8x1_digits", **form}, train=train, distillation={"teacher": str(place)}
         )
     )
-    app.prepare(None)
-    app.fit_labels(table(21 if workers.is_chief else 5))
+    app.load_assets(None)
+    app.on_train_table(table(21 if workers.is_chief else 5))
     measured = app.multiplier
     trainer = Trainer(app, app.config.train, app.config.runtime, workers=workers)
     shard = (workers.replica, workers.replicas)

@@ -31,8 +31,8 @@ def run(workers: Workers, folder: Path) -> None:
     }  # fmt: skip
     data, train = {"label_enumerate_values": "a,b,c"}, {"batch_size": 8 // workers.size, "num_epochs": 1.0}
     app = DimensionPruning(DimensionPruningConfig(data=data, model=model, train=train, augment={"crop_padding": 0}))
-    app.prepare(None)
-    app.fit_labels(table())
+    app.load_assets(None)
+    app.on_train_table(table())
     app.before_training(table(), folder, workers)
     before = {f"before_{name}": value for name, value in app.start[1].items()}
     trainer = Trainer(app, app.config.train, app.config.runtime, workers=workers)

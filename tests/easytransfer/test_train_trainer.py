@@ -12,9 +12,9 @@ from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError, ResourceError
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train import checkpoint
-from easytransfer.train.plan import Plan, batch_signature
 from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
+from easytransfer.train.train_schedule import TrainSchedule, batch_signature
 from easytransfer.train.trainer import Trainer
 
 
@@ -188,7 +188,7 @@ def test_out_of_memory_names_settings_that_need_less():
 
 def test_every_row_once_per_epoch_in_both_orders_of_looking():
     batches = words_batches(50, batch_size=8)
-    plan = Plan.of(batches.steps_per_epoch, TrainConfig(num_epochs=2.2, num_accumulated_batches=3))
+    plan = TrainSchedule.of(batches.steps_per_epoch, TrainConfig(num_epochs=2.2, num_accumulated_batches=3))
     assert (plan.total_batches, plan.total_steps) == (16, 6)
     groups = list(plan.stream(batches, 0))
     assert [len(group) for group in groups] == [3, 3, 3, 3, 3, 1]

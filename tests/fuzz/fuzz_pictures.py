@@ -39,7 +39,7 @@ def model() -> SimpleNamespace:
     statistics = {"channel_mean": [0.5] * 3, "channel_std": [0.25] * 3}
     data = {"label_enumerate_values": "a,b,c"}
     app = ImageClassify(ImageClassifyConfig(model_name="image_classify", data=data, model={**settings, **statistics}))
-    app.prepare(None)
+    app.load_assets(None)
     app.build_model()
     random = np.random.default_rng(0)
     app.model.set_weights([random.normal(0, 0.3, w.shape).astype(np.float32) for w in app.model.get_weights()])

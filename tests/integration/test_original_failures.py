@@ -14,7 +14,7 @@ import pytest
 from appzoo.cli.main import main
 from easytransfer.config.job import TrainConfig
 from easytransfer.export import saved_model
-from easytransfer.train.plan import Plan
+from easytransfer.train.train_schedule import TrainSchedule
 
 SCHEMA = "--inputSchema=text:str:1,score:float:1,label:str:1"
 ROWS = "".join(f"{text}\t{number / 10}\t{number % 2}\n" for number, text in enumerate(["good book", "bad film"] * 6))
@@ -121,6 +121,6 @@ def test_original_said_nothing_about_a_tokenizer_for_another_language(call, tiny
 def test_original_save_interval_of_a_tiny_table_was_zero():
     """It was int(rows / batch); and one step too many was made."""
     for batches, epochs, steps in ((1, 1, 1), (1, 3, 3), (4, 0.5, 2), (3, 0.001, 1), (10, 2, 20)):
-        plan = Plan.of(batches, TrainConfig(num_epochs=epochs))
+        plan = TrainSchedule.of(batches, TrainConfig(num_epochs=epochs))
         assert plan.total_steps == steps
         assert plan.saves(steps), "the last step is saved"

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded
+from easytransfer.app.renamed import TARGET_MEMBERS, refuse_earlier_names
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.metrics.evaluator import Evaluator
@@ -32,6 +33,10 @@ class Target(abc.ABC):
     # Names of the classes in the order of their ids; None where there are none.
     names: list[str] | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        refuse_earlier_names(cls, TARGET_MEMBERS)
+
     @abc.abstractmethod
     def table_columns(self) -> list[str]:
         """Returns the names of the table columns that `encode` reads."""
@@ -50,10 +55,10 @@ class Target(abc.ABC):
 
     @abc.abstractmethod
     def output_columns(self) -> tuple[str, ...]:
-        """Returns the names of the columns of `rows`, in their default order."""
+        """Returns the names of the columns of `postprocess`, in their default order."""
 
     @abc.abstractmethod
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the output columns, one entry for every row of `encoded`."""
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:

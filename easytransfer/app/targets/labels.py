@@ -125,7 +125,7 @@ class LabelTarget(Target):
         """Returns the output columns there are, in their default order."""
         return ("predictions", "probabilities", "logits")
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns `predictions`, `probabilities` (classes only) and `logits` per row."""
         return self.columns(outputs["logits"])
 
@@ -343,7 +343,7 @@ def label_target(
         bound = several or config.train.class_weights or getattr(model, "num_labels", None) not in (None, 1)
         labels = LabelMap.parse(
             spec,
-            lambda: count_classes(assets.cells(data.label_name), several=several, skip=skip),
+            lambda: count_classes(assets.values(data.label_name), several=several, skip=skip),
             numbers=numbers and not bound,
         )
     else:

@@ -65,7 +65,7 @@ class TextTarget(Target):
         """Returns one column."""
         return ("predictions",)
 
-    def rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
+    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the texts, words with spaces between."""
         words = self.vocabulary.words
         return {"predictions": [" ".join(words[i] for i in row if i not in (0, EOS_ID)) for row in outputs["ids"]]}

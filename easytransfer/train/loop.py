@@ -19,10 +19,10 @@ from easytransfer.run.report import Reporter
 from easytransfer.train.best import BestTracker
 from easytransfer.train.engine import Engine
 from easytransfer.train.inference import Inference
-from easytransfer.train.plan import Plan
 from easytransfer.train.resume import Progress, RunCheckpoints
 from easytransfer.train.signals import StopRequest
 from easytransfer.train.steplog import StepLog
+from easytransfer.train.train_schedule import TrainSchedule
 
 
 @dataclass
@@ -58,7 +58,7 @@ class _Stop(Exception):
     """Leaves the loop or an evaluation after a signal has come."""
 
 
-class Fitting:
+class TrainLoop:
     """The loop behind `Trainer.fit`.
 
     Args:
@@ -77,7 +77,7 @@ class Fitting:
         self,
         engine: Engine,
         inference: Inference,
-        plan: Plan,
+        plan: TrainSchedule,
         train: TrainConfig,
         checkpoints: RunCheckpoints,
         reporter: Reporter,

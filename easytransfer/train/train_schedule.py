@@ -15,7 +15,7 @@ from easytransfer.data.encoded import Ragged, device_arrays
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainSchedule:
     """Steps are numbered from 1; step s is over when s updates were made.
 
     Attributes:
@@ -33,7 +33,7 @@ class Plan:
     save_every: int | None
 
     @classmethod
-    def of(cls, steps_per_epoch: int, train: TrainConfig) -> Plan:
+    def of(cls, steps_per_epoch: int, train: TrainConfig) -> TrainSchedule:
         """Returns the plan of `train` over epochs of `steps_per_epoch` batches."""
         # Rounded first: 0.1 * 30 is a little more than 3 in binary.
         batches = max(1, math.ceil(round(steps_per_epoch * train.num_epochs, 6)))

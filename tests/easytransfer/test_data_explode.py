@@ -7,21 +7,21 @@ from easytransfer.data.table import BadRows, open_table
 from easytransfer.errors import DataError
 
 
-def spread(chunk):
+def explode(chunk):
     """Splits the cell at `;`; a cell without anything is a bad row."""
     for row, cell in enumerate(chunk.columns["items"]):
         if not cell:
             chunk.reject(row, "items", "empty text")
     source = [r for r, cell in enumerate(chunk.columns["items"]) if chunk.accepted[r] for _ in cell.split(";")]
     items = [item for r in dict.fromkeys(source) for item in chunk.columns["items"][r].split(";")]
-    return chunk.spread(source, {"items": items, "number": list(range(len(items)))})
+    return chunk.explode(source, {"items": items, "number": list(range(len(items)))})
 
 
 def opened(tmp_path, policy="skip"):
     path = tmp_path / "table.tsv"
     path.write_text("x\ta;b;c\nbad line\ny\t\nz\td\n", encoding="utf-8")
     table = open_table(str(path), schema=parse_schema("name:str:1,items:str:1"), bad_rows=BadRows(policy))
-    table.spread = spread
+    table.explode = explode
     return table
 
 
