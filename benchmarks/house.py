@@ -8,10 +8,10 @@ Everything is read from the source, nothing is imported, so any two states of th
 
 from __future__ import annotations
 
+import argparse
 import ast
 import io
 import statistics
-import sys
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -119,10 +119,15 @@ def _docstring_lines(tree: ast.Module) -> set[int]:
     return lines
 
 
-def contract(trees: dict[str, ast.Module]) -> tuple[int, int]:
-    """Returns the public members of `App` and of our classes that it inherits from, and how many have a default."""
+def contract(trees: dict[str, ast.Module]) -> tuple[int, int, int]:
+    """Counts the public members of `App` and of our classes that it inherits from.
+
+    Returns:
+        All of them; those that an application may define (not `final`); those of these with a default.
+    """
     classes = {n.name: n for tree in trees.values() for n in tree.body if isinstance(n, ast.ClassDef)}
     members: dict[str, bool] = {}
+    final: set[str] = set()
     line = ["App"]
     while line:
         node = classes.get(line.pop(0))
@@ -131,13 +136,17 @@ def contract(trees: dict[str, ast.Module]) -> tuple[int, int]:
         line += [ast.unparse(base).split("[")[0] for base in node.bases]
         for item in node.body:
             if isinstance(item, ast.FunctionDef):
-                required = any("abstractmethod" in ast.unparse(each) for each in item.decorator_list)
-                members.setdefault(item.name, not required)
+                marks = [ast.unparse(each) for each in item.decorator_list]
+                final |= {item.name} if "final" in marks else set()
+                # A body that only raises asks for one of the application's own.
+                asks = len(item.body) <= 2 and isinstance(item.body[-1], ast.Raise)
+                members.setdefault(item.name, not asks and not any("abstractmethod" in mark for mark in marks))
             elif isinstance(item, ast.Assign | ast.AnnAssign):
                 for target in item.targets if isinstance(item, ast.Assign) else [item.target]:
                     members.setdefault(ast.unparse(target), item.value is not None)
     public = {name: default for name, default in members.items() if not name.startswith("_")}
-    return len(public), sum(public.values())
+    own = {name: default for name, default in public.items() if name not in final}
+    return len(public), len(own), sum(own.values())
 
 
 def smallest_non_classifier(root: Path) -> str:
@@ -167,7 +176,7 @@ def measure(root: Path) -> dict[str, Any]:
     ]
     edges = {name: imports(name, paths[name], trees[name], paths) for name in trees}
     knots, folders = circles(edges), circles(between_folders(edges))
-    members, defaults = contract(trees)
+    members, own, defaults = contract(trees)
     (length, longest), largest = max(functions), max(sizes, key=sizes.__getitem__)
     return {
         "files": len(sizes),
@@ -181,6 +190,7 @@ def measure(root: Path) -> dict[str, Any]:
         "circles of folders": "; ".join(" - ".join(knot) for knot in folders) or 0,
         "comment share": f"{comment_share(list(paths.values())):.3f}",
         "contract: members": members,
+        "contract: of these not final": own,
         "contract: of these with a default": defaults,
         "smallest complete non-classifier, lines": smallest_non_classifier(root),
     }
@@ -188,7 +198,9 @@ def measure(root: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Prints a table with one column for each checkout."""
-    roots = [Path(argument) for argument in sys.argv[1:]] or [Path(__file__).resolve().parents[1]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="*", type=Path, default=[Path(__file__).resolve().parents[1]])
+    roots = parser.parse_args().folders
     found = [measure(root) for root in roots]
     print("| measured | " + " | ".join(root.resolve().name for root in roots) + " |")
     print("| --- |" + " --- |" * len(roots))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
 import tensorflow as tf
 
@@ -111,6 +111,7 @@ class Task(abc.ABC):
         """
         return [ONE_STAGE]
 
+    @final
     def frozen_records(self) -> dict[str, dict[str, str]]:
         """Returns the records of `frozen` by role."""
         return {role: network.record for role, network in self.frozen.items()}
