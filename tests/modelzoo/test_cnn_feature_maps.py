@@ -158,6 +158,17 @@ def test_every_family_with_stages_has_maps_of_any_size(name):
     np.testing.assert_allclose(classifier.example_outputs(), body.example_outputs(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_traced_body_takes_every_size():
+    body = CnnBackbone(narrow(18).replace(output_stride=8))
+    traced = tf.function(body.feature_maps, input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32)])
+    for x in (images(), images()[:1, :33, :40]):
+        for stride, expected in body.feature_maps(x).items():
+            np.testing.assert_allclose(traced(tf.constant(x))[stride], expected, rtol=1e-4, atol=1e-5)
+    assert traced.experimental_get_tracing_count() == 1
+    with pytest.raises(ModelError, match=r"accepted: \[batch, any, any, 3\]"):
+        body.feature_maps(images(1))
+
+
 def test_gradients_and_statistics_of_a_dilated_body():
     body = CnnBackbone(narrow(18).replace(output_stride=8))
     before = body.export_weights()
