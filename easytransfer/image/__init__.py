@@ -1,1 +1,1 @@
-"""Pictures: decoding on the host and in the graph, resizing, statistics, seeded augmentation, contact sheets."""
+"""Pictures and maps: decoding on the host and in the graph, sizes, statistics, augmentation, joint transforms."""
