@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from modelzoo.cnn.network import build
 from PIL import Image
 
 from appzoo import jobs
@@ -21,6 +20,7 @@ from easytransfer.image.augment import Augmentation
 from easytransfer.image.settings import AugmentSettings
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
 
@@ -110,7 +110,7 @@ def test_a_source_of_another_shape_is_refused_in_one_line(run):
 def test_networks_take_rectangles_and_counting_agrees_with_keras():
     for name in ("resnet8_cifar", "smallcnn_mnist", "mobilenet_v2_cifar"):
         config = named(name).replace(image_size=[16, 40])
-        network = build(config, 3, seed=0)
+        network = CnnBackbone(config, 3, seed=0)
         assert network(np.zeros([2, *config.image_shape], np.float32))["logits"].shape == (2, 3)
         trained = sum(np.prod(variable.shape) for variable in network.trainable_variables)
         assert profile(config, 3).parameters == trained
