@@ -71,11 +71,14 @@ def unbroken(command: list[str], run_dir: Path) -> tuple[dict[str, str], float]:
     return digest(run_dir), time.monotonic() - begin
 
 
-def broken(command: list[str], run_dir: Path, kills: int, span: float, draw: random.Random) -> tuple[list[int], bool]:
+def broken(
+    command: list[str], run_dir: Path, kills: int, span: float, draw: random.Random
+) -> tuple[list[int], bool, float]:
     """Kills `kills` times, each after a random share of `span`, and lets the last start finish.
 
     Returns:
-        The newest complete checkpoint at each kill, and whether a save was under way at one of them.
+        The newest complete checkpoint at each kill, whether a save was under way at one of them, and the span for the
+        next trial: less where a start ended before its kill, as on a machine that was busier before.
     """
     steps, during_save = [], False
     for _ in range(kills):
@@ -83,16 +86,19 @@ def broken(command: list[str], run_dir: Path, kills: int, span: float, draw: ran
         if not wait_for_progress(process, run_dir):
             finish(process)
             break
-        time.sleep(draw.uniform(0, span / kills))
-        if process.poll() is None:
+        begin, share = time.monotonic(), draw.uniform(0, span / kills)
+        try:
+            process.wait(share)
+        except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             steps.append(newest(run_dir))
             during_save |= any(run_dir.glob("model.ckpt-*.tmp"))
         else:
+            span = min(span, time.monotonic() - begin)
             finish(process)
     finish(start(command, run_dir))
-    return steps, during_save
+    return steps, during_save, span
 
 
 def main() -> int:
@@ -109,7 +115,7 @@ def main() -> int:
         expected, span = unbroken(arguments.command, Path(folder) / "unbroken")
         for trial in range(arguments.trials):
             run_dir = Path(folder) / f"trial-{trial}"
-            steps, during_save = broken(arguments.command, run_dir, arguments.kills, span, draw)
+            steps, during_save, span = broken(arguments.command, run_dir, arguments.kills, span, draw)
             kills, saves = kills + steps, saves + during_save
             equal += digest(run_dir) == expected
             print(f"trial {trial}: killed after checkpoint {steps}, equal so far {equal}", file=sys.stderr)
