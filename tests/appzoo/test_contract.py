@@ -217,12 +217,13 @@ def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
     return [record for record in records if record["event"] == event]
 
 
-def predict(smoke: SimpleNamespace, checkpoint: Path, output: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    from appzoo import jobs
-
-    table = f"--inputTable={smoke.config.data.eval_table}"
-    result = jobs.predict(config_of("predict", f"--checkpointPath={checkpoint}", table, f"--outputTable={output}"))
-    return result, [line.split("\t") for line in output.read_text(encoding="utf-8").splitlines()]
+def rows_of(path: Path) -> list[list[str]]:
+    """The predictions in a file, as text."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if path.suffix != ".jsonl":
+        return [line.split("\t") for line in lines]
+    values = [json.loads(line).values() for line in lines]
+    return [[",".join(map(str, value)) if isinstance(value, list) else str(value) for value in row] for row in values]
 
 
 def run_printed(line: str, patch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -248,17 +249,18 @@ def run_printed(line: str, patch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def printed(smoke, repository: Path) -> SimpleNamespace:
-    """The command lines that the smoke run prints, run as they stand: `lines`, and `answers` by verb."""
+    """The command lines that the smoke run prints, run as they stand: `lines` and `answers` by verb."""
     lines = _BASH.findall((smoke.run_dir / "README.md").read_text(encoding="utf-8"))
-    verbs = [shlex.split(line)[1] for line in lines]
+    by_verb = {shlex.split(line)[1]: line for line in lines}
+    assert len(by_verb) == len(lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(repository)
         answers = {
             verb: run_printed(line, patch)
-            for verb, line in zip(verbs, lines, strict=True)
+            for verb, line in by_verb.items()
             if verb != "serve" or importlib.util.find_spec("tensorflow_serving") is not None
         }
-    return SimpleNamespace(lines=lines, verbs=verbs, answers=answers)
+    return SimpleNamespace(lines=by_verb, answers=answers)
 
 
 def test_smoke_run_learns_and_reaches_its_score(smoke):
@@ -278,25 +280,22 @@ def test_saved_model_evaluates_as_in_training(smoke, printed):
         assert value == pytest.approx(in_training[name], abs=1e-5), name
 
 
-@pytest.fixture(scope="module")
-def predicted(smoke, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], list[list[str]]]:
-    """What the run predicts for its evaluation table."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).resolve().parents[2])
-        return predict(smoke, smoke.run_dir, tmp_path_factory.mktemp("predicted") / "model.tsv")
-
-
-def test_predicted_rows_have_the_declared_columns(predicted):
-    result, rows = predicted
+def test_predicted_rows_have_the_declared_columns(printed):
+    result, rows = printed.answers["predict"], rows_of(Path(printed.answers["predict"]["output"]))
     assert result["columns"] and len(rows) == result["written"] == result["read"] - result["rejected"]
     assert {len(row) for row in rows} == {len(result["columns"])}
 
 
-def test_export_answers_like_the_model(smoke, predicted, tmp_path):
+def test_export_answers_like_the_model(smoke, printed, tmp_path):
+    from appzoo import jobs
+
     # The export that training made, away from everything it was made from.
     exported = Path(shutil.copytree(smoke.result["export"], tmp_path / "elsewhere" / "1"))
-    _, expected = predicted
-    _, found = predict(smoke, exported, tmp_path / "export.tsv")
+    of_the_run = Path(printed.answers["predict"]["output"])
+    flags = dict(word.split("=", 1) for word in shlex.split(printed.lines["predict"])[2:])
+    flags |= {"--checkpointPath": exported, "--outputTable": tmp_path / of_the_run.name}
+    jobs.predict(config_of("predict", *(f"{name}={value}" for name, value in flags.items())))
+    expected, found = rows_of(of_the_run), rows_of(tmp_path / of_the_run.name)
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         for a, b in zip(ours, theirs, strict=True):
@@ -318,8 +317,8 @@ def test_served_answers_equal_those_in_memory(smoke, tmp_path):
 
 def test_every_printed_command_runs_as_it_stands(smoke, printed):
     report = json.loads((smoke.run_dir / "report.json").read_text(encoding="utf-8"))
-    assert printed.lines == list(report["commands"].values())
-    assert printed.verbs == ["predict", "evaluate", "export", "serve"]
+    assert list(printed.lines.values()) == list(report["commands"].values())
+    assert list(printed.lines) == ["predict", "evaluate", "export", "serve"]
     predicted, exported = printed.answers["predict"], printed.answers["export"]
     assert (predicted["mode"], exported["mode"]) == ("predict", "export")
     assert predicted["written"] == predicted["read"] > 0
