@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import json
+import logging
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from training import without_export
 
 import easytransfer  # noqa: F401 - sets TensorFlow's environment before a test module imports TensorFlow
 from easytransfer.export import validate as export_checks
+from easytransfer.run import log
 
 # Before a module that exports takes the function from there.
 CHECKS = export_checks.validate = ChecksOfOneKind(export_checks.validate)
@@ -52,6 +54,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return group_order.REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def messages_for_people() -> Iterator[None]:
+    """A test that has messages written as JSON leaves no such form to the next one."""
+    yield
+    if logging.getLogger(log.LOGGER).handlers:
+        log.setup_logging()
 
 
 @pytest.fixture(autouse=True)

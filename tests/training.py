@@ -15,5 +15,5 @@ def without_export() -> Iterator[None]:
     """Has `jobs.train` name the folder of the export and write nothing there."""
     with pytest.MonkeyPatch.context() as patch:
         module = importlib.import_module("appzoo.jobs.train")
-        patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+        patch.setattr(module, "export_app", lambda app, run, base, *_, **__: SimpleNamespace(path=base / "model" / "1"))
         yield

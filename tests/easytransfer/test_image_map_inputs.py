@@ -112,7 +112,7 @@ def test_chunks_are_as_small_as_the_largest_part_wants():
     from easytransfer.app.targets.base import Target
 
     class Maps(DisparityInput, Target):
-        losses = evaluator = output_columns = rows = None
+        losses = evaluator = output_columns = postprocess = None
 
     app = App.__new__(App)
     app.inputs, app.target = [LabelMapInput("mask", [64, 64], classes=2)], Maps("d", [375, 1242])

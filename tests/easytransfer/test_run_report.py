@@ -229,9 +229,10 @@ def test_where_things_are(capsys):
 
 def test_reporters_satisfy_the_protocol(tmp_path):
     names = [name for name in vars(Reporter) if not name.startswith("_")]
-    assert names == ["start", "step", "evaluation", "saved", "message", "end"]
+    assert names == ["start", "stage", "step", "evaluation", "saved", "message", "end"]
     for reporter in (NullReporter(), RunReporter(None, tensorboard=False, live=False)):
         reporter.start(2)
+        reporter.stage(["first", "second"], 0, 0)
         reporter.step(1, {"loss": 1.0})
         reporter.evaluation(1, {"accuracy": 1.0})
         reporter.saved(1, "x")

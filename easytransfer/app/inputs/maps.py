@@ -75,8 +75,13 @@ class MapInput(Input):
         """Returns the column of the maps."""
         return [self.column]
 
-    def encode(self, chunk: RowChunk) -> Encoded:
-        """Reads and resizes maps; those that cannot be used are bad rows with their file."""
+    def encode(self, chunk: RowChunk, inputs: Sequence[Encoded] = ()) -> Encoded:
+        """Reads and resizes maps; those that cannot be used are bad rows with their file.
+
+        Args:
+            chunk: Rows of the table.
+            inputs: What inputs made of it, where this is a target; not looked at.
+        """
         found = load_maps(
             chunk.columns[self.column], os.path.dirname(chunk.file), max_pixels=self.max_pixels, change=self._change
         )
