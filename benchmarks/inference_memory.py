@@ -89,6 +89,7 @@ def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(CONFIGURATIONS), help="comma list")
+    parser.add_argument("--verbs", default="evaluate,predict", help="comma list")
     parser.add_argument("--rows", type=int, default=10000, help="rows of the smaller table")
     parser.add_argument("--times", type=int, default=20, help="how many times as many the larger one has")
     parser.add_argument("--workers", default="1,2", help="comma list of numbers of workers")
@@ -101,7 +102,7 @@ def main() -> None:
         tables = {times: folder / f"{kind}-{times}.tsv" for times in (1, options.times)}
         for times, table in tables.items():
             repeated(rows, table, options.rows * times)
-        for verb in ("evaluate", "predict"):
+        for verb in options.verbs.split(","):
             for workers in map(int, options.workers.split(",")):
                 found = {}
                 for times, table in tables.items():
