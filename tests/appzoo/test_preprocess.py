@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from training import without_export
 
 from appzoo import discovery, jobs
 from appzoo.cli.main import main
@@ -230,9 +229,7 @@ def test_segments_of_the_second_side_and_starts_of_words_are_checked(tmp_path):
 
 def train(config: JobConfig) -> dict:
     """Trains without the export at the end."""
-    with pytest.MonkeyPatch.context() as patch:
-        module = sys.modules[jobs.train.__module__]
-        patch.setattr(module, "export_app", lambda app, folder, *rest, **options: SimpleNamespace(path=folder))
+    with without_export():
         return jobs.train(config)
 
 
