@@ -8,6 +8,7 @@ work on the same images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from easytransfer.app.inputs.base import Input
 from easytransfer.app.inputs.images import ImageInput
 from easytransfer.app.targets.labels import LabelTarget, SingleLabel, label_target
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError
 from easytransfer.image.augment import Augmentation, unit_scale
 from easytransfer.image.contact_sheet import write_contact_sheet
@@ -28,7 +30,6 @@ from easytransfer.image.mixing import draw_partners, draw_share, mix
 from easytransfer.image.size import ImageSize, height_width
 from easytransfer.image.statistics import ChannelStatistics
 from easytransfer.layers.draws import RowDraws
-from easytransfer.metrics.scores import softmax
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
 from easytransfer.train import checkpoint
@@ -48,11 +49,10 @@ class ImageApp(App):
     """A convolutional network on images of one size."""
 
     asset_files: ClassVar[tuple[str, ...]] = (NETWORK_FILE,)
-    preprocessable: ClassVar[bool] = False
     # Whether a label may be a number to predict; otherwise rows have classes.
     takes_numbers: ClassVar[bool] = True
-    # What reads labels where rows have one class each.
-    label_class: ClassVar[type[SingleLabel]] = SingleLabel
+    # Makes what reads labels where rows have one class each.
+    label_class: Callable[[LabelMap], SingleLabel] = SingleLabel
     # Differently augmented copies of each image that a train step sees; one has no axis of its own.
     views: int = 1
 
@@ -173,7 +173,8 @@ class ImageApp(App):
         """Draws the most confident mistakes, the surest first."""
         if self.target.kind != "classification":
             return []
-        probabilities, true = softmax(outputs["logits"]), encoded.columns["label_id"]
+        probabilities = np.stack(self.postprocess(outputs, encoded)["probabilities"])
+        true = encoded.columns["label_id"]
         predicted = probabilities.argmax(axis=1)
         wrong = np.flatnonzero(predicted != true)
         chosen = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MOST_MISTAKES]
@@ -186,15 +187,6 @@ class ImageApp(App):
         ]
         write_contact_sheet(folder / MISTAKES_FILE, encoded.columns["image"][chosen], captions)
         return [MISTAKES_FILE]
-
-    @property
-    def compiled_model(self) -> keras.Model:
-        """The network without what comes before it: XLA cannot resize images as one pruned in resolution needs."""
-        return self.served_model.network
-
-    def served_step(self, batch: Batch) -> Outputs:
-        """Calls the network that is served: nothing that only training and evaluation add."""
-        return self.served_model(batch, training=False)
 
 
 def stored_network(folder: Path) -> CnnConfig:
@@ -235,6 +227,11 @@ class ImageModel(keras.Model):
         super().__init__(name="image_model", autocast=False)
         self.network, self.size = network, size
         self.mean, self.std = np.float32(statistics.mean), np.float32(statistics.std)
+
+    @property
+    def compiled_part(self) -> keras.Model:
+        """The network without what comes before it: XLA cannot resize images as one pruned in resolution needs."""
+        return self.network
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, outputs]}`."""

@@ -40,13 +40,6 @@ class PooledApp(App):
         network(token_batch())
         return network
 
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""
-        if isinstance(self.model, Backbone):
-            return self.model.layer_groups()  # of a stage before the last
-        *encoder, pooler = self.model.backbone.layer_groups()
-        return [*encoder, [*pooler, *self.model.head.trainable_variables]]
-
 
 class PooledModel(keras.Model):
     """Encoder, dropout on the pooled first token, dense layer.
@@ -78,3 +71,8 @@ class PooledModel(keras.Model):
         """Returns `{"logits": [batch, num_outputs]}`."""
         pooled = self.backbone(batch, training=training, pooled_only=True)["pooled_output"]
         return {"logits": self.head(tf.cast(self.dropout(pooled, training=training), tf.float32))}
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""
+        *encoder, pooler = self.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.head.trainable_variables]]

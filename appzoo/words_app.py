@@ -110,12 +110,6 @@ class WordsApp(App):
         say(f"word vectors: {found:,} of {len(words):,} words are in {path}")
         return vectors
 
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns word vectors (none when `fix_embedding`), networks, and the last dense layer."""
-        model = self.model
-        networks = [variable for branch in model.branches for variable in branch.trainable_variables]
-        return [model.embedding.trainable_variables, networks, model.head.trainable_variables]
-
 
 class Branch(keras.layers.Layer):
     """A network, dropout on its features and, if wanted, a dense layer with ReLU.
@@ -192,6 +186,11 @@ class WordsModel(keras.Model):
         inputs = [*vectors, *(batch[f"input_mask{suffix}"] for suffix in self._suffixes)]
         features = [branch(inputs, training=training) for branch in self.branches]
         return {"logits": self.head(tf.cast(tf.concat(features, axis=-1), tf.float32))}
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns word vectors (none when they are fixed), networks, and the last dense layer."""
+        networks = [variable for branch in self.branches for variable in branch.trainable_variables]
+        return [self.embedding.trainable_variables, networks, self.head.trainable_variables]
 
     def _checks(self, batch: dict[str, tf.Tensor], suffix: str) -> list[tf.Operation]:
         """Returns the checks of one text: a GPU reads zeros for a word that is not there."""

@@ -51,6 +51,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     CHECKS.every = item.get_closest_marker("every_check") is not None
 
 
+@pytest.fixture(autouse=True)
+def one_random_state() -> None:
+    """Weights that a test draws are the same in every run: a network of dead units would else fail it now and then."""
+    from easytransfer import keras
+
+    keras.utils.set_random_seed(1)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     return group_order.REPOSITORY

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,9 +26,9 @@ from appzoo.adversarial_training.controller import LambdaController, controller_
 from appzoo.adversarial_training.robustness import RobustnessEvaluator
 from appzoo.image_app import ImageApp
 from easytransfer import keras
-from easytransfer.app.contract import Values, no_values
+from easytransfer.app.contract import Assets
 from easytransfer.app.inputs.base import Encoded
-from easytransfer.app.targets.labels import SingleLabel
+from easytransfer.app.targets.labels import LabelTarget, SingleLabel
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.distributed.strategy import backend
@@ -39,6 +38,7 @@ from easytransfer.layers.draws import RowDraws
 from easytransfer.losses.adversarial import excess_rows, kl_rows
 from easytransfer.run.log import quiet
 from easytransfer.train.precision import compiles
+from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Outputs
 
@@ -63,41 +63,33 @@ class AdversarialTraining(ImageApp):
     takes_numbers: ClassVar[bool] = False
     label_class = NumberedLabel
     config: AdversarialTrainingConfig
-    # All weights are decayed, as by the optimizer of the paper's code.
-    no_decay: ClassVar[tuple[str, ...]] = ()
 
     controller: LambdaController | None = None
     _rows: int | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
-        """Prepares images and labels, and finds the attack of evaluations.
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes, and finds the attack of evaluations.
 
         Raises:
             ConfigError: The task has no classes, or too few for an attack.
         """
-        super().load_assets(folder, values)
-        self.target.require_classes("adversarial_training")
+        target = super().build_target(assets)
+        target.require_classes("adversarial_training")
         chosen = self.config.adversarial
         self.ball = Ball(chosen.norm, chosen.epsilon)
-        self.eval_attack = None if chosen.eval_attack == "none" else self._usable(chosen.eval_attack)
-
-    def _usable(self, name: str) -> NamedAttack:
-        attack, classes = named_attack(name), self.target.num_outputs
-        if "dlr" in attack.losses and classes < _RATIO_CLASSES:
-            fix = name.replace("dlr", "ce") if "dlr" in name else name.replace("apgd", "apgd_ce")
-            raise ConfigError(f"attack {name} needs {_RATIO_CLASSES} classes, there are {classes}", fix=f"use {fix}")
-        return attack
+        self.eval_attack = None if chosen.eval_attack == "none" else _usable(chosen.eval_attack, target.num_outputs)
+        return target
 
     def on_train_table(self, train: EncodedTable) -> None:
         """Computes statistics, and notes the size of the table for the course of lambda."""
         super().on_train_table(train)
         self._rows = len(train)
 
-    def build_model(self, folder: Path | None = None) -> keras.Model:
+    def build_network(self, assets: Assets) -> keras.Model:
         """Builds the network and, for training, the controller of lambda."""
-        model = super().build_model(folder)
+        network = super().build_network(assets)
         if self._rows is not None:
             self._check_exchange()
             train, elastic = self.config.train, self.config.distribution.min_workers > 0
@@ -105,7 +97,11 @@ class AdversarialTraining(ImageApp):
             batches = -(-self._rows // (train.batch_size * workers))
             with nullcontext() if self.workers.is_chief else quiet():
                 self.controller = controller_of(self.config, batches / train.num_accumulated_batches)
-        return model
+        return network
+
+    def optimizers(self) -> dict[str, OptimizerPart]:
+        """Returns the one for all weights, all of which are decayed, as by the optimizer of the paper's code."""
+        return {"default": OptimizerPart(self.model.trainable_variables, no_decay=())}
 
     def _check_exchange(self) -> None:
         """Refuses WAR where risks cannot be summed over all rows of a batch."""
@@ -206,7 +202,7 @@ class AdversarialTraining(ImageApp):
         chosen = self.config.robustness
         if not chosen.report_rows:
             return {}
-        attacks = [self._usable(name).name for name in chosen.report_attacks]
+        attacks = [_usable(name, self.target.num_outputs).name for name in chosen.report_attacks]
         norm, size = self.config.adversarial.norm, self.config.train.eval_batch_size
         protocol = Protocol(norm, chosen.epsilon(norm), attacks, chosen.report_factors, size)
         columns = [encoded.columns[name][: chosen.report_rows] for name in ("image", "label_id", "row_number")]
@@ -222,6 +218,14 @@ class AdversarialTraining(ImageApp):
         """Takes back what `state` returned."""
         if self.controller is not None and state:
             self.controller.restore(state)
+
+
+def _usable(name: str, classes: int) -> NamedAttack:
+    attack = named_attack(name)
+    if "dlr" in attack.losses and classes < _RATIO_CLASSES:
+        fix = name.replace("dlr", "ce") if "dlr" in name else name.replace("apgd", "apgd_ce")
+        raise ConfigError(f"attack {name} needs {_RATIO_CLASSES} classes, there are {classes}", fix=f"use {fix}")
+    return attack
 
 
 VARIANTS = {"": AdversarialTraining}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -17,10 +17,12 @@ from appzoo.co_training.losses import jensen_shannon, pairwise_divergence, weigh
 from appzoo.co_training.metrics import EnsembleEvaluator
 from appzoo.image_app import ImageApp, ImageModel
 from easytransfer import keras
-from easytransfer.app.contract import Values, no_values
+from easytransfer.app.contract import Assets
+from easytransfer.app.targets.labels import LabelTarget
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
+from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn.backbone import CnnBackbone
@@ -39,8 +41,6 @@ class CoTraining(ImageApp):
     asset_files: ClassVar[tuple[str, ...]] = (*ImageApp.asset_files, MEMBERS_FILE)
     # Tensor-parallel workers compute one network each.
     splits: ClassVar[tuple[str, ...]] = ("tensor",)
-    # Weights that are not decayed have an optimizer of their own.
-    no_decay: ClassVar[tuple[str, ...]] = ()
 
     takes_numbers: ClassVar[bool] = False
     config: CoTrainingConfig
@@ -52,14 +52,15 @@ class CoTraining(ImageApp):
 
     # The networks --------------------------------------------------------------------------------------------
 
-    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
-        """Reads labels and statistics.
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes.
 
         Raises:
-            ConfigError: The task has no classes.
+            ConfigError: The task has none.
         """
-        super().load_assets(folder, values)
-        self.target.require_classes("co-training")
+        target = super().build_target(assets)
+        target.require_classes("co-training")
+        return target
 
     def network_configs(self, folder: Path | None = None) -> list[CnnConfig]:
         """Returns the shapes of the members that the configuration names, or of those stored in `folder`."""
@@ -76,11 +77,11 @@ class CoTraining(ImageApp):
         super().save_assets(folder)
         write_json(folder / MEMBERS_FILE, [config.to_dict() for config in self.network_configs()])
 
-    def build_model(self, folder: Path | None = None) -> keras.Model:
-        """Builds the members, each from a seed of its own, or the shapes stored in `folder`."""
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds the members, each from a seed of its own, or the shapes stored in a run."""
         model, members = self.config.model, []
         images = tf.zeros([1, *model.image_shape], tf.uint8)
-        for number, config in enumerate(self.network_configs(folder)):
+        for number, config in enumerate(self.network_configs(assets.folder)):
             network = CnnBackbone(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
             members.append(ImageModel(network, self._known_statistics()))
             members[-1]({"image": images})
@@ -88,13 +89,12 @@ class CoTraining(ImageApp):
                 for variable in members[-1].weights:
                     mark_shard(variable, Shard(self.workers.tensor, owner=number))
         group = self.workers.tensor if self.workers.tensor is not None and self.workers.tensor.size > 1 else None
-        self.model = Ensemble(members, model.ensemble, group)
-        return self.model
+        return Ensemble(members, model.ensemble, group, answers_with=model.export_member)
 
     # Training ------------------------------------------------------------------------------------------------
 
-    def optimizers(self) -> dict[str, list[tf.Variable]]:
-        """Returns two lists: weights that are decayed, and biases and offsets, which are not."""
+    def optimizers(self) -> dict[str, OptimizerPart]:
+        """Returns one for weights, decayed by the paper's rule (equation 6), and one for biases and offsets."""
         lists: dict[str, list[tf.Variable]] = {"default": [], "not_decayed": []}
         for member in self.model.members:
             family = member.network.config.family
@@ -102,15 +102,22 @@ class CoTraining(ImageApp):
             for variable in member.trainable_variables:
                 decayed = variable.name.split(":")[0].rpartition("/")[2] not in kept
                 lists["default" if decayed else "not_decayed"].append(variable)
-        return {name: variables for name, variables in lists.items() if variables}
+        decay = {"default": self._divided_decay(), "not_decayed": 0.0}
+        return {
+            name: OptimizerPart(variables, {"weight_decay_ratio": decay[name]}, no_decay=())
+            for name, variables in lists.items()
+            if variables
+        }
 
-    def optimizer_settings(self, name: str) -> dict[str, Any]:
-        """Returns the weight decay of a list: divided by the paper's rule (equation 6), or none."""
-        if name != "default":
-            return {"weight_decay_ratio": 0.0}
+    def _divided_decay(self) -> float:
         model, decay = self.config.model, self.config.train.weight_decay_ratio
-        divided = math.exp(1 / model.count - 1) if model.weight_decay_division == "exp" else 1.0
-        return {"weight_decay_ratio": decay * divided}
+        return decay * (math.exp(1 / model.count - 1) if model.weight_decay_division == "exp" else 1.0)
+
+    def forward(self, batch: Batch, training: bool = False) -> Outputs:
+        """Calls the ensemble; rows without labels are answered by the one member that is to be exported, if any."""
+        if training or "label_id" in batch:
+            return super().forward(batch, training)
+        return self.model.compiled_part(batch, training=False)
 
     def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
         """Computes one step of all members, whose variables two optimizers share."""
@@ -159,17 +166,6 @@ class CoTraining(ImageApp):
     def evaluator(self) -> EnsembleEvaluator:
         """Returns the metrics of the ensemble and of each member."""
         return EnsembleEvaluator(self.target.labels.names)
-
-    @property
-    def served_model(self) -> keras.Model:
-        """The ensemble, or the one member that is to be exported."""
-        chosen = self.config.model.export_member
-        return self.model.members[chosen - 1] if chosen else self.model
-
-    @property
-    def compiled_model(self) -> keras.Model:
-        """All of it: no member resizes its images."""
-        return self.served_model
 
 
 VARIANTS = {"": CoTraining}

@@ -35,6 +35,7 @@ class Ensemble(keras.Model):
         members: The networks, of any shapes.
         rule: How they are combined, see `combined`.
         group: Workers of which each computes the member of its own number and gets the logits of the others.
+        answers_with: Number of the member, from 1, that answers without the others; 0 = all of them.
 
     Call arguments:
         batch: `image` [batch, height, width, channels] for all members, or [batch, members, height, width, channels].
@@ -46,13 +47,21 @@ class Ensemble(keras.Model):
         ValueError: Another number of workers or of views than members.
     """
 
-    def __init__(self, members: Sequence[ImageModel], rule: str, group: Group | None = None) -> None:
+    def __init__(
+        self, members: Sequence[ImageModel], rule: str, group: Group | None = None, answers_with: int = 0
+    ) -> None:
         super().__init__(name="ensemble", autocast=False)
         if group is not None and group.size != len(members):
             raise ValueError(f"{group.size} workers for {len(members)} networks")
         self.members, self.rule, self.group = list(members), rule, group
         # The members are; a call would exchange logits.
         self.built = True
+        self.answers_with = answers_with
+
+    @property
+    def compiled_part(self) -> keras.Model:
+        """What answers without labels: the ensemble, or one member of it."""
+        return self.members[self.answers_with - 1] if self.answers_with else self
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """See the class."""

@@ -16,8 +16,9 @@ from appzoo.dimension_pruning.picture import draw
 from appzoo.image_app import ImageApp, ImageModel
 from appzoo.image_source import open_source
 from easytransfer import keras
-from easytransfer.app.contract import Values, no_values
+from easytransfer.app.contract import Assets
 from easytransfer.app.frozen import Frozen
+from easytransfer.app.targets.labels import LabelTarget
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ModelError
@@ -43,20 +44,29 @@ class DimensionPruning(ImageApp):
     # The trained network of `base_path`.
     base: Frozen | None = None
 
-    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
-        """Reads labels and statistics; those of a new run must be those of the network to prune.
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes.
 
         Raises:
-            ConfigError: The task has no classes.
-            ModelError: The network to prune has other classes, or takes images of another size.
+            ConfigError: The task has none.
         """
-        super().load_assets(folder, values)
-        self.target.require_classes("pruning")
-        if folder is None and self.config.model.base_path is not None:
-            self.base = open_source(self.config.model.base_path, ROLE, self.labels or [], self.config.model)
-            if not isinstance(self.base.app.model, ImageModel):
-                raise ModelError(f"{self.base.place} is several networks", accepted="a run with one network")
-            self.frozen[ROLE], self.statistics = self.base, self.base.app.statistics
+        target = super().build_target(assets)
+        target.require_classes("pruning")
+        return target
+
+    def open_frozen(self) -> dict[str, Frozen]:
+        """Opens the network to prune, whose statistics are those of the run.
+
+        Raises:
+            ModelError: It has other classes, or takes images of another size.
+        """
+        if self.config.model.base_path is None:
+            return {}
+        self.base = open_source(self.config.model.base_path, ROLE, self.labels or [], self.config.model)
+        if not isinstance(self.base.app.model, ImageModel):
+            raise ModelError(f"{self.base.place} is several networks", accepted="a run with one network")
+        self.statistics = self.base.app.statistics
+        return {ROLE: self.base}
 
     def whole_network(self) -> CnnConfig:
         """Returns the network that is pruned.
@@ -74,12 +84,12 @@ class DimensionPruning(ImageApp):
             return super().network_config(folder)
         return self.start[0] if self.start else self.whole_network()
 
-    def build_model(self, folder: Path | None = None) -> keras.Model:
+    def build_network(self, assets: Assets) -> keras.Model:
         """Builds the pruned network with the weights that were left of the whole one."""
-        super().build_model(folder)
-        if folder is None and self.start is not None and self.start[1] is not None:
-            self.model.network.import_weights(self.start[1], "the network before")
-        return self.model
+        model = super().build_network(assets)
+        if assets.folder is None and self.start is not None and self.start[1] is not None:
+            model.network.import_weights(self.start[1], "the network before")
+        return model
 
     def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
         """Trains the samples, fits the predictor, finds the optimum and cuts the network to it."""

@@ -13,10 +13,14 @@ from appzoo.distillation_skd import spherical
 from appzoo.distillation_skd.alpha import AlphaSchedule
 from appzoo.distillation_skd.config import DistillationSkdConfig
 from appzoo.distillation_skd.metrics import DistillationEvaluator
+from appzoo.distillation_skd.target import StudentLabel
 from appzoo.distillation_skd.teacher import ROLE, Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
-from easytransfer.app.contract import Values, no_values
+from easytransfer.app.contract import Assets
+from easytransfer.app.frozen import Frozen
+from easytransfer.app.targets.labels import LabelTarget
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, EasyTransferError, ModelError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.log import say, warn
@@ -49,43 +53,56 @@ class DistillationSkd(ImageApp):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
-    def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
-        """Reads the label names, and for training the teacher.
+    def label_class(self, labels: LabelMap) -> StudentLabel:
+        """Returns what answers with the logits at the scale they were trained at."""
+        return StudentLabel(labels, self.served)
+
+    def build_target(self, assets: Assets) -> LabelTarget:
+        """Returns classes; those of a run come with its multiplier.
 
         Raises:
-            ConfigError: The student is not named, there is no teacher, or there are too few classes.
-            ModelError: The teacher is not usable or does not fit.
+            ConfigError: The student is not named, or there are too few classes.
         """
-        if folder is None and self.config.model.network is None:
+        if assets.folder is None and self.config.model.network is None:
             raise ConfigError(
                 "the network of the student is not named",
                 received="model.network=None",
                 accepted=f"a name such as {', '.join(_SOME_STUDENTS)}, see easy_transfer_app profile --list",
                 fix=f"add --set model.network={_SOME_STUDENTS[0]}, or another network smaller than the teacher's",
             )
-        super().load_assets(folder, values)
         settings = self.config.distillation
         self.alpha = AlphaSchedule.parse(settings.kd_alpha_schedule)
         self.method, self.variant = settings.kd_method, _SPHERICAL.get(settings.kd_method)
-        self._check_classes()
-        if folder is not None:
-            self.multiplier = _stored(folder)["multiplier"]
-        elif self.method != "none":
-            if settings.teacher is None:
-                raise ConfigError(
-                    f"distillation.kd_method={self.method} needs a teacher",
-                    fix="give the run folder of one with --teacher=RUN, or use kd_method=none",
-                )
-            self.teacher = self._open_teacher()
-            self.frozen[ROLE] = self.teacher.frozen
-            if self.variant and not self.config.train.gradient_clip:
-                warn("without gradient_clip the first steps can be huge: gradients grow as the student's logits shrink")
+        target = super().build_target(assets)
+        self._check_classes(target)
+        if assets.folder is not None:
+            self.multiplier = _stored(assets.folder)["multiplier"]
+        return target
 
-    def _check_classes(self) -> None:
-        self.target.require_classes("distillation")
-        if self.variant and self.target.num_outputs < _FEWEST_CLASSES:
+    def open_frozen(self) -> dict[str, Frozen]:
+        """Opens the teacher.
+
+        Raises:
+            ConfigError: There is none.
+            ModelError: It is not usable or does not fit.
+        """
+        if self.method == "none":
+            return {}
+        if self.config.distillation.teacher is None:
             raise ConfigError(
-                f"distillation.kd_method={self.method} means nothing with {self.target.num_outputs} classes: only the "
+                f"distillation.kd_method={self.method} needs a teacher",
+                fix="give the run folder of one with --teacher=RUN, or use kd_method=none",
+            )
+        self.teacher = self._open_teacher()
+        if self.variant and not self.config.train.gradient_clip:
+            warn("without gradient_clip the first steps can be huge: gradients grow as the student's logits shrink")
+        return {ROLE: self.teacher.frozen}
+
+    def _check_classes(self, target: LabelTarget) -> None:
+        target.require_classes("distillation")
+        if self.variant and target.num_outputs < _FEWEST_CLASSES:
+            raise ConfigError(
+                f"distillation.kd_method={self.method} means nothing with {target.num_outputs} classes: only the "
                 "sign of the logits would be left",
                 accepted=f"{_FEWEST_CLASSES} classes or more",
                 fix="use kd_method=kd or kd_method=none",
@@ -140,9 +157,9 @@ class DistillationSkd(ImageApp):
     # Training ------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
-        """Returns the student's `logits` and, with a teacher, its `teacher_logits` on the same images."""
+        """Returns the student's `logits` and, for labelled rows, the `teacher_logits` of its teacher."""
         outputs = super().forward(batch, training)
-        if self.teacher is None:
+        if self.teacher is None or "label_id" not in batch:
             return outputs
         given = batch.get("teacher_logits")
         return {**outputs, "teacher_logits": self.teacher(batch["image"]) if given is None else given}
@@ -182,21 +199,6 @@ class DistillationSkd(ImageApp):
             return logits
         scaled = spherical.at_unit_length if self.variant == "l2" else spherical.on_sphere
         return self.multiplier * scaled(logits, spherical.VALIDATION_EPSILON)
-
-    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns `probabilities`, `label` and `score` of the served logits, `class_id`, and the raw `logits`."""
-        logits = outputs["logits"]
-        numbers = {"class_id": tf.argmax(logits, axis=-1, output_type=tf.int32), "logits": logits}
-        return {**super().answer({"logits": self.served(logits)}), **numbers}
-
-    def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
-        """Returns `predictions`, `probabilities` of the served logits, and raw `logits` per row."""
-        served = self.target.columns(np.asarray(self.served(outputs["logits"])))
-        return {**served, "logits": list(outputs["logits"])}
-
-    def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
-        """Draws the most confident mistakes."""
-        return super().write_pages(folder, encoded, {**outputs, "logits": np.asarray(self.served(outputs["logits"]))})
 
     def evaluator(self) -> DistillationEvaluator:
         """Returns the metrics; those that need the teacher are left out where it cannot be read."""

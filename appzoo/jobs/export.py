@@ -16,7 +16,7 @@ from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig, Variant, WeightType
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.compiled import Rounding, compiled
+from easytransfer.export.compiled import Rounding, compiled, compiled_part
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.export.stored_weights import StoredWeight, stored_weights
 from easytransfer.run.commands import command_line
@@ -65,7 +65,7 @@ def _export_variant(
         stored = stack.enter_context(stored_weights(app.model.variables, kind))
         if variant == "xla":
             rounding = Rounding.up_to(config.export.max_batch_size, config.data.sequence_length)
-            stack.enter_context(compiled(app.compiled_model, rounding))
+            stack.enter_context(compiled(compiled_part(app.model), rounding))
         options = {"flat": config.export.flat, "variant": variant, "stored": stored, "rounding": rounding}
         facts = _facts(export_app(app, trained.folder, base, trained.source, **options))
         if rows is not None:

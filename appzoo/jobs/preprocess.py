@@ -42,9 +42,9 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     if data.merge:
         return {"mode": "preprocess", "output": str(output.path), **output.merge().summary()}
     app = new_app(config)
-    if not app.preprocessable:
+    app.load_parts(_assets(config), lambda column: values_of_column(app, str(data.input_table), column))
+    if not all(part.preprocessable for part in app.inputs):
         raise ConfigError(f"{config.model_name} has nothing to preprocess", fix="train on the table as it is")
-    app.load_assets(_assets(config), lambda column: values_of_column(app, str(data.input_table), column))
     say_labels(app)
     labelled = data.label_name is not None
     append = names(data.append_cols)

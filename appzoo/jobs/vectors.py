@@ -179,11 +179,15 @@ def _from_run(
     app: App = trained.app
     if not hasattr(app, "encoder") or not hasattr(app.model, "backbone"):
         raise ModelError(f"{config.model_name} has no pre-trained encoder, so there are no vectors", received=name)
-    module = VectorModule(app.model.backbone, app.text_vector, columns, layers)
+    module = VectorModule(app.model.backbone, getattr(app.model, "text_vector", _pooled), columns, layers)
     length = max_length or config.data.sequence_length
     source = _source(module, app.encoder.tokenizer, length, runtime, path=trained.source, name=str(config.model_name))
-    source.two_towers = app.two_towers
+    source.two_towers = any(part.reads_apart for part in app.inputs)
     return source
+
+
+def _pooled(outputs: Mapping[str, Any]) -> Any:
+    return outputs["pooled_output"]
 
 
 def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None) -> VectorSource:

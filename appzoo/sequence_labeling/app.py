@@ -43,12 +43,6 @@ class BertLabeling(App):
         network({**token_batch(), "word_starts": tf.zeros([1, 1], tf.int32)})
         return network
 
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns embeddings, encoder layers, and the head with the unused pooler: what freezing leaves."""
-        *encoder, pooler = self.model.backbone.layer_groups()
-        crf = self.model.crf.trainable_variables if self.model.crf is not None else []
-        return [*encoder, [*pooler, *self.model.head.trainable_variables, *crf]]
-
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns the cross entropy of labelled tokens, or with a CRF the negative log likelihood of the tags."""
         if self.model.crf is None:

@@ -60,6 +60,12 @@ class LabelingModel(keras.Model):
             "log_probabilities": tf.nn.log_softmax(emissions),
         }
 
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings, encoder layers, and the head with the unused pooler: what freezing leaves."""
+        *encoder, pooler = self.backbone.layer_groups()
+        crf = self.crf.trainable_variables if self.crf is not None else []
+        return [*encoder, [*pooler, *self.head.trainable_variables, *crf]]
+
 
 def at_words(values: tf.Tensor, word_starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the values [batch, words, ...] at the first pieces of words, and the number of words, int32 [batch].

@@ -55,11 +55,6 @@ class BertComprehension(App):
         network({**batch, "history_answer_marker": tf.zeros_like(batch["input_ids"])})
         return network
 
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns embeddings, encoder layers, and pooler with head."""
-        *encoder, pooler = self.model.backbone.layer_groups()
-        return [*encoder, [*pooler, *self.model.head.trainable_variables]]
-
 
 class HaeComprehension(BertComprehension):
     """The same for a conversation: a question sees the answers before it, one per example, by their embedding."""
@@ -72,11 +67,6 @@ class HaeComprehension(BertComprehension):
     def history_turns(self) -> int:
         """Earlier answers that are marked, the latest ones."""
         return self.config.model.max_considered_history_turns
-
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns embeddings with that of the history, encoder layers, and pooler with head."""
-        embeddings, *rest = super().layer_groups()
-        return [[*embeddings, *self.model.history.trainable_variables], *rest]
 
 
 VARIANTS = {"bert": BertComprehension, "bert_hae": HaeComprehension}

@@ -47,6 +47,11 @@ class SpanModel(keras.Model):
         """Returns what the encoder is called with."""
         return {name: batch[name] for name in ("input_ids", "input_mask", "segment_ids")}
 
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings, encoder layers, and pooler with head."""
+        *encoder, pooler = self.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.head.trainable_variables]]
+
 
 class HistorySpanModel(SpanModel):
     """The same with an embedding of 2 x hidden that marks tokens of an earlier answer (Qu et al. 2019, 1905.05412).
@@ -66,3 +71,8 @@ class HistorySpanModel(SpanModel):
     def backbone_inputs(self, batch: dict[str, tf.Tensor]) -> dict[str, Any]:
         """Returns what the encoder is called with."""
         return {**super().backbone_inputs(batch), "added_embeddings": self.history(batch["history_answer_marker"])}
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings with that of the history, encoder layers, and pooler with head."""
+        embeddings, *rest = super().layer_groups()
+        return [[*embeddings, *self.history.trainable_variables], *rest]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 
@@ -38,7 +36,6 @@ class TwoTowerMatch(App):
     encoder: Encoder
     model: TwoTowerModel
     target: CosineMatch | CosineScore
-    two_towers = True
     splits = ("tensor",)
 
     def build_inputs(self, assets: Assets) -> list[Input]:
@@ -51,8 +48,8 @@ class TwoTowerMatch(App):
         _require_both_ids(self.config.data.input_schema)
         data, self.encoder = self.config.data, Encoder(self.config, assets.folder)
         return [
-            self.encoder.tokens(data.first_sequence, raw=("text_a",)),
-            self.encoder.tokens(data.second_sequence, raw=("text_b",), suffix="_b"),
+            self.encoder.tokens(data.first_sequence, raw=("text_a",), reads_apart=True),
+            self.encoder.tokens(data.second_sequence, raw=("text_b",), suffix="_b", reads_apart=True),
         ]
 
     def build_target(self, assets: Assets) -> CosineMatch | CosineScore:
@@ -95,27 +92,13 @@ class TwoTowerMatch(App):
         network(pair_batch())
         return network
 
-    @property
-    def served_model(self) -> Tower:
-        """The network that turns one text into its vector, the same for both towers."""
-        return self.model.tower
-
-    def text_vector(self, outputs: Mapping[str, Any]) -> tf.Tensor:
-        """Returns the vectors [batch, size] of texts from what the encoder returned for them."""
-        return self.served_model.vector_of(outputs)
-
-    def layer_groups(self) -> list[list[tf.Variable]]:
-        """Returns embeddings, encoder layers, and pooler with projection."""
-        *encoder, pooler = self.served_model.backbone.layer_groups()
-        return [*encoder, [*pooler, *self.served_model.projection_variables]]
-
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Also returns the vectors of raw texts for each side."""
         found = super().signatures(folder)
         tokenizer, raw = self.encoder.graph(folder), found["serving_default"]
 
         def serve_vector(text: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"vector": self.served_model(tokenizer(text, None), training=False)["vector"]}
+            return {"vector": self.model.tower(tokenizer(text, None), training=False)["vector"]}
 
         spec, samples = {"text": tf.TensorSpec([None], tf.string)}, {"text": raw.samples["text_a"]}
         sides = {

@@ -82,6 +82,20 @@ class TwoTowerModel(keras.Model):
         """The encoder that both texts go through."""
         return self.tower.backbone
 
+    @property
+    def compiled_part(self) -> Tower:
+        """What turns one text into its vector, the same for both texts; signatures call it for one of them too."""
+        return self.tower
+
+    def text_vector(self, outputs: Mapping[str, Any]) -> tf.Tensor:
+        """Returns the vectors [batch, size] of texts from what the encoder returned for them."""
+        return self.tower.vector_of(outputs)
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns embeddings, encoder layers, and pooler with projection."""
+        *encoder, pooler = self.backbone.layer_groups()
+        return [*encoder, [*pooler, *self.tower.projection_variables]]
+
     def call(self, batch: Mapping[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """See the class."""
         first, second = (

@@ -13,7 +13,7 @@ import tensorflow as tf
 from easytransfer import keras
 from easytransfer.app.assets import Assets, Values, no_values
 from easytransfer.app.inputs.base import Input, joined, taken
-from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_names
+from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_names, refuse_moved
 from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
@@ -60,20 +60,16 @@ class App(Task):
     target: Target | None = None
     # Files that `save_assets` writes beside those of inputs and target, which go into an export.
     asset_files: ClassVar[tuple[str, ...]] = ()
-    # Whether the two texts of a row are encoded apart, each `[CLS] text [SEP]` with a vector of its own.
-    two_towers: ClassVar[bool] = False
-    # Whether what `encode` returns can be written as a table and read again in place of the raw one.
-    preprocessable: ClassVar[bool] = True
 
     def __init__(self, config: JobConfig) -> None:
         self.config = config
-        self.frozen: dict[str, Recorded] = {}
         # What `encode` has seen: rows, truncated rows, tokens, unknown tokens.
         self.text_counts: Counter[str] = Counter()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         refuse_earlier_names(cls, APP_MEMBERS)
+        refuse_moved(cls)
 
     def __getattr__(self, name: str) -> Any:
         raise no_attribute(type(self), name, APP_MEMBERS)
@@ -100,13 +96,9 @@ class App(Task):
         """Returns the losses of the target; see `Task.losses`."""
         return self._given_target("losses").losses(batch, outputs, step)
 
-    def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns, inside a graph, what a server answers for outputs: what the target does, or all of them."""
-        return self.target.answer(outputs) if self.target is not None else dict(outputs)
-
-    def served_step(self, batch: Batch) -> Outputs:
-        """Returns, inside a graph, the outputs for arrays that a server has: those of predictions."""
-        return self.predict_step(batch)
+    def open_frozen(self) -> Mapping[str, Recorded]:
+        """Returns the networks of other runs that the training uses, by role, such as a teacher; see `app.frozen`."""
+        return {}
 
     def evaluator(self) -> Evaluator:
         """Returns the metrics of the target."""
@@ -119,13 +111,21 @@ class App(Task):
 
     # Preparation ---------------------------------------------------------------------------------------------
 
+    @final
     def load_assets(self, folder: Path | None, values: Values = no_values) -> None:
-        """Makes inputs and target.
+        """Makes inputs and target, and for a training opens the networks of other runs.
 
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo and the configuration.
             values: Reads a column of the training table, for labels or a vocabulary made from it.
         """
+        self.load_parts(folder, values)
+        if folder is None:
+            self.frozen = self.open_frozen()
+
+    @final
+    def load_parts(self, folder: Path | None, values: Values = no_values) -> None:
+        """Makes inputs and target alone: what `encode` takes. Arguments as of `load_assets`."""
         assets = Assets(folder, values)
         # One after the other: cells are read as the inputs take them, see `text_columns`.
         self.inputs = self.build_inputs(assets)
@@ -152,6 +152,7 @@ class App(Task):
         for part in self._parts:
             part.save_assets(folder)
 
+    @final
     def build_model(self, folder: Path | None = None) -> keras.Model:
         """Builds `self.model` and its variables.
 
@@ -165,6 +166,12 @@ class App(Task):
         if not self.model.built:
             self.model({name: _smallest(spec) for part in self.inputs for name, spec in part.specs().items()})
         return self.model
+
+    @final
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns trainable variables by depth, see `Task.layer_groups`: as the network has them, else one group."""
+        named = getattr(self.model, "layer_groups", None)
+        return named() if named is not None else super().layer_groups()
 
     @final
     def specs(self) -> dict[str, tf.TensorSpec]:
@@ -236,7 +243,12 @@ class App(Task):
         if with_labels and self.target is not None:
             found.append(self.target.encode(chunk, tuple(found)))
         kept = np.flatnonzero(chunk.accepted)
-        self._count([encoded.counts for encoded in found if encoded.counts], kept)
+        # What a target counts is of the rows, as is what inputs count that are not read apart.
+        apart = [part.reads_apart for part in self.inputs] + [False] * (len(found) - len(self.inputs))
+        of_rows = [encoded.counts for alone, encoded in zip(apart, found, strict=True) if not alone]
+        of_texts = [[encoded.counts] for alone, encoded in zip(apart, found, strict=True) if alone]
+        for group in (of_rows, *of_texts):
+            self._count([counts for counts in group if counts], kept)
         masks = {mask: source for part in parts for mask, source in part.masks.items()}
         pads = {name: value for part in parts for name, value in part.pad_values.items()}
         examples, row_of = joined(found), None
@@ -246,16 +258,16 @@ class App(Task):
             row_of = (np.cumsum(chunk.accepted) - 1)[examples.row_of[kept]]
         return EncodedTable({name: taken(each, kept) for name, each in examples.columns.items()}, masks, pads, row_of)
 
-    def _count(self, found: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
-        """Adds what inputs have counted of the rows `kept` to `text_counts`; a row is cut once, whichever text was."""
-        # Two towers read texts and not rows: each of them counts.
-        groups = [[counts] for counts in found] if self.two_towers else [found]
-        for group in filter(None, groups):
-            cut = np.any([counts["truncated"][kept] for counts in group], axis=0)
-            self.text_counts.update(rows=len(kept), truncated=int(cut.sum()))
-            for name in dict.fromkeys(name for counts in group for name in counts if name != "truncated"):
-                self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in group if name in counts)
+    def _count(self, group: Sequence[Mapping[str, np.ndarray]], kept: np.ndarray) -> None:
+        """Adds what was counted of the rows `kept` to `text_counts`; a row is cut once, whichever text of it was."""
+        if not group:
+            return
+        cut = np.any([counts["truncated"][kept] for counts in group], axis=0)
+        self.text_counts.update(rows=len(kept), truncated=int(cut.sum()))
+        for name in dict.fromkeys(name for counts in group for name in counts if name != "truncated"):
+            self.text_counts[name] += sum(int(counts[name][kept].sum()) for counts in group if name in counts)
 
+    @final
     def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Turns model outputs into output columns, one entry per accepted row.
 
@@ -268,9 +280,13 @@ class App(Task):
             return {name: list(value) for name, value in outputs.items()}
         return self.target.postprocess(outputs, encoded)
 
+    @final
     def output_columns(self) -> tuple[str, ...]:
-        """Names of the columns `postprocess` returns, in their default order."""
-        return self._given_target("output_columns").output_columns()
+        """Names of the columns `postprocess` returns, in their default order; the model must be built."""
+        if self.target is not None:
+            return self.target.output_columns()
+        found = tf.function(self.predict_step).get_concrete_function(self.specs()).structured_outputs
+        return tuple(found)
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes what people would rather look at than read, such as an HTML page; returns the file names.
@@ -307,25 +323,7 @@ class App(Task):
         """
         return {}
 
-    def text_vector(self, outputs: Mapping[str, Any]) -> Any:
-        """Returns the vectors [batch, size] that `ez_bert_feat` writes as `pool_output`, inside a graph.
-
-        Args:
-            outputs: What `self.model.backbone` returned for the tokens of the texts.
-        """
-        return outputs["pooled_output"]
-
     # Serving -----------------------------------------------------------------------------------------------
-
-    @property
-    def served_model(self) -> keras.Model:
-        """The network that the signatures call on arrays: a part of the model where not all of it is served."""
-        return self.model
-
-    @property
-    def compiled_model(self) -> keras.Model:
-        """The part of `served_model` that is compiled in the variant `xla` of an export; see `compiled`."""
-        return self.served_model
 
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Returns serving signatures of the trained model.
@@ -336,8 +334,8 @@ class App(Task):
         Args:
             folder: Where `save_assets` has written.
         """
-        served = Served(self.inputs, folder, self.served_step)
-        raw = request_signature(served, self.answer)
+        served = Served(self.inputs, folder, self.predict_step)
+        raw = request_signature(served, self.target.answer if self.target is not None else dict)
         further = self.target.signatures(raw) if self.target else {}
         return {"serving_default": raw, "predict_ids": arrays_signature(served), **further}
 

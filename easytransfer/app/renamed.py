@@ -11,6 +11,18 @@ APP_MEMBERS = {
     "spread": "explode",
     "rows": "postprocess",
 }
+# What applications once defined and is elsewhere now.
+APP_MOVED = {
+    "answer": "Target.answer",
+    "served_step": "predict_step",
+    "served_model": "predict_step",
+    "compiled_model": "compiled_part of the network",
+    "text_vector": "text_vector of the network",
+    "two_towers": "Input.reads_apart",
+    "preprocessable": "Input.preprocessable",
+    "no_decay": "OptimizerPart.no_decay, of optimizers()",
+    "optimizer_settings": "OptimizerPart.settings, of optimizers()",
+}
 TARGET_MEMBERS = {"rows": "postprocess"}
 
 
@@ -29,7 +41,20 @@ def refuse_earlier_names(kind: type, renamed: dict[str, str]) -> None:
             raise ConfigError(f"{kind.__name__}.{earlier} is called {present} now", fix=f"rename it to {present}")
 
 
+def refuse_moved(kind: type) -> None:
+    """Checks that an application defines nothing that is elsewhere now.
+
+    Raises:
+        ConfigError: It does.
+    """
+    for earlier, present in APP_MOVED.items():
+        if earlier in vars(kind):
+            raise ConfigError(f"{kind.__name__}.{earlier} has moved: it is {present} now", fix=f"define {present}")
+
+
 def no_attribute(kind: type, name: str, renamed: dict[str, str]) -> AttributeError:
     """Returns the error for an attribute that is not there, with its present name where it has another one."""
     present = f"; it is called {renamed[name]} now" if name in renamed else ""
+    if name in APP_MOVED and renamed is APP_MEMBERS:
+        present = f"; it has moved: it is {APP_MOVED[name]} now"
     return AttributeError(f"{kind.__name__!r} has no attribute {name!r}{present}")

@@ -20,6 +20,7 @@ from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.run.log import warn
 from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import compute_precision
+from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs, Task
 
@@ -102,9 +103,9 @@ class HookTask(Task):
         """Returns the model; `build` has made it."""
         return self.model
 
-    def optimizers(self) -> dict[str, list[tf.Variable]] | None:
-        """Returns the variables of `app.tvars` for the one optimizer, None when it is not set."""
-        return None if self._chosen is None else {"default": self._chosen}
+    def optimizers(self) -> dict[str, OptimizerPart]:
+        """Returns one optimizer: for the variables of `app.tvars`, or all when it is not set."""
+        return super().optimizers() if self._chosen is None else {"default": OptimizerPart(self._chosen)}
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns all variables, the layers of the encoder apart."""

@@ -32,6 +32,11 @@ class Rounding:
         return cls(_powers(1, rows), _powers(min(SHORTEST, length), length))
 
 
+def compiled_part(model: keras.Model) -> keras.Model:
+    """Returns what of a network is compiled: its `compiled_part` where it names one, else all of it."""
+    return getattr(model, "compiled_part", model)
+
+
 @contextmanager
 def compiled(model: keras.Model, rounding: Rounding) -> Iterator[None]:
     """Context in which graphs that call a model for prediction call it compiled; eager calls stay as they are.

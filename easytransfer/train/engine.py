@@ -110,8 +110,8 @@ class Engine:
         self._parameters = select_parameters(task, train, stage)
         self.optimizers, self.schedules = {}, {}
         for name, chosen in self._parameters.items():
-            settings = train.model_copy(update=task.optimizer_settings(name))
-            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors, task.no_decay)
+            settings = train.model_copy(update=dict(chosen.part.settings))
+            self.optimizers[name] = build_optimizer(settings, chosen.variables, chosen.factors, chosen.part.no_decay)
             self.schedules[name] = build_schedule(settings, span.end - span.start)
         self._loss_names: list[str] = []
         self._weight_names: list[str] = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.errors import ConfigError
-from easytransfer.train.stages import ONE_STAGE, TrainingStage
+from easytransfer.train.stages import ONE_STAGE, OptimizerPart, TrainingStage
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parameters:
-    """Variables of one optimizer with their learning-rate factors."""
+    """Variables of one optimizer with their learning-rate factors, and its part of the training."""
 
     variables: list[tf.Variable]
     factors: list[float]
+    part: OptimizerPart
 
 
 def select_parameters(task: Task, train: TrainConfig, stage: TrainingStage = ONE_STAGE) -> dict[str, Parameters]:
@@ -39,18 +40,18 @@ def select_parameters(task: Task, train: TrainConfig, stage: TrainingStage = ONE
     owners: dict[int, str] = {}
     selected = {}
     owned = {id(variable) for variable in task.model.weights}
-    optimizers = task.optimizers() or {"default": list(task.model.trainable_variables)}
-    trained = stage.trained([variable for variables in optimizers.values() for variable in variables])
-    for name, variables in optimizers.items():
-        for variable in variables:
+    optimizers = task.optimizers()
+    trained = stage.trained([variable for part in optimizers.values() for variable in part.variables])
+    for name, part in optimizers.items():
+        for variable in part.variables:
             if id(variable) not in owned:
                 raise ValueError(f"optimizer {name!r} has variable {variable.name}, which task.model does not own")
             if owners.setdefault(id(variable), name) != name:
                 raise ValueError(
                     f"variable {variable.name} belongs to optimizers {owners[id(variable)]!r} and {name!r}"
                 )
-        kept = [v for v in variables if id(v) not in frozen and (trained is None or id(v) in trained)]
-        selected[name] = Parameters(kept, [factors.get(id(variable), 1.0) for variable in kept])
+        kept = [v for v in part.variables if id(v) not in frozen and (trained is None or id(v) in trained)]
+        selected[name] = Parameters(kept, [factors.get(id(variable), 1.0) for variable in kept], part)
     if not any(parameters.variables for parameters in selected.values()):
         raise ConfigError(
             "nothing is left to train",

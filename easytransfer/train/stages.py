@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from easytransfer import keras
 from easytransfer.config.job import TrainConfig
+from easytransfer.optim.base import NO_DECAY
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,6 +22,21 @@ SETTINGS = (
     *("adam_beta1", "adam_beta2", "adam_epsilon", "lr_decay", "lr_milestones", "warmup_ratio"),
     *("gradient_clip", "clip_norm_value", "layerwise_lr_decay", "ema_decay", *_FREEZING),
 )
+
+
+@dataclass(frozen=True, eq=False)
+class OptimizerPart:
+    """What one of the optimizers of a training has of its own.
+
+    Attributes:
+        variables: Trained by it and by no other one.
+        settings: Fields of `TrainConfig` that differ for it, such as its `weight_decay_ratio`.
+        no_decay: Regular expressions of the names of variables that it does not decay.
+    """
+
+    variables: Sequence[tf.Variable]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    no_decay: Sequence[str] = NO_DECAY
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,7 @@ from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.optim.base import NO_DECAY
-from easytransfer.train.stages import ONE_STAGE, TrainingStage
+from easytransfer.train.stages import ONE_STAGE, OptimizerPart, TrainingStage
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
@@ -57,9 +56,6 @@ class Task(abc.ABC):
     # the last one `forward` returns `{"sent": what Stage.send returned}`, and `train_step` is the one below.
     splits: ClassVar[tuple[str, ...]] = ()
 
-    # Regular expressions of the names of variables that are not decayed, whatever the optimizer.
-    no_decay: ClassVar[tuple[str, ...]] = NO_DECAY
-
     model: keras.Model
     # Networks of other runs that this training uses, by role, see `app.frozen`. Their records have `path` and `sha256`;
     # checkpoints keep them, and a run is only continued with the same.
@@ -95,13 +91,9 @@ class Task(abc.ABC):
         """
         return [list(self.model.trainable_variables)]
 
-    def optimizers(self) -> dict[str, list[tf.Variable]] | None:
-        """Returns variables by optimizer name for methods with several optimizers; None = one for all."""
-        return None
-
-    def optimizer_settings(self, name: str) -> dict[str, Any]:
-        """Returns fields of `TrainConfig` that differ for optimizer `name`, such as its `weight_decay_ratio`."""
-        return {}
+    def optimizers(self) -> dict[str, OptimizerPart]:
+        """Returns the optimizers by name; the default is one for all variables."""
+        return {"default": OptimizerPart(self.model.trainable_variables)}
 
     def stages(self) -> list[TrainingStage]:
         """Returns the parts of the training in their order; asked once, when the model is built.
@@ -124,6 +116,7 @@ class Task(abc.ABC):
         """Returns, inside a graph, what predictions are made of: what is decoded, reduced or generated."""
         return self.forward(batch)
 
+    @final
     def evaluate_step(self, batch: Batch) -> Outputs:
         """Returns, inside a graph, what the losses and the evaluator read of a labelled batch.
 

@@ -180,17 +180,17 @@ def test_agreement_pulls_the_predictions_together():
 @pytest.mark.parametrize(("split", "factor"), [(1, 1.0), (2, 0.6065), (4, 0.4724)])
 def test_weight_decay_is_divided(split, factor):
     settings = {**DIVIDED, "split": split, "weight_decay_division": "exp"}
-    app = make_app(settings, train={"weight_decay_ratio": 0.3})
-    assert app.optimizer_settings("default")["weight_decay_ratio"] == pytest.approx(0.3 * factor, rel=1e-4)
-    assert app.optimizer_settings("not_decayed") == {"weight_decay_ratio": 0.0}
+    app = built(settings, train={"weight_decay_ratio": 0.3})
+    assert app.optimizers()["default"].settings["weight_decay_ratio"] == pytest.approx(0.3 * factor, rel=1e-4)
+    assert app.optimizers()["not_decayed"].settings == {"weight_decay_ratio": 0.0}
     settings["weight_decay_division"] = "none"
-    app = make_app(settings, train={"weight_decay_ratio": 0.3})
-    assert app.optimizer_settings("default")["weight_decay_ratio"] == 0.3
+    app = built(settings, train={"weight_decay_ratio": 0.3})
+    assert app.optimizers()["default"].settings["weight_decay_ratio"] == 0.3
 
 
 def test_biases_and_offsets_are_not_decayed_and_every_variable_is_trained_once():
     app = built({"members": ["split2_wrn10_4_b4_digits", "split4_densenet_bc10_k12_cifar"]})
-    lists = app.optimizers()
+    lists = {name: part.variables for name, part in app.optimizers().items()}
     names = {key: {v.name.split(":")[0].rpartition("/")[2] for v in found} for key, found in lists.items()}
     assert names == {"default": {"kernel", "gamma"}, "not_decayed": {"beta", "bias", "gamma"}}
     wide, dense = app.model.members
@@ -286,7 +286,7 @@ def test_an_exported_member_answers_like_the_member_inside_the_ensemble_and_brin
     every = ensemble(image=images)
     assert every["member_logits"].shape == (12, 2, 3)
     for number, member in enumerate(app.model.members, 1):
-        app.config.model.export_member = number
+        app.model.answers_with = number
         alone = served()
         assert {id(v) for v in alone.variables} == {id(v) for v in member.variables}
         assert 2 * len(alone.variables) == len(ensemble.variables)

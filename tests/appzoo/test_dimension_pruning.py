@@ -17,7 +17,7 @@ from appzoo.dimension_pruning.optimum import EXPONENTS
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.export.compiled import Rounding, compiled
+from easytransfer.export.compiled import Rounding, compiled, compiled_part
 from easytransfer.train.trainer import Trainer
 from modelzoo.cnn.profile import profile
 
@@ -158,8 +158,8 @@ def test_a_network_cut_in_resolution_is_compiled_behind_the_resizing(pruned):
     app.before_training(table(), folder, ONE_WORKER)
     app.build_model()
     assert app.model.size < images.shape[1]
-    with compiled(app.compiled_model, Rounding.up_to(4, 16)):
-        served = tf.function(lambda image: app.served_model({"image": image}, training=False))
+    with compiled(compiled_part(app.model), Rounding.up_to(4, 16)):
+        served = tf.function(lambda image: app.model({"image": image}, training=False))
         call = served.get_concrete_function(tf.TensorSpec([None, *images.shape[1:]], tf.uint8))
     plain = app.model({"image": images}, training=False)
     np.testing.assert_allclose(call(tf.constant(images))["logits"], plain["logits"], atol=1e-5)

@@ -29,7 +29,7 @@ def test_probabilities_are_those_that_were_trained(teacher):
     for method, expected in scaled.items():
         app = built(teacher, distillation={"kd_method": method})
         probabilities = softmax(expected(app.multiplier))
-        served = app.answer({"logits": tf.constant(logits)})
+        served = app.target.answer({"logits": tf.constant(logits)})
         np.testing.assert_allclose(served["probabilities"], probabilities, atol=1e-5)
         np.testing.assert_array_equal(served["logits"], logits)
         np.testing.assert_array_equal(served["class_id"], logits.argmax(axis=1))
@@ -38,7 +38,7 @@ def test_probabilities_are_those_that_were_trained(teacher):
         np.testing.assert_array_equal(written["logits"], logits)
         assert written["predictions"] == [LABELS[i] for i in logits.argmax(axis=1)]
         app.config.distillation.kd_probabilities = "raw"
-        found = app.answer({"logits": tf.constant(logits)})
+        found = app.target.answer({"logits": tf.constant(logits)})
         np.testing.assert_allclose(found["probabilities"], softmax(logits), atol=1e-6)
         np.testing.assert_allclose(
             app.postprocess({"logits": logits}, rows())["probabilities"], softmax(logits), atol=1e-6
@@ -47,7 +47,7 @@ def test_probabilities_are_those_that_were_trained(teacher):
 
 def test_served_confidence_has_a_ceiling(teacher):
     app = built(teacher, distillation={"kd_multiplier": 2.0})
-    found = app.answer({"logits": tf.constant([[100.0, 0, 0, 0], [1e-3, 0, 0, 0]])})["probabilities"].numpy()
+    found = app.target.answer({"logits": tf.constant([[100.0, 0, 0, 0], [1e-3, 0, 0, 0]])})["probabilities"].numpy()
     # The point of the sphere nearest to a class is (sqrt(3), -1/sqrt(3), ...) for four classes.
     gap = 2 * (np.sqrt(3) + 1 / np.sqrt(3))
     np.testing.assert_allclose(found[:, 0], np.exp(gap) / (np.exp(gap) + 3), atol=2e-2 * 0.03)

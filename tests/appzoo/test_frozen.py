@@ -121,14 +121,13 @@ class Follower(App):
 
     def __init__(self, teacher: Frozen):
         super().__init__(ImageClassifyConfig())
-        self.frozen["teacher"] = teacher
+        self.frozen = {"teacher": teacher}
         self.inputs = student_inputs()
 
-    def build_model(self, folder=None):
+    def build_network(self, assets):
         image = keras.Input([8, 8, 1], dtype=tf.uint8, name="image")
         x = keras.layers.Flatten()(tf.cast(image, tf.float32) / 255)
-        self.model = keras.Model({"image": image}, {"logits": keras.layers.Dense(4, name="head")(x)})
-        return self.model
+        return keras.Model({"image": image}, {"logits": keras.layers.Dense(4, name="head")(x)})
 
     def losses(self, batch, outputs, step):
         wanted = self.frozen["teacher"](batch)["logits"]

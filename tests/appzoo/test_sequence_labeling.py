@@ -223,7 +223,7 @@ def test_original_divided_the_loss_by_all_positions(tiny_model, tmp_path):
 def test_compiled_answers_are_those_of_the_words(tiny_model, tmp_path, use_crf):
     import tensorflow as tf
 
-    from easytransfer.export.compiled import Rounding, compiled
+    from easytransfer.export.compiled import Rounding, compiled, compiled_part
 
     app = make_app(tiny_model, use_crf=use_crf)
     encoded, _ = encode(app, tmp_path, ["xylophonist the\tB-PER O", "the the the\tO B-LOC I-LOC", "the\tO"])
@@ -231,7 +231,7 @@ def test_compiled_answers_are_those_of_the_words(tiny_model, tmp_path, use_crf):
     batch = app.model_inputs(encoded.batch(range(3), pad_multiple=1))
     plain = app.model(batch, training=False)
     specs = {name: tf.TensorSpec([None] * value.ndim, value.dtype) for name, value in batch.items()}
-    with compiled(app.compiled_model, Rounding.up_to(4, 16)):
+    with compiled(compiled_part(app.model), Rounding.up_to(4, 16)):
         call = tf.function(lambda **inputs: app.model(inputs, training=False)).get_concrete_function(**specs)
     found = call(**{name: tf.constant(value) for name, value in batch.items()})
     real = batch["word_starts"] > 0

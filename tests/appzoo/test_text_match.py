@@ -119,20 +119,20 @@ def test_vectors_are_the_pooled_output_or_a_projection_of_the_first_token(towers
     for app, size in ((towers, None), (projected, 6)):
         batch = tensors(encode(app, tmp_path).encoded)
         outputs = app.forward(batch)
-        encoder = app.served_model.backbone(batch)
+        encoder = app.model.tower.backbone(batch)
         if size is None:
             expected = encoder["pooled_output"].numpy()
         else:
-            kernel, bias = (variable.numpy() for variable in app.served_model.projection_variables)
+            kernel, bias = (variable.numpy() for variable in app.model.tower.projection_variables)
             expected = encoder["sequence_output"][:, 0].numpy() @ kernel + bias
         np.testing.assert_allclose(outputs["vector_a"], expected, atol=1e-5)
-        np.testing.assert_allclose(app.text_vector(encoder), expected, atol=1e-5)
+        np.testing.assert_allclose(app.model.text_vector(encoder), expected, atol=1e-5)
         a, b = outputs["vector_a"].numpy(), outputs["vector_b"].numpy()
         cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
         np.testing.assert_allclose(outputs["logits"], cosine, atol=1e-5)
         grouped = [id(variable) for group in app.layer_groups() for variable in group]
         assert sorted(grouped) == sorted(id(variable) for variable in app.model.trainable_variables)
-        assert app.model.backbone is app.served_model.backbone and app.two_towers
+        assert app.model.backbone is app.model.tower.backbone and all(part.reads_apart for part in app.inputs)
 
 
 def test_original_two_towers_were_encoded_differently_a_text_has_one_vector(projected, tmp_path):
@@ -169,7 +169,7 @@ def test_predictions_follow_the_threshold_and_serving_agrees(towers):
     assert columns["predictions"] == ["0", "0", "0", "1", "1"]
     np.testing.assert_allclose(columns["probabilities"], [0, 0.745, 0.75, 0.755, 1])
     assert columns["logits"] == cosine.tolist()
-    answer = towers.answer({"logits": tf.constant(cosine)})
+    answer = towers.target.answer({"logits": tf.constant(cosine)})
     assert [label.decode() for label in answer["label"].numpy()] == columns["predictions"]
     assert towers.output_columns() == ("predictions", "probabilities", "logits")
 
@@ -179,7 +179,7 @@ def test_another_threshold_is_used_everywhere(tiny_model):
 
     app = make_app(tiny_model, labels="different,same", threshold=-0.2)
     assert app.postprocess({"logits": np.array([-0.1, -0.3], np.float32)}, None)["predictions"] == ["same", "different"]
-    assert app.answer({"logits": tf.constant([-0.1])})["label"].numpy().tolist() == [b"same"]
+    assert app.target.answer({"logits": tf.constant([-0.1])})["label"].numpy().tolist() == [b"same"]
     assert app.evaluator().threshold == -0.2
 
 
@@ -192,7 +192,7 @@ def test_numbers_are_trained_by_the_cosine(tiny_model, tmp_path):
     outputs = app.forward(batch)
     expected = ((outputs["logits"].numpy() - [0.5, -1, 0, 1, 0.25, 1]) ** 2).sum()
     np.testing.assert_allclose(app.losses(batch, outputs, EVALUATION)["loss"].sum, expected, rtol=1e-5)
-    assert app.answer(outputs).keys() == {"score"}
+    assert app.target.answer(outputs).keys() == {"score"}
 
 
 def test_original_mse_came_from_a_constant_class_it_is_that_of_the_cosine(tiny_model):

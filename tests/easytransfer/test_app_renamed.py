@@ -3,6 +3,7 @@
 import pytest
 
 from easytransfer.app.contract import App
+from easytransfer.app.renamed import APP_MOVED
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError
@@ -17,6 +18,15 @@ def test_a_class_with_an_earlier_name_is_refused(base, earlier, present):
     with pytest.raises(ConfigError, match=f"Mine.{earlier} is called {present} now.*rename it to {present}"):
         type("Mine", (base,), {earlier: lambda self: None})
     assert hasattr(base, present)
+
+
+def test_a_class_that_defines_what_has_moved_is_refused():
+    for earlier, present in APP_MOVED.items():
+        with pytest.raises(ConfigError) as raised:
+            type("Mine", (App,), {earlier: lambda self: None})
+        assert str(raised.value).startswith(f"Mine.{earlier} has moved: it is {present} now")
+        with pytest.raises(AttributeError, match=f"no attribute '{earlier}'; it has moved: it is {present[:12]}"):
+            getattr(App(JobConfig(model_name="mine")), earlier)
 
 
 def test_a_call_by_an_earlier_name_is_told_the_present_one():

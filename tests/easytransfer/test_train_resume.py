@@ -16,6 +16,7 @@ from easytransfer.errors import ConfigError, Interrupted, ModelError
 from easytransfer.optim.base import FORMER_NO_DECAY, NO_DECAY
 from easytransfer.train import checkpoint
 from easytransfer.train.resume import RunCheckpoints
+from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.trainer import Trainer
 
 HARD = {"ema_decay": 0.9, "num_accumulated_batches": 2, "weight_decay_ratio": 0.01, "num_freezed_layers": 1}
@@ -198,7 +199,8 @@ class NormTask(WordTask):
 
 
 class FormerNormTask(NormTask):
-    no_decay = FORMER_NO_DECAY
+    def optimizers(self):
+        return {"default": OptimizerPart(self.model.trainable_variables, no_decay=FORMER_NO_DECAY)}
 
 
 def test_a_run_keeps_the_rule_of_weight_decay_it_was_started_with(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from easytransfer import keras
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.layers.dropout import Dropout
+from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss
 from easytransfer.train.task import Task
 
@@ -122,10 +123,8 @@ class GeneratorCriticTask(WordTask):
     def optimizers(self):
         m = self.model
         encoder = m.embedding.trainable_variables + m.layer_0.trainable_variables + m.layer_1.trainable_variables
-        return {"critic": m.head.trainable_variables, "generator": encoder}
-
-    def optimizer_settings(self, name):
-        return {"learning_rate": 1.0, "optimizer_type": "adagrad"} if name == "generator" else {}
+        chosen = {"learning_rate": 1.0, "optimizer_type": "adagrad"}
+        return {"critic": OptimizerPart(m.head.trainable_variables), "generator": OptimizerPart(encoder, chosen)}
 
     def train_step(self, step, batch):
         with tf.GradientTape(persistent=True) as tape:

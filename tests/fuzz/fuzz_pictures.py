@@ -62,7 +62,7 @@ def predicted(content: bytes) -> np.ndarray | str:
     if isinstance(image, str):
         return image
     logits = model().arrays(image=model().app.inputs[0].resizer(image)[None])["logits"]
-    return model().app.answer({"logits": logits})["probabilities"].numpy()[0]
+    return model().app.target.answer({"logits": logits})["probabilities"].numpy()[0]
 
 
 def answered(content: bytes) -> np.ndarray | str:

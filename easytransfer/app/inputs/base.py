@@ -79,6 +79,10 @@ class Input(abc.ABC):
 
     # Files of `save_assets`, which an export takes along.
     asset_files: ClassVar[tuple[str, ...]] = ()
+    # Whether a text of this input has a vector of its own, and is counted as a text and not as a part of its row.
+    reads_apart: bool = False
+    # Whether what `encode` returns can be written as a table and read again in place of the raw one.
+    preprocessable: ClassVar[bool] = True
     # What a request holds, for the manifest of an export.
     doc: str = "raw rows"
     # Rows read and encoded at a time, at most; None leaves it to the application.

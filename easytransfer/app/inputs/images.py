@@ -42,6 +42,7 @@ class ImageInput(Input):
         fit_statistics: Whether statistics that are not known are computed from the training table.
     """
 
+    preprocessable = False
     doc = "files of JPEG, PNG, WebP or BMP images of one frame"
 
     def __init__(

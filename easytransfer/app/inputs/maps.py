@@ -38,6 +38,7 @@ class MapInput(Input):
         max_pixels: Larger maps are bad rows.
     """
 
+    preprocessable = False
     doc = "maps of one value a pixel"
     # Of the array.
     dtype: np.dtype

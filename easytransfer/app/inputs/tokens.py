@@ -30,6 +30,7 @@ class TokensInput(Input):
         no_truncate: Whether a text that is too long is a bad row instead.
         suffix: Behind the names of the arrays, where a network reads several texts apart.
         raw: Names of the raw tensors of a request; by default `text`, or `text_a` and `text_b`.
+        reads_apart: Whether the text has a vector of its own, see `Input`.
     """
 
     asset_files: ClassVar[tuple[str, ...]] = ("vocab.txt", "tokenizer_config.json")
@@ -44,9 +45,11 @@ class TokensInput(Input):
         no_truncate: bool = False,
         suffix: str = "",
         raw: tuple[str, ...] = (),
+        reads_apart: bool = False,
     ) -> None:
         self.tokenizer, self.first, self.second = tokenizer, first, second
         self.max_length, self._no_truncate, self._suffix = max_length, no_truncate, suffix
+        self.reads_apart = reads_apart
         self.raw = raw or (("text",) if second is None else ("text_a", "text_b"))
         self.doc = "raw text" if len(self.raw) == 1 else "raw text pairs"
         self.masks = {f"input_mask{suffix}": f"input_ids{suffix}"}
