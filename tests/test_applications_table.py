@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+from at_every_commit import variant_of
+
 from appzoo import discovery
 
 PAGE, TESTS = Path("docs", "applications.md"), Path(__file__).parent
@@ -22,8 +24,9 @@ COLUMNS = {
 def expected_rows() -> list[list[str]]:
     rows = []
     for application in discovery.applications().values():
-        for index, name in enumerate(application.model_names):
-            smoke = "commit" if index == 0 else "slow"
+        names = dict(zip(application.model_names, application.variants, strict=True))
+        for name, variant in names.items():
+            smoke = "commit" if variant == variant_of(application.name) else "slow"
             rows.append([name, *("commit" if column == "bad input" else smoke for column in COLUMNS)])
     return rows
 

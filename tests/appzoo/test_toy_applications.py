@@ -11,6 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
+import at_every_commit
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -126,7 +127,10 @@ def assert_equal_weights(a: Path, b: Path, tolerance: float = 0.0) -> None:
         np.testing.assert_allclose(one[name], other[name], atol=tolerance, rtol=0, err_msg=name)
 
 
-@pytest.fixture(scope="module", params=TOYS)
+AT_EVERY_COMMIT = [pytest.param(name, marks=() if name in at_every_commit.TOYS else pytest.mark.slow) for name in TOYS]
+
+
+@pytest.fixture(scope="module", params=AT_EVERY_COMMIT)
 def toy(request, package, installed, tmp_path_factory):
     """Name, run folder and result of a training."""
     run = tmp_path_factory.mktemp(request.param) / "run"
@@ -239,12 +243,13 @@ def test_a_result_file_in_a_form_of_its_own(package, tmp_path, toy):
 
 
 @pytest.fixture(scope="module")
-def runs_of_two_workers(package, tmp_path_factory) -> Path:
-    """A folder with a run of every toy, trained by two workers."""
+def runs_of_two_workers(request, package, tmp_path_factory) -> Path:
+    """A folder with a run of every toy that is tested, trained by two workers."""
     pytest.importorskip("horovod")
     folder = tmp_path_factory.mktemp("two")
     paths = {"PYTHONPATH": f"{package}{os.pathsep}{Path(discovery.__file__).parents[1]}"}
-    command = [sys.executable, str(Path(__file__).with_name("toy_workers.py")), str(package), str(folder)]
+    wanted = [name for name in TOYS if any(f"[{name}]" in item.name for item in request.session.items)]
+    command = [sys.executable, str(Path(__file__).with_name("toy_workers.py")), str(package), str(folder), *wanted]
     assert launch(command, Hosts("localhost:2"), paths) == 0
     return folder
 
