@@ -280,13 +280,9 @@ class App(Task):
             return {name: list(value) for name, value in outputs.items()}
         return self.target.postprocess(outputs, encoded)
 
-    @final
     def output_columns(self) -> tuple[str, ...]:
-        """Names of the columns `postprocess` returns, in their default order; the model must be built."""
-        if self.target is not None:
-            return self.target.output_columns()
-        found = tf.function(self.predict_step).get_concrete_function(self.specs()).structured_outputs
-        return tuple(found)
+        """Names of the columns `postprocess` returns, in their default order; without a target, names of outputs."""
+        return self._given_target("output_columns").output_columns()
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes what people would rather look at than read, such as an HTML page; returns the file names.
