@@ -13,7 +13,7 @@ from appzoo.jobs.tables import chosen_columns, encoder, input_columns, names, op
 from appzoo.jobs.trained import new_app
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
-from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged
 from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError
@@ -115,19 +115,21 @@ def dense_columns(encoded: EncodedTable, width: int, last: Iterable[str] = ()) -
     """Returns every column that a model reads as one array, each mask behind the ids it belongs to.
 
     Args:
-        encoded: Encoded rows; columns of dtype object are left out.
+        encoded: Encoded rows; columns of the host are left out.
         width: Entries of a token column.
         last: Columns to put at the end.
     """
     rows, dense = np.arange(len(encoded)), {}
     for name, column in encoded.columns.items():
+        if isinstance(column, HostColumn):
+            continue
         if isinstance(column, Ragged):
             if (longest := int(column.lengths.max(initial=0))) > width:
                 raise ConfigError(f"a row of {name} has {longest} entries", fix=f"give --sequenceLength={longest}")
             dense[name] = column.padded(rows, width, encoded.pad_values.get(name, 0))
             for mask in [mask for mask, source in encoded.masks.items() if source == name]:
                 dense[mask] = (np.arange(dense[name].shape[1]) < column.lengths[:, None]).astype(np.int32)
-        elif column.dtype != object:
+        else:
             dense[name] = column
     return {name: value for name, value in dense.items() if name not in last} | {
         name: dense[name] for name in last if name in dense

@@ -197,8 +197,9 @@ class EntityEvaluator(Evaluator):
 
     Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], where the words
     begin that the window answers for, 0 or less behind the last; both may be padded arrays or `Ragged`. Where rows are
-    cut into windows, `place` [B] holds (row number, number of the window in its row) objects; without it every example
-    is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags]. Windows may come in any order.
+    cut into windows, `place` [B] holds lists of the row number and the number of the window in its row; without it
+    every example is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags]. Windows may come in
+    any order.
 
     `precision`, `recall` and `f1` are over entities of all types together (micro average): an entity is right if its
     first and last word and its type are. `accuracy` is over words and `loss` the mean of -log p(true tag).

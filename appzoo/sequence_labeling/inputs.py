@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +12,7 @@ from appzoo.encoder import Encoder, EncoderTokens
 from appzoo.sequence_labeling.data import Unit, Windows, encode_words, split_units
 from appzoo.sequence_labeling.graph import GraphWindows
 from easytransfer.app.inputs.base import Encoded, Tensors
-from easytransfer.data.encoded import Ragged
+from easytransfer.data.encoded import HostColumn, Ragged
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.run.log import warn
@@ -65,8 +63,8 @@ class WordWindows(EncoderTokens):
             "input_ids": ids,
             "segment_ids": Ragged(np.zeros_like(ids.values), ids.offsets),
             "word_starts": windows.word_starts,
-            "place": _objects(zip(chunk.index[row_of].tolist(), windows.window.tolist(), strict=True)),
-            "text": _objects(texts[row] for row in row_of),
+            "place": HostColumn.of(zip(chunk.index[row_of].tolist(), windows.window.tolist(), strict=True)),
+            "text": HostColumn.of(texts[row] for row in row_of),
         }
         counts = {
             "windows": np.bincount(row_of, minlength=len(texts)),
@@ -98,12 +96,3 @@ class WordWindows(EncoderTokens):
         """Returns the same encoding in a graph."""
         self._windows = GraphWindows(self.encoder.graph(folder), self.tokenizer, self.unit)
         return self._windows
-
-
-def _objects(values: Iterable[Any]) -> np.ndarray:
-    """Returns a column that stays on the host, whatever its values are."""
-    values = list(values)
-    column = np.empty(len(values), object)
-    for i, value in enumerate(values):
-        column[i] = value
-    return column

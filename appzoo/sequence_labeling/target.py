@@ -230,7 +230,7 @@ def _true_tags(encoded: EncodedTable) -> np.ndarray:
 
 def _texts(encoded: EncodedTable) -> list[str]:
     """Returns the text of every row, which all its windows carry."""
-    return encoded.columns["text"][np.flatnonzero(np.diff(encoded.row_of, prepend=-1))].tolist()
+    return encoded.columns["text"].objects(np.flatnonzero(np.diff(encoded.row_of, prepend=-1))).tolist()
 
 
 def _of_words(values: np.ndarray, encoded: EncodedTable) -> np.ndarray:

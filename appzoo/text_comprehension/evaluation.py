@@ -13,6 +13,7 @@ import numpy as np
 from appzoo.text_comprehension.questions import Asked
 from appzoo.text_comprehension.search import Answer, Search, Span
 from appzoo.text_comprehension.squad_metrics import METRICS, normalize_answer, right_answers
+from appzoo.text_comprehension.windows import Window
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.scores import exact_mean, log_softmax
@@ -35,8 +36,8 @@ class ComprehensionEvaluator(RowCollector, Evaluator):
     shares of windows, not of questions; `loss`; for tables with texts also `exact_match` and `f1` (0 to 1) of the
     answers of all questions.
 
-    Reads `start_position` and `end_position` int [B], `window` (objects, absent for tables of token ids) and the
-    outputs `start_logits` and `end_logits` [B, T], whose padding must be far below all other logits.
+    Reads `start_position` and `end_position` int [B], `window` (see `Window.to_json`; absent for tables of token ids)
+    and the outputs `start_logits` and `end_logits` [B, T], whose padding must be far below all other logits.
 
     Args:
         search: How answers are chosen.
@@ -58,7 +59,7 @@ class ComprehensionEvaluator(RowCollector, Evaluator):
         found = np.array([best_pair(s, e) for s, e in zip(start, end, strict=True)], np.int64).reshape(-1, 2)
         loss = [-(log_softmax(s)[i] + log_softmax(e)[j]) / 2 for s, e, (i, j) in zip(start, end, true, strict=True)]
         self.add(right=found == true, loss=np.array(loss, np.float64))
-        for window, s, e in zip(batch.get("window", ()), start, end, strict=False):
+        for window, s, e in zip(map(Window.from_json, batch.get("window", ())), start, end, strict=False):
             key = window.asked.key
             self._asked[key] = window.asked
             self._spans.setdefault(key, []).extend(self._search.spans(window, s, e))

@@ -22,7 +22,7 @@ class QuestionWindows(EncoderTokens):
 
     A row of the table holds one or more questions, each of which becomes a row of its own (`explode`) and one example
     per window of its context. In a conversation there are examples for every earlier answer, whose tokens
-    `history_answer_marker` [windows, tokens] marks with 1. `window` (objects) stays on the host.
+    `history_answer_marker` [windows, tokens] marks with 1. `window` stays on the host, see `Window.to_json`.
 
     Args:
         encoder: Of the job.

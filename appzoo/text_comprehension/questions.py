@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from easytransfer.data.formats import form_of
@@ -58,6 +58,16 @@ class Asked:
     def gold_texts(self) -> list[str]:
         """Texts of the right answers, as the metrics take them."""
         return [gold.text for gold in self.golds]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the question as what JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Asked:
+        """Returns the question of `to_json`."""
+        answers = {name: tuple(Gold(**gold) for gold in value[name]) for name in ("golds", "history")}
+        return cls(**{**value, **answers, "key": tuple(value["key"])})
 
 
 def spread_questions(

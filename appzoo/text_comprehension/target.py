@@ -14,7 +14,7 @@ from appzoo.text_comprehension.evaluation import ComprehensionEvaluator, write_a
 from appzoo.text_comprehension.questions import ASKED, Asked
 from appzoo.text_comprehension.search import Answer, Search
 from appzoo.text_comprehension.serving import best_answers
-from appzoo.text_comprehension.windows import EncodedQuestions, token_span
+from appzoo.text_comprehension.windows import EncodedQuestions, Window, token_span
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
 from easytransfer.data.encoded import EncodedTable
@@ -67,7 +67,7 @@ class SpanTarget(Target):
             elif None in found:
                 chunk.reject(row, self._data.label_name, "empty answer: the answer has no token")
             answers.append(found[0] if found else None)
-        windows = zip(questions.row_of.tolist(), questions.columns["window"], strict=True)
+        windows = zip(questions.row_of.tolist(), questions.windows, strict=True)
         places = np.array([window.positions(answers[row]) for row, window in windows], np.int32).reshape(-1, 2)
         return Encoded({"start_position": places[:, 0], "end_position": places[:, 1]}, row_of=questions.row_of)
 
@@ -111,12 +111,13 @@ class SpanTarget(Target):
             raise ConfigError(
                 "a table of token ids has no texts to cut answers from", fix="predict the table of the texts"
             )
-        windows, (start, end) = encoded.columns["window"], (outputs["start_logits"], outputs["end_logits"])
+        column, (start, end) = encoded.columns["window"], (outputs["start_logits"], outputs["end_logits"])
         edges = np.searchsorted(encoded.row_of, np.arange(encoded.row_count + 1)).tolist()
         found = []
         for first, last in zip(edges, edges[1:], strict=False):
-            answer = self.search.answer(windows[first:last], start[first:last], end[first:last])
-            found.append((windows[first].asked, answer, first + answer.window))
+            windows = list(map(Window.from_json, column.objects(range(first, last))))
+            answer = self.search.answer(windows, start[first:last], end[first:last])
+            found.append((windows[0].asked, answer, first + answer.window))
         return found
 
     def output_columns(self) -> tuple[str, ...]:
@@ -126,8 +127,9 @@ class SpanTarget(Target):
     def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the columns of `output_columns`; the logits are those of the window the answer is from."""
         rows: dict[str, list[Any]] = {name: [] for name in (*COLUMNS, *EXTRA_COLUMNS)}
+        lengths = encoded.columns["input_ids"].lengths
         for asked, answer, example in self.answers(outputs, encoded):
-            length = encoded.columns["window"][example].length
+            length = lengths[example]
             values = {
                 "qas_id": asked.id,
                 "predictions": answer.text,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from appzoo.text_comprehension.questions import Asked, Gold
 from easytransfer.app.inputs.base import Column, Encoded
-from easytransfer.data.encoded import Ragged
+from easytransfer.data.encoded import HostColumn, Ragged
 from easytransfer.errors import ConfigError
 from easytransfer.text.wordpiece import WordPiece
 
@@ -35,6 +36,17 @@ class Window:
     offset: int
     widest: np.ndarray
 
+    def to_json(self) -> dict[str, Any]:
+        """Returns the window as what JSON has."""
+        arrays = {"spans": self.spans.tolist(), "widest": self.widest.astype(int).tolist()}
+        return {"asked": self.asked.to_json(), "first": self.first, "offset": self.offset, **arrays}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Window:
+        """Returns the window of `to_json`."""
+        asked, spans = Asked.from_json(value["asked"]), np.array(value["spans"], np.int32).reshape(-1, 2)
+        return cls(asked, value["first"], spans, value["offset"], np.array(value["widest"], bool))
+
     @property
     def length(self) -> int:
         """Tokens of the whole sequence, special tokens included."""
@@ -53,13 +65,15 @@ class Window:
 
 @dataclass(kw_only=True)
 class EncodedQuestions(Encoded):
-    """The windows of questions as examples: the arrays of the model, and on the host `window`.
+    """The windows of questions as examples: the arrays of the model, and on the host `window`, see `Window.to_json`.
 
     Attributes:
+        windows: Window of every example.
         query_lengths: Tokens of every question, those that are cut off too, int [questions].
         spans: Start and end in characters of every token of the context of each question, int [tokens, 2].
     """
 
+    windows: list[Window]
     query_lengths: np.ndarray
     spans: list[np.ndarray]
 
@@ -117,11 +131,10 @@ class WindowEncoder:
                 for name, values in arrays.items():
                     lists[name].append(values)
         columns: dict[str, Column] = {name: Ragged.from_lists(values) for name, values in lists.items()}
-        columns["window"] = np.empty(len(windows), object)
-        columns["window"][:] = windows
+        columns["window"] = HostColumn.of(window.to_json() for window in windows)
         row_of, lengths = np.array(rows, np.int64), queries.lengths
         counts = self._counts(columns["input_ids"], row_of, lengths)
-        return EncodedQuestions(columns, counts, row_of, query_lengths=lengths, spans=spans_of)
+        return EncodedQuestions(columns, counts, row_of, windows=windows, query_lengths=lengths, spans=spans_of)
 
     def _counts(self, ids: Ragged, row_of: np.ndarray, query_lengths: np.ndarray) -> dict[str, np.ndarray]:
         row_of_token, questions = np.repeat(row_of, ids.lengths), len(query_lengths)

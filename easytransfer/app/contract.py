@@ -235,7 +235,7 @@ class App(Task):
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows it cannot use.
 
         The result has one entry per row that is still accepted afterwards, in order, or several with `row_of` where a
-        row becomes several examples. Columns of dtype object stay on the host: `postprocess` and evaluators see them,
+        row becomes several examples. A `HostColumn` stays on the host: `postprocess` and evaluators see its values,
         the model does not.
         """
         parts = self._parts if with_labels else self.inputs

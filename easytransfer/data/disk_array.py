@@ -61,7 +61,7 @@ class DiskArray:
         if isinstance(key, tuple):
             whole = () if isinstance(key[0], int | np.integer) else (slice(None),)
             return self[key[0]][(*whole, *key[1:])]
-        rows = np.arange(len(self))[key] if isinstance(key, int | np.integer | slice) else np.asarray(key)
+        rows = _places(key, len(self)) if isinstance(key, int | np.integer | slice) else np.asarray(key)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
         flat = rows.reshape(-1).astype(np.int64)
@@ -89,3 +89,9 @@ class DiskArray:
             if not count:
                 raise OSError(f"{self.path} ends too early: it was changed while it is used")
             target, position = target[count:], position + count
+
+
+def _places(key: int | np.integer | slice, rows: int) -> np.ndarray:
+    """Returns which of `rows` rows a number or a slice names, without an entry for those it does not."""
+    found = range(rows)[key]
+    return np.asarray(found) if isinstance(found, int) else np.arange(found.start, found.stop, found.step)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+
+# How Python decodes what is no valid UTF-8 because of a lone half of a surrogate pair.
+_HALVES = "surrogatepass"
+# Of JSON, without spaces.
+_TIGHT = (",", ":")
 
 
 @dataclass
@@ -48,9 +55,12 @@ class Ragged:
         starts, lengths = self._spans(indices)
         offsets = np.zeros(len(indices) + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
-        # Position p of the result lies (p - start of its row there) behind the start of its row here.
-        positions = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
-        return Ragged(self.values[positions], offsets)
+        # Rows that lie end to end are copied as one piece.
+        ends = starts + lengths
+        apart = starts[1:] != ends[:-1]
+        begins, stops = np.append(starts[:1], starts[1:][apart]), np.append(ends[:-1][apart], ends[-1:])
+        pieces = [self.values[begin:stop] for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True)]
+        return type(self)(np.concatenate([self.values[:0], *pieces]), offsets)
 
     def padded(self, indices: Any, width: int, pad: float = 0) -> np.ndarray:
         """Returns rows `indices` [n] as one array [n, width, ...], filled with `pad` behind each row's end.
@@ -77,11 +87,59 @@ class Ragged:
         return starts, self.offsets[indices + 1] - starts
 
 
+class HostColumn(Ragged):
+    """A column of texts, numbers, or lists and dicts of them, which stays on the host: the model never sees it.
+
+    Each value is kept as JSON in UTF-8, in memory as on disk, so that a table of any size may have such columns and
+    its values do not depend on where it is. Tuples come back as lists. A batch has the values as dtype object [rows].
+
+    Attributes:
+        values: JSON of all values end to end, uint8 [total].
+        offsets: Where each begins, int64 [rows + 1].
+
+    Example:
+        >>> HostColumn.of(["a text", (3, 0)])[1]
+        [3, 0]
+    """
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> HostColumn:
+        """Builds the column from one value per row.
+
+        Raises:
+            TypeError: JSON has no such value, as for arrays.
+            ValueError: A number is NaN or infinite.
+        """
+        # Half of a surrogate pair has no UTF-8, and a table may have one.
+        rows = [
+            json.dumps(value, ensure_ascii=False, allow_nan=False, separators=_TIGHT).encode("utf-8", _HALVES)
+            for value in values
+        ]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        return cls(np.frombuffer(b"".join(rows), np.uint8), offsets)
+
+    def __getitem__(self, row: int) -> Any:
+        return _value(super().__getitem__(row).tobytes())
+
+    def objects(self, indices: Any) -> np.ndarray:
+        """Returns the values of the rows at `indices` [n], in that order, dtype object [n]."""
+        chosen = self.take(indices)
+        raw, found = chosen.values.tobytes(), np.empty(len(chosen), object)
+        for place, (begin, end) in enumerate(pairwise(chosen.offsets.tolist())):
+            found[place] = _value(raw[begin:end])
+        return found
+
+
+def _value(raw: bytes) -> Any:
+    return json.loads(raw.decode("utf-8", _HALVES))
+
+
 class EncodedTable:
     """Columns of encoded examples: one per accepted row of a table, or several where a long row is cut into windows.
 
     Args:
-        columns: `Ragged` columns, or arrays whose first axis is the example. Arrays of dtype object stay on the host.
+        columns: `Ragged` columns, or arrays whose first axis is the example. A `HostColumn` stays on the host.
         masks: Name of a mask that `batch` adds -> `Ragged` column it marks the real positions of.
         pad_values: Value behind the end of the rows of a `Ragged` column, 0 where not given.
         row_of: The row each example belongs to, int [examples], not decreasing; one example per row when None.
@@ -176,8 +234,8 @@ class EncodedTable:
                 slices of all workers have one shape.
 
         Returns:
-            Every column [size, ...] or [size, width, ...], the masks as int32 [size, width], and `example_weight`
-            float32 [size], 1 for real rows.
+            Every column [size, ...] or [size, width, ...], the values of the host as dtype object [size], the masks as
+            int32 [size, width], and `example_weight` float32 [size], 1 for real rows.
 
         Raises:
             ValueError: `size` is below the number of rows, or filling is asked of an empty table.
@@ -196,7 +254,9 @@ class EncodedTable:
         result: dict[str, np.ndarray] = {}
         widths: dict[str, int] = {}
         for name, column in self.columns.items():
-            if isinstance(column, Ragged):
+            if isinstance(column, HostColumn):
+                result[name] = column.objects(indices)
+            elif isinstance(column, Ragged):
                 widths[name] = _rounded_width(column, width_rows, pad_multiple)
                 result[name] = column.padded(indices, widths[name], self.pad_values.get(name, 0))
             else:
@@ -209,7 +269,7 @@ class EncodedTable:
 
 
 def device_arrays(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a batch that can become tensors: those of dtype object stay on the host."""
+    """Returns the arrays of a batch that can become tensors: the values of a `HostColumn` stay on the host."""
     return {name: value for name, value in batch.items() if value.dtype != object}
 
 
@@ -221,7 +281,7 @@ def _rounded_width(column: Ragged, indices: np.ndarray, multiple: int) -> int:
 
 def _first(column: Any, count: int) -> Any:
     if isinstance(column, Ragged):
-        return Ragged(column.values, column.offsets[: count + 1])
+        return type(column)(column.values, column.offsets[: count + 1])
     return column[:count] if isinstance(column, np.ndarray) else column.head(count)
 
 
@@ -230,4 +290,4 @@ def _join(parts: list[Ragged | np.ndarray]) -> Ragged | np.ndarray:
         return np.concatenate(parts)
     ends = np.cumsum([0] + [part.offsets[-1] for part in parts])
     offsets = [np.zeros(1, np.int64)] + [part.offsets[1:] + end for part, end in zip(parts, ends, strict=False)]
-    return Ragged(np.concatenate([part.values for part in parts]), np.concatenate(offsets))
+    return type(parts[0])(np.concatenate([part.values for part in parts]), np.concatenate(offsets))

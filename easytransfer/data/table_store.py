@@ -11,15 +11,19 @@ from typing import IO, Any
 import numpy as np
 
 from easytransfer.data.disk_array import DiskArray
-from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged
 from easytransfer.errors import ConfigError, DataError, ResourceError
-from easytransfer.run.atomic import plain, write_json
+from easytransfer.run.atomic import plain, sync, write_json
 from easytransfer.run.lock import FolderLock, is_locked
 
 FACTS = "table.json"
+# Part of every key: a folder written when `table.json` said other things is written anew.
+FORM = 2
 # Columns of so few bytes a row (labels, numbers) stay in memory: what looks at labels wants them as arrays.
 SMALL_ROW = 16
 _PAUSE_S = 0.2
+# Columns whose rows differ in length, by what `table.json` calls them; all others are arrays.
+_RAGGED = {kind.__name__: kind for kind in (Ragged, HostColumn)}
 
 
 class Elsewhere(Exception):
@@ -53,7 +57,8 @@ class TableStore:
     """
 
     def __init__(self, folder: Path | None, key: dict[str, Any], limit: int, *, writes: bool = True) -> None:
-        self._folder, self._key, self._limit, self._writes = folder, plain(key), limit, writes
+        self._folder, self._limit, self._writes = folder, limit, writes
+        self._key = plain({**key, "form": FORM})
         self._parts: list[EncodedTable] = []
         self._bytes = 0
         self._writer: _Writer | None = None
@@ -117,7 +122,7 @@ class TableStore:
 class _Column:
     """A column on its way to disk; `file` is None for one that stays in memory until the end."""
 
-    ragged: bool
+    kind: str
     dtype: np.dtype
     inner: tuple[int, ...]
     file: IO[bytes] | None
@@ -137,8 +142,11 @@ class _Writer:
                 fix="name one that can be written in data.cache_dir",
             ) from None
         self._folder, self._lock = folder, FolderLock(folder)
-        # `table.json` first: without it the rest is no table, whenever this process is killed.
-        for old in [folder / FACTS, *folder.glob("*.bin"), *folder.glob("*.npy")]:
+        # `table.json` first: without it the rest is no table, whenever this process is killed or the machine stops.
+        if (folder / FACTS).exists():
+            (folder / FACTS).unlink()
+            sync(folder)
+        for old in [*folder.glob("*.bin"), *folder.glob("*.npy")]:
             old.unlink(missing_ok=True)
         self._columns: dict[str, _Column] = {}
         self._small: dict[str, list[np.ndarray]] = {"row_of": []}
@@ -155,7 +163,7 @@ class _Writer:
         for name, column in part.columns.items():
             known, values = self._columns[name], column.values if isinstance(column, Ragged) else column
             # Lengths of rows are small and are needed at random when batches are planned: they stay in memory.
-            if known.ragged:
+            if isinstance(column, Ragged):
                 self._small[name].append(column.lengths)
             if known.file is None:
                 self._small[name].append(column)
@@ -174,37 +182,40 @@ class _Writer:
         small = not ragged and values.dtype.itemsize * int(np.prod(values.shape[1:])) <= SMALL_ROW
         if values.dtype == object:
             raise DataError(
-                "the table is larger than data.table_memory_mb, and what belongs to its rows cannot go to disk",
+                "the table is larger than data.table_memory_mb, and objects of Python cannot go to disk",
                 received=f"column {name}",
-                fix="raise data.table_memory_mb, or train on token ids written by preprocess",
+                fix="raise data.table_memory_mb, or keep them in a HostColumn",
             )
         file = None if small else open(self._folder / f"{name}.bin", "wb")  # noqa: SIM115 - closed by finish
-        return _Column(ragged, values.dtype, values.shape[1:], file)
+        return _Column(type(column).__name__, values.dtype, values.shape[1:], file)
 
     def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Closes the files and returns what `table.json` says."""
         columns = {
-            name: {"dtype": column.dtype.str, "ragged": column.ragged, "shape": [column.rows, *column.inner]}
+            name: {"dtype": column.dtype.str, "kind": column.kind, "shape": [column.rows, *column.inner]}
             for name, column in self._columns.items()
         }
         for name, parts in self._small.items():
             if parts:
                 np.save(self._folder / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
-        for column in self._columns.values():
-            if column.file is not None:
-                column.file.flush()
+        self._close_files()
+        for file in [*self._folder.glob("*.bin"), *self._folder.glob("*.npy"), self._folder]:
+            sync(file)
         facts = plain({**facts, **self._shape, "columns": columns})
-        # Written last, and all at once: a folder with it is complete.
+        # Written last, and all at once: a folder with it is complete, also after the power was cut.
         write_json(self._folder / FACTS, facts)
         self.close()
         return facts
 
     def close(self) -> None:
         """Closes the files and releases the folder."""
+        self._close_files()
+        self._lock.close()
+
+    def _close_files(self) -> None:
         for column in self._columns.values():
             if column.file is not None:
                 column.file.close()
-        self._lock.close()
 
 
 def _size(column: Ragged | np.ndarray) -> int:
@@ -226,9 +237,10 @@ def _opened(folder: Path, facts: dict[str, Any]) -> EncodedTable:
             columns[name] = np.load(beside, allow_pickle=False)
             continue
         values = DiskArray(file, column["dtype"], tuple(column["shape"]))
-        if column["ragged"]:
+        if column["kind"] in _RAGGED:
             lengths = np.load(beside, allow_pickle=False)
-            columns[name] = Ragged(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]))
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            columns[name] = _RAGGED[column["kind"]](values, offsets)
         else:
             columns[name] = values
     row_of = np.load(folder / "row_of.npy", allow_pickle=False)

@@ -351,8 +351,8 @@ def test_compiled_export_answers_like_the_model(smoke, tmp_path):
 # Short deterministic runs ------------------------------------------------------------------------------------
 
 
-def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> JobConfig:
-    """The smoke configuration for a few steps, with the smallest encoder where it has one."""
+def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path, **data: Any) -> JobConfig:
+    """The smoke configuration for a few steps, with the smallest encoder where it has one, and settings of `data`."""
     epochs = SHORT_STEPS * smoke.config.train.batch_size / smoke.result["data"]["train"]["accepted"]
     values = {
         "checkpoint_dir": run_dir,
@@ -360,19 +360,20 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> Job
         "train.num_epochs": epochs,
         "train.log_step_count_steps": 1,
         **smoke.needed,
+        **{f"data.{name}": value for name, value in data.items()},
     }
     if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields:
         values["model.pretrain_model_name_or_path"] = tiny_model
     return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))
 
 
-def train_short(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path) -> None:
+def train_short(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path, **data: Any) -> None:
     """Trains without the export at the end, which has a test of its own."""
     from appzoo import jobs
 
     with pytest.MonkeyPatch.context() as patch, without_export():
         patch.chdir(Path(__file__).resolve().parents[2])
-        jobs.train(short_config(smoke, run_dir, tiny_model))
+        jobs.train(short_config(smoke, run_dir, tiny_model, **data))
 
 
 @pytest.fixture(scope="module")
@@ -391,6 +392,8 @@ def test_two_runs_with_one_seed_agree(smoke, unbroken, tiny_model, tmp_path):
 def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tiny_model, tmp_path, monkeypatch):
     from easytransfer.run.report import RunReporter
 
+    # Its tables are on disk, and those of the unbroken one in memory: every application can be streamed.
+    streamed = {"table_memory_mb": 1e-6}
     plain_step = RunReporter.step
 
     def stopping_step(self, step, metrics):
@@ -400,11 +403,14 @@ def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tiny_mo
 
     monkeypatch.setattr(RunReporter, "step", stopping_step)
     with pytest.raises(Interrupted):
-        train_short(smoke, tmp_path / "run", tiny_model)
+        train_short(smoke, tmp_path / "run", tiny_model, **streamed)
     monkeypatch.setattr(RunReporter, "step", plain_step)
     assert json.loads((tmp_path / "run" / "checkpoint.json").read_text())["last"] == f"model.ckpt-{STOP_AFTER}"
-    train_short(smoke, tmp_path / "run", tiny_model)
+    assert len(list((tmp_path / "run" / "cache").rglob("table.json"))) == 2, "both tables are on disk"
+    train_short(smoke, tmp_path / "run", tiny_model, **streamed)
     assert_equal_weights(unbroken, tmp_path / "run")
+    best, expected = (json.loads((run / "evaluation.json").read_text())["best"] for run in (tmp_path / "run", unbroken))
+    assert best == expected
 
 
 # Presets -----------------------------------------------------------------------------------------------------

@@ -13,8 +13,11 @@ import pytest
 from PIL import Image
 from training import without_export
 
+from appzoo.cli.reader import JobReader
 from appzoo.jobs.evaluate import evaluate
+from appzoo.jobs.predict import predict
 from appzoo.jobs.train import train
+from easytransfer.config.job import JobConfig
 from easytransfer.data.table_store import TableStore, _Writer
 
 SETTINGS = {"network": "resnet8_cifar", "image_size": 16, "channels": 1}
@@ -56,6 +59,10 @@ def config(pictures: Path, run: Path, memory_mb: float, **data):
     )
 
 
+def config_of(mode: str, *arguments: str) -> JobConfig:
+    return JobReader(mode, list(arguments), []).read().config
+
+
 def weights_hash(run: Path) -> str:
     best = sorted(run.glob("model.ckpt-*"))[-1]
     return hashlib.sha256((best / "weights.safetensors").read_bytes()).hexdigest()
@@ -87,6 +94,42 @@ def test_a_table_on_disk_trains_to_the_bits_of_the_table_in_memory(pictures, tmp
         chosen.checkpoint_path = str(tmp_path / "memory")
         evaluations.append(evaluate(chosen))
     assert evaluations[0] == evaluations[1] and evaluations[0]["rejected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "page"),
+    # `test_contract.py` trains every application from tables on disk, at every commit the first of a folder.
+    [
+        ("text_comprehension/configs/smoke_bert_hae", "answers.html"),
+        pytest.param("text_comprehension/configs/smoke", "answers.html", marks=pytest.mark.slow),
+        pytest.param("sequence_labeling/configs/smoke", "entities.html", marks=pytest.mark.slow),
+    ],
+)
+def test_texts_on_disk_give_the_bits_of_texts_in_memory(path, page, tiny_model, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    written, plain = [], _Writer.finish
+    monkeypatch.setattr(_Writer, "finish", lambda self, facts: written.append(1) or plain(self, facts))
+    results = {}
+    for name, memory_mb in (("memory", 1024), ("disk", 1e-6)):
+        run = tmp_path / name
+        job = config_of("train", f"--config=appzoo/{path}.yaml")
+        table = job.data.eval_table
+        values = {
+            **{"checkpoint_dir": run, "data.train_table": table, "data.table_memory_mb": memory_mb},
+            **{"model.pretrain_model_name_or_path": tiny_model, "runtime.deterministic": "true", "train.num_epochs": 1},
+        }
+        sets = [f"--set={key}={value}" for key, value in values.items()]
+        with without_export():
+            trained = train(config_of("train", f"--config=appzoo/{path}.yaml", *sets))
+        memory = f"--set=data.table_memory_mb={memory_mb}"
+        evaluated = evaluate(config_of("evaluate", f"--checkpointPath={run}", f"--inputTable={table}", memory))
+        output = tmp_path / f"{name}.jsonl"
+        predict(config_of("predict", f"--checkpointPath={run}", f"--inputTable={table}", f"--outputTable={output}"))
+        facts = {**evaluated, "checkpoint": None}
+        pages = (run / page).read_text(), output.read_text()
+        results[name] = (weights_hash(run), trained["metrics"], trained["data"], facts, pages)
+        assert len(written) == (0 if name == "memory" else 3), "all tables of training and evaluation went to disk"
+    assert results["disk"] == results["memory"]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from appzoo.text_comprehension.config import BertComprehensionConfig
 from appzoo.text_comprehension.questions import ASKED, Asked, Gold, misplaced, read_pairs
 from appzoo.text_comprehension.search import Search
-from appzoo.text_comprehension.windows import WindowEncoder, token_span, widest_windows, window_starts
+from appzoo.text_comprehension.windows import Window, WindowEncoder, token_span, widest_windows, window_starts
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
@@ -49,6 +49,10 @@ def encode(app, tmp_path, rows, with_labels=True):
         parts.append((chunk.compact(), encoded))
     (chunk, encoded) = parts[0] if parts else (None, None)
     return chunk, encoded, table.count, bad
+
+
+def windows_of(encoded):
+    return list(map(Window.from_json, encoded.columns["window"]))
 
 
 def cells(*questions, context=CONTEXT):
@@ -105,7 +109,7 @@ def test_every_question_becomes_a_row_of_its_own(tiny_model, tmp_path):
     assert chunk.columns["context"] == [CONTEXT] * 3
     assert chunk.lines.tolist() == [1, 1, 2] and chunk.index.tolist() == [0, 0, 1]
     assert encoded.row_of.tolist() == [0, 1, 2]
-    assert [window.asked.key for window in encoded.columns["window"]] == [(0, 0), (0, 1), (1, 0)]
+    assert [window.asked.key for window in windows_of(encoded)] == [(0, 0), (0, 1), (1, 0)]
 
 
 def test_bad_answers_reject_their_question_only_and_are_counted_by_kind(tiny_model, tmp_path):
@@ -171,7 +175,7 @@ def test_long_questions_are_cut_and_counted_or_refused(tiny_model, tmp_path):
     app = make_app(tiny_model, max_query_length=3, data={"sequence_length": 64})
     _, encoded, _, _ = encode(app, tmp_path, rows)
     assert app.text_counts["truncated"] == 1 and app.text_counts["rows"] == 2
-    assert encoded.columns["window"][0].offset == 5
+    assert windows_of(encoded)[0].offset == 5
     app = make_app(tiny_model, max_query_length=3, data={"sequence_length": 64, "no_truncate": True})
     _, encoded, count, bad = encode(app, tmp_path, rows)
     assert count.rejected == 1 and bad.reasons == {"too long": 1} and len(encoded) == 1
@@ -190,9 +194,8 @@ def test_json_lists_carry_any_text(tiny_model, tmp_path):
     asked = chunk.columns[ASKED]
     assert count.accepted == 2 and asked[0].id == "id 1" and asked[0].golds == (Gold("a || b", 8),)
     assert asked[1].gold_texts == ["a || b", "he"]
-    for window, start, end in zip(
-        *(encoded.columns[n] for n in ("window", "start_position", "end_position")), strict=True
-    ):
+    positions = (encoded.columns[name] for name in ("start_position", "end_position"))
+    for window, start, end in zip(windows_of(encoded), *positions, strict=True):
         spans = window.spans[start - window.offset], window.spans[end - window.offset]
         assert context[spans[0][0] : spans[1][1]] == "a || b"
 
@@ -233,7 +236,7 @@ def test_windows_hold_question_and_piece_and_point_at_the_answer(tiny_model, tmp
     app = make_app(tiny_model, doc_stride=6, data={"sequence_length": 24})
     _, encoded, _, _ = encode(app, tmp_path, [cells(("who had two dogs?", "near the school"), ("what?", None))])
     tokenizer = app.encoder.tokenizer
-    windows = encoded.columns["window"]
+    windows = windows_of(encoded)
     assert len(windows) > 4 and encoded.row_of.tolist() == sorted(encoded.row_of.tolist())
     pointed = 0
     for row, window in enumerate(windows):
@@ -300,9 +303,9 @@ def test_chinese_offsets_and_bad_rows_of_cmrc(shared_data, tiny_model):
     assert table.count.rejected == 176 == sum(not all(answers) for answers in golds) and encoded.row_count == 3043
     # Where a window holds the answer, its characters are the answer's, up to what shares a token with it.
     start, end = encoded.columns["start_position"], encoded.columns["end_position"]
-    exact = total = 0
+    exact, total, windows = 0, 0, windows_of(encoded)
     for row in np.flatnonzero(start):
-        window = encoded.columns["window"][row]
+        window = windows[row]
         gold = window.asked.golds[0]
         first, last = window.spans[start[row] - window.offset], window.spans[end[row] - window.offset]
         found = window.asked.context[first[0] : last[1]]
@@ -347,7 +350,7 @@ def test_merged_answers_equal_a_brute_force_over_all_windows(tiny_model, longest
     for question in range(encoded.row_count):
         mine = np.flatnonzero(encoded.row_of == question)
         assert len(mine) > 3
-        arguments = [[column[i] for i in mine] for column in (encoded.columns["window"], starts, ends)]
+        arguments = [[column[i] for i in mine] for column in (windows_of(encoded), starts, ends)]
         answer = search.answer(*arguments)
         expected, nothing = brute_force(*arguments, longest)
         assert answer.text == expected[0][1] == arguments[0][0].asked.context[answer.start : answer.end]
@@ -364,14 +367,14 @@ def test_merged_answers_equal_a_brute_force_over_all_windows(tiny_model, longest
 
 def test_padding_behind_the_logits_changes_nothing(tiny_model):
     encoded, (starts, ends) = random_windows(3, tiny_model, questions=1)
-    windows = list(encoded.columns["window"])
+    windows = windows_of(encoded)
     padded = [[np.append(row, np.full(9, -1e9, np.float32)) for row in rows] for rows in (starts, ends)]
     assert Search().answer(windows, *padded) == Search().answer(windows, starts, ends)
 
 
 def test_null_threshold_decides_between_the_best_and_no_answer(tiny_model):
     encoded, (starts, ends) = random_windows(4, tiny_model, questions=1)
-    windows = list(encoded.columns["window"])
+    windows = windows_of(encoded)
     expected, nothing = brute_force(windows, starts, ends, 30)
     gap = nothing - expected[0][0]
     assert Search().answer(windows, starts, ends).text == expected[0][1]

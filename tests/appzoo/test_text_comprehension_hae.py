@@ -2,7 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
-from test_text_comprehension import CONTEXT, cells, encode, make_app
+from test_text_comprehension import CONTEXT, cells, encode, make_app, windows_of
 
 from appzoo.text_comprehension.questions import ASKED
 from easytransfer.data.encoded import Ragged
@@ -20,7 +20,7 @@ def test_question_k_sees_the_answers_before_it_one_per_example(tiny_model, tmp_p
     app = app_of(tiny_model)
     chunk, encoded, count, _ = encode(app, tmp_path, [cells(*TURNS)])
     assert count.accepted == 3 and encoded.row_of.tolist() == [0, 1, 2, 2]
-    markers, windows = encoded.columns["history_answer_marker"], encoded.columns["window"]
+    markers, windows = encoded.columns["history_answer_marker"], windows_of(encoded)
     marked = []
     for row, window in enumerate(windows):
         values = markers[row]
@@ -38,7 +38,7 @@ def test_only_the_latest_turns_are_remembered(tiny_model, tmp_path):
     app = app_of(tiny_model, max_considered_history_turns=1)
     _, encoded, _, _ = encode(app, tmp_path, [cells(*TURNS)])
     assert encoded.row_of.tolist() == [0, 1, 2]
-    window, marker = encoded.columns["window"][2], encoded.columns["history_answer_marker"][2]
+    window, marker = windows_of(encoded)[2], encoded.columns["history_answer_marker"][2]
     places = np.flatnonzero(marker) - window.offset
     assert CONTEXT[window.spans[places[0]][0] : window.spans[places[-1]][1]] == "a big house"
 

@@ -7,7 +7,7 @@ import pytest
 
 from easytransfer.app.inputs.base import Encoded, Input, joined
 from easytransfer.config.job import JobConfig
-from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
 from easytransfer.metrics.evaluator import MeanEvaluator
@@ -47,8 +47,8 @@ def make_app(named, target="row"):
             count = len(chunk.index)
             counts = {"truncated": np.zeros(count, bool), "tokens": np.bincount(rows, minlength=count)}
             counts |= {"unknown": np.zeros(count, int), "halves": np.bincount(rows, minlength=count)}
-            objects = np.array([tuple(part) for part in parts] + [None], object)[:-1]
-            return Encoded({"values": Ragged.from_lists(parts), "shown": objects}, counts, np.array(rows))
+            shown = HostColumn.of(map(tuple, parts))
+            return Encoded({"values": Ragged.from_lists(parts), "shown": shown}, counts, np.array(rows))
 
         def specs(self):
             return {name: tf.TensorSpec([None, None], tf.int32) for name in ("values", "values_mask")}
@@ -147,11 +147,13 @@ def test_examples_of_rejected_rows_are_left_out_and_rows_keep_their_order(tmp_pa
     assert found.bad.reasons == {MISSING: 1, "unknown label": 1} and found.count.accepted == 3
     assert table.row_of.tolist() == [0, 0, 1, 2, 2] and table.row_count == 3
     assert [table.columns["values"][i].tolist() for i in range(5)] == [[1, 2], [3], [4], [7], [8]]
-    assert table.columns["shown"].tolist() == [(1, 2), (3,), (4,), (7,), (8,)]
+    assert list(table.columns["shown"]) == [[1, 2], [3], [4], [7], [8]]
     # What has one entry a row is repeated.
     assert table.columns["factor"].tolist() == [10, 10, 20, 40, 40]
     assert table.columns["label_id"].tolist() == [0, 0, 2, 3, 3]
     batch = table.batch(range(5), pad_multiple=1)
+    assert batch["shown"].dtype == object and batch["shown"].tolist() == [[1, 2], [3], [4], [7], [8]]
+    assert "shown" not in app.evaluation_inputs(batch) and "values" in app.evaluation_inputs(batch)
     assert batch["values"].tolist() == [[1, 2], [3, -5], [4, -5], [7, -5], [8, -5]]
     assert batch["values_mask"].tolist() == [[1, 1], [1, 0], [1, 0], [1, 0], [1, 0]]
     # Counts are those of accepted rows, whatever they are called.
@@ -202,3 +204,5 @@ def test_columns_are_joined_by_the_examples_of_the_one_that_has_several():
     assert len(EncodedTable(found.columns, row_of=found.row_of)) == 3
     with pytest.raises(ValueError, match="different examples of the same rows"):
         joined([several, Encoded({"d": np.zeros(3)}, row_of=np.array([0, 0, 1]))])
+    with pytest.raises(ValueError, match="column e is an array of objects: .* HostColumn"):
+        Encoded({"e": np.array(["a", None], object)})

@@ -1,5 +1,6 @@
 """Tables that do not fit into memory: on disk they are the same tables, written once and used by every process."""
 
+import os
 import threading
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from easytransfer.data.batches import Batches
 from easytransfer.data.disk_array import DiskArray
-from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged, device_arrays
 from easytransfer.data.table_store import FACTS, Elsewhere, TableStore
 from easytransfer.errors import ConfigError, DataError
 
@@ -89,6 +90,76 @@ def test_the_first_rows_of_a_table_on_disk(tmp_path):
     head = disk.columns["image"].head(3)
     del disk
     np.testing.assert_array_equal(head[:], memory.columns["image"][:3])
+
+
+# What a table may hold and JSON writes in its own way: half of a surrogate pair, a line end, nothing.
+VALUES = ["", "naïve 漢字 👍🏽", "\ud83d half", 'a "b"\n\0', None, 3, -0.5, True, [1, [2, "c"]], {"d": [None, {}]}]
+
+
+def host_parts():
+    """Chunks with values that stay on the host, beside ids."""
+    for shift in range(3):
+        values = VALUES[shift:] + VALUES[:shift]
+        ids = Ragged.from_lists([[shift] * row for row in range(len(values))])
+        yield EncodedTable({"input_ids": ids, "shown": HostColumn.of(values)}, {"input_mask": "input_ids"})
+
+
+def test_values_of_the_host_are_the_same_in_memory_and_on_disk(tmp_path):
+    expected = [value for shift in range(3) for value in VALUES[shift:] + VALUES[:shift]]
+    tables = stored(tmp_path / "a", 10**9, host_parts()), stored(tmp_path / "b", 1, host_parts())
+    assert isinstance(tables[1].columns["shown"].values, DiskArray) and not (tmp_path / "a").exists()
+    rows = [29, 3, 4, 5, 0, 0, -1]
+    for table in tables:
+        column = table.columns["shown"]
+        assert isinstance(column, HostColumn) and list(column) == expected
+        assert column.objects(rows).tolist() == [expected[row] for row in rows]
+        batch = table.batch(rows, size=9)
+        assert batch["shown"].dtype == object and batch["shown"].tolist() == [expected[row] for row in [*rows, 29, 29]]
+        assert device_arrays(batch).keys() == {"input_ids", "input_mask", "example_weight"}
+        assert list(table.head(12).columns["shown"]) == expected[:12]
+        assert list(table.take(rows).columns["shown"]) == [expected[row] for row in rows]
+        assert column.objects([]).tolist() == [] and list(column.take([])) == []
+
+
+def test_what_json_has_not_does_not_stay_on_the_host():
+    assert list(HostColumn.of([(1, "a")])) == [[1, "a"]]
+    for value, error in ((np.zeros(2), TypeError), (b"bytes", TypeError), (float("nan"), ValueError)):
+        with pytest.raises(error, match="JSON"):
+            HostColumn.of(["text", value])
+
+
+def test_rows_are_taken_as_numpy_takes_them_one_by_one(tmp_path):
+    random = np.random.default_rng(2)
+    lists = [random.integers(0, 99, (length, 2)) for length in random.integers(0, 4, 50)]
+    values = np.concatenate(lists).astype(np.int32)
+    values.tofile(tmp_path / "v.bin")
+    offsets = np.cumsum([0, *map(len, lists)])
+    for column in (Ragged(values, offsets), Ragged(DiskArray(tmp_path / "v.bin", np.int32, values.shape), offsets)):
+        for rows in (np.arange(50), np.arange(7, 30), random.permutation(50), [3, 3, 4, 4, 5], [-1, 0], [], [8]):
+            found = column.take(rows)
+            assert [row.tolist() for row in found] == [lists[row].tolist() for row in rows]
+            assert found.values.dtype == np.int32 and found.values.shape[1:] == (2,)
+
+
+def test_a_power_cut_leaves_a_whole_table_or_none(tmp_path, monkeypatch):
+    """Content that is not on disk is lost with the power; what `table.json` speaks of must be there before it."""
+    stored(tmp_path, 1)
+    safe, plain = [], os.fsync
+
+    def fsync(file):
+        plain(file)
+        path = os.readlink(f"/proc/self/fd/{file}")
+        safe.append((os.path.relpath(path, tmp_path), sorted(os.listdir(tmp_path)), os.stat(file).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    stored(tmp_path, 1, host_parts())
+    assert FACTS not in safe[0][1] and safe[0][0] == ".", "the old table is gone before a column is written anew"
+    order = [name for name, _, _ in safe]
+    columns = [name for name in os.listdir(tmp_path) if name.endswith((".bin", ".npy"))]
+    facts = next(place for place, name in enumerate(order) if FACTS in name)
+    assert len(columns) == 5 and set(columns) | {"."} <= set(order[1:facts])
+    for name, _, size in safe[1:facts]:
+        assert name == "." or size == (tmp_path / name).stat().st_size, f"{name} was written to after it was safe"
 
 
 def test_an_earlier_reading_is_used_again_while_its_key_is_the_same(tmp_path):

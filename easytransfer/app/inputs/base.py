@@ -26,16 +26,24 @@ class Encoded:
 
     Attributes:
         columns: One entry for every position of the chunk, those of rejected rows too; with `row_of` one for every
-            example. Arrays of dtype object stay on the host.
+            example. What the model does not read, such as texts for `postprocess`, is a `HostColumn`.
         counts: Of a text, by position: whether it was `truncated`, `tokens`, how many of them are `unknown`, and what
             else is added up, such as `windows`; empty for other inputs.
         row_of: Where a row becomes several examples: the position of each example, int [examples], not decreasing and
             none left out. None = one example for every position.
+
+    Raises:
+        ValueError: A column is an array of dtype object.
     """
 
     columns: dict[str, Column]
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     row_of: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        for name, column in self.columns.items():
+            if isinstance(column, np.ndarray) and column.dtype == object:
+                raise ValueError(f"column {name} is an array of objects: what stays on the host is a HostColumn")
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:
