@@ -116,7 +116,6 @@ class Task(abc.ABC):
         """Returns, inside a graph, what predictions are made of: what is decoded, reduced or generated."""
         return self.forward(batch)
 
-    @final
     def evaluate_step(self, batch: Batch) -> Outputs:
         """Returns, inside a graph, what the losses and the evaluator read of a labelled batch.
 
