@@ -149,13 +149,25 @@ def contract(trees: dict[str, ast.Module]) -> tuple[int, int, int]:
     return len(public), len(own), sum(own.values())
 
 
-def smallest_non_classifier(root: Path) -> str:
-    """Returns the lines and the name of the smallest complete application that is no classifier."""
+def smallest_non_classifier(root: Path) -> tuple[str, int]:
+    """Returns lines and name of the smallest complete application that is no classifier, and what it has to know.
+
+    What it has to know are the names of the core and the ModelZoo that it imports.
+    """
     folders = [path for path in (root / "appzoo").iterdir() if path.name in NON_CLASSIFIERS]
-    sizes = {path.name: sum(map(_lines, path.rglob("*.py"))) for path in folders}
-    sizes |= {path.stem: _lines(path) for path in (root / TOYS).glob("*.py") if path.stem in NON_CLASSIFIERS}
+    found = {path.name: list(path.rglob("*.py")) for path in folders}
+    found |= {path.stem: [path] for path in (root / TOYS).glob("*.py") if path.stem in NON_CLASSIFIERS}
+    sizes = {name: sum(map(_lines, files)) for name, files in found.items()}
     name = min(sizes, key=sizes.__getitem__)
-    return f"{sizes[name]} ({name})"
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in found[name]]
+    known = {
+        f"{node.module}.{alias.name}"
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("easytransfer", "modelzoo")
+        for alias in node.names
+    }
+    return f"{sizes[name]} ({name})", len(known)
 
 
 def _lines(path: Path) -> int:
@@ -177,6 +189,7 @@ def measure(root: Path) -> dict[str, Any]:
     edges = {name: imports(name, paths[name], trees[name], paths) for name in trees}
     knots, folders = circles(edges), circles(between_folders(edges))
     members, own, defaults = contract(trees)
+    smallest, known = smallest_non_classifier(root)
     (length, longest), largest = max(functions), max(sizes, key=sizes.__getitem__)
     return {
         "files": len(sizes),
@@ -192,7 +205,8 @@ def measure(root: Path) -> dict[str, Any]:
         "contract: members": members,
         "contract: of these not final": own,
         "contract: of these with a default": defaults,
-        "smallest complete non-classifier, lines": smallest_non_classifier(root),
+        "smallest complete non-classifier, lines": smallest,
+        "names of core and zoo that it imports": known,
     }
 
 

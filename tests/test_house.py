@@ -53,7 +53,8 @@ def checkout(tmp_path):
         "easytransfer/app/contract.py": CONTRACT,
         "easytransfer/app/late.py": "from .contract import App  # noqa: F401\n",
         "appzoo/text_comprehension/app.py": "x = 1\n" * 9,
-        "tests/fixtures/toy_apps/maps.py": "x = 1\n" * 7,
+        "tests/fixtures/toy_apps/maps.py": "import os\nfrom easytransfer.a import B, C\nfrom modelzoo import d\n"
+        + "x = 1\n" * 4,
         "tests/fixtures/toy_apps/frames.py": "x = 1\n",
     }
     for name, text in files.items():
@@ -74,6 +75,7 @@ def test_measures(house, checkout):
     # no_decay, build and losses, which counts once; `_hidden` is private.
     assert (found["contract: members"], found["contract: of these with a default"]) == (3, 2)
     assert found["smallest complete non-classifier, lines"] == "7 (maps)"
+    assert found["names of core and zoo that it imports"] == 3
     # Two comments, `noqa` is none; code: 12 lines of the contract (3 of Task), 1 of late.py, 9 of the application.
     assert found["comment share"] == f"{2 / 22:.3f}"
 
