@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def evaluated_with_outputs(
     evaluator, order = app.evaluator(), np.argsort(table.lengths, kind="stable")
     kept: list[np.ndarray] = []
     parts: dict[str, list[np.ndarray]] = {}
-    for rows in list(_slices(order, batch_size))[workers.rank :: workers.size]:
+    for rows in islice(_slices(order, batch_size), workers.rank, None, workers.size):
         batch = table.batch(rows, pad_multiple=pad_multiple)
         outputs = call(batch)
         evaluator.update(batch, outputs)

@@ -15,14 +15,17 @@ says so.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from easytransfer.metrics import scores
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.metrics.exact_sum import ExactSum
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
 OUTSIDE = "O"
@@ -192,14 +195,70 @@ def to_bio(tags: Sequence[str]) -> list[str]:
     return result
 
 
+@dataclass
+class _Window:
+    """True and predicted tag ids of the words of a window, int [words]; `count` is how many windows the row has."""
+
+    count: int
+    gold: np.ndarray
+    predicted: np.ndarray
+
+
+def _in_order(windows: dict[int, _Window]) -> list[_Window]:
+    return [windows[number] for number in sorted(windows)]
+
+
+class _Tally:
+    """Counts over whole rows.
+
+    Attributes:
+        cells: Words by true and predicted tag id.
+        entities: By type how many are right, predicted and true, int64 [3, types].
+    """
+
+    def __init__(self, tag_set: TagSet) -> None:
+        self._tag_set = tag_set
+        self.rows = self.windows = 0
+        self.cells: Counter[tuple[int, int]] = Counter()
+        self.entities = np.zeros((3, len(tag_set.types)), np.int64)
+
+    @property
+    def words(self) -> int:
+        """Number of words."""
+        return sum(self.cells.values())
+
+    def add(self, rows: list[list[_Window]]) -> None:
+        """Adds rows, the windows of each in order."""
+        windows = list(chain.from_iterable(rows))
+        if not windows:
+            return
+        self.rows, self.windows = self.rows + len(rows), self.windows + len(windows)
+        # Windows of a row end to end: an entity may reach over their border.
+        gold, predicted = (np.concatenate([getattr(w, side) for w in windows]) for side in ("gold", "predicted"))
+        lengths = [sum(len(window.gold) for window in row) for row in rows]
+        self.cells.update(zip(gold.tolist(), predicted.tolist(), strict=True))
+        true, found = self._tag_set.spans(gold, lengths), self._tag_set.spans(predicted, lengths)
+        # Entities of one side do not overlap, so those with one beginning are the only ones that can be equal.
+        _, mine, theirs = np.intersect1d(true[:, 0], found[:, 0], return_indices=True)
+        right = true[mine][(true[mine] == found[theirs]).all(axis=1)]
+        types = len(self._tag_set.types)
+        self.entities = self.entities + [np.bincount(spans[:, 2], minlength=types) for spans in (right, found, true)]
+
+    def merge(self, other: _Tally) -> None:
+        """Adds the counts of other rows."""
+        self.rows, self.windows = self.rows + other.rows, self.windows + other.windows
+        self.cells.update(other.cells)
+        self.entities = self.entities + other.entities
+
+
 class EntityEvaluator(Evaluator):
     """Token accuracy and entity scores from the windows of every row.
 
     Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], where the words
     begin that the window answers for, 0 or less behind the last; both may be padded arrays or `Ragged`. Where rows are
-    cut into windows, `place` [B] holds lists of the row number and the number of the window in its row; without it
-    every example is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags]. Windows may come in
-    any order.
+    cut into windows, `place` [B] holds lists of the row number, the number of the window in its row, and how many there
+    are; without it every example is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags].
+    Windows may come in any order. Kept are counts, and words only of rows whose last window has not come yet.
 
     `precision`, `recall` and `f1` are over entities of all types together (micro average): an entity is right if its
     first and last word and its type are. `accuracy` is over words and `loss` the mean of -log p(true tag).
@@ -215,68 +274,67 @@ class EntityEvaluator(Evaluator):
         self.labels, self._tag_set = list(labels), TagSet(labels)
         self.main_metric = choose_metric(main_metric, self.names, "f1")
         self.higher_is_better = higher_is_better(self.main_metric)
-        self._windows: list[tuple[tuple[int, int], np.ndarray, np.ndarray, np.ndarray]] = []
-        self._placed = True
+        self._loss, self._tally = ExactSum(), _Tally(self._tag_set)
+        # By row and window, the windows of rows that have more of them.
+        self._waiting: dict[int, dict[int, _Window]] = {}
 
     def update(self, batch: dict[str, Any], outputs: dict[str, Any]) -> None:
         """Adds one batch of real windows."""
-        seen, self._placed = len(self._windows), "place" in batch
+        whole: list[list[_Window]] = []
+        losses = [np.zeros(0)]
         for i, (tags, logs) in enumerate(zip(outputs["tags"], outputs["log_probabilities"], strict=True)):
             starts = np.asarray(batch["word_starts"][i])
             gold = np.asarray(batch["label_id"][i])[starts[starts > 0]]
-            losses = -np.asarray(logs, np.float64)[np.arange(len(gold)), gold]
-            place = batch["place"][i] if self._placed else (seen + i, 0)
-            self._windows.append((place, gold, np.array(tags[: len(gold)]), losses))
+            losses.append(-np.asarray(logs, np.float64)[np.arange(len(gold)), gold])
+            row, number, count = batch["place"][i] if "place" in batch else (0, 0, 1)
+            whole += self._completed(row, number, _Window(count, gold, np.array(tags[: len(gold)])))
+        self._tally.add(whole)
+        self._loss.add(np.concatenate(losses))
 
-    def state(self) -> tuple[bool, list[tuple]]:
-        """Returns the windows, and whether they know their rows."""
-        return self._placed, self._windows
+    def _completed(self, row: int, number: int, window: _Window) -> list[list[_Window]]:
+        """Takes a window in; returns the windows of its row, in order, where it was the last to come."""
+        if window.count == 1:
+            return [[window]]
+        windows = self._waiting.setdefault(row, {})
+        windows[number] = window
+        return [_in_order(self._waiting.pop(row))] if len(windows) == window.count else []
 
-    def merge(self, state: tuple[bool, list[tuple]]) -> None:
-        """Adds windows of another evaluator; rows without a number of their own go behind those that are here."""
-        placed, windows = state
-        behind = 0 if placed else len(self._windows)
-        self._windows.extend(((row + behind, window), *rest) for (row, window), *rest in windows)
+    def state(self) -> tuple[_Tally, ExactSum, dict[int, dict[int, _Window]]]:
+        """Returns the counts, the losses, and the windows of rows that have more."""
+        return self._tally, self._loss, self._waiting
 
-    def _merged(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns true and predicted tag ids of all words, and the words of each row."""
-        # Windows of a row end to end, in its order: an entity may reach over their border.
-        self._windows.sort(key=lambda window: window[0])
-        rows = np.array([window[0][0] for window in self._windows])
-        words = np.array([len(window[1]) for window in self._windows])
-        new = np.flatnonzero(np.append(True, rows[1:] != rows[:-1]))
-        return self._joined(1), self._joined(2), np.add.reduceat(words, new)
+    def merge(self, state: tuple[_Tally, ExactSum, dict[int, dict[int, _Window]]]) -> None:
+        """Adds windows of another evaluator; a row may have some in both."""
+        tally, loss, waiting = state
+        self._tally.merge(tally)
+        self._loss.merge(loss)
+        windows = ((row, number, window) for row, found in waiting.items() for number, window in found.items())
+        self._tally.add([found for window in windows for found in self._completed(*window)])
 
-    def _joined(self, part: int) -> np.ndarray:
-        return np.concatenate([window[part] for window in self._windows])
-
-    def _entities(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns by type how many entities are right, predicted and true."""
-        gold, predicted, lengths = self._merged()
-        true, found = self._tag_set.spans(gold, lengths), self._tag_set.spans(predicted, lengths)
-        # Entities of one side do not overlap, so those with one beginning are the only ones that can be equal.
-        _, mine, theirs = np.intersect1d(true[:, 0], found[:, 0], return_indices=True)
-        right = true[mine][(true[mine] == found[theirs]).all(axis=1)]
-        count = len(self._tag_set.types)
-        return tuple(np.bincount(spans[:, 2], minlength=count) for spans in (right, found, true))
+    def _total(self) -> _Tally:
+        """Returns the counts, of rows that lack windows too."""
+        total = _Tally(self._tag_set)
+        total.merge(self._tally)
+        total.add([_in_order(self._waiting[row]) for row in sorted(self._waiting)])
+        return total
 
     def result(self) -> dict[str, float]:
         """Returns the metrics as floats; all NaN when there were no words, 0 for quotients without a denominator."""
-        if not any(len(window[1]) for window in self._windows):
+        total = self._total()
+        if not total.words:
             return dict.fromkeys(self.names, float("nan"))
-        gold, predicted, _ = self._merged()
-        right, found, true = (part.sum() for part in self._entities())
+        right, found, true = total.entities.sum(axis=1)
         return {
-            "accuracy": float((gold == predicted).mean()),
+            "accuracy": sum(count for (a, b), count in total.cells.items() if a == b) / total.words,
             "precision": float(scores.divide(right, found)),
             "recall": float(scores.divide(right, true)),
             "f1": float(scores.f1_from_counts(right, found, true)),
-            "loss": scores.exact_mean(self._joined(3)),
+            "loss": self._loss.mean(),
         }
 
     def per_class(self) -> list[dict[str, Any]]:
         """Returns `label`, `precision`, `recall`, `f1`, `support` (true) and `predicted` entities per type."""
-        right, found, true = self._entities()
+        right, found, true = self._total().entities
         columns = (scores.divide(right, found), scores.divide(right, true), scores.f1_from_counts(right, found, true))
         names = ("precision", "recall", "f1")
         return [
@@ -288,13 +346,15 @@ class EntityEvaluator(Evaluator):
     def report(self) -> dict[str, Any]:
         """Returns facts for the model card: numbers of `rows`, `windows` and `words`, `labels` (tags), `confusion` of
         words by tag, and `per_class` with a row per entity type."""
-        gold, predicted, lengths = self._merged()
+        total = self._total()
+        cells = np.array(sorted(total.cells), np.int64).reshape(-1, 2)
+        counts = np.array([total.cells[cell] for cell in sorted(total.cells)], np.int64)
         return {
-            "rows": len(lengths),
-            "windows": len(self._windows),
-            "words": len(gold),
+            "rows": total.rows,
+            "windows": total.windows,
+            "words": total.words,
             "labels": self.labels,
-            **scores.confusion_report(gold, predicted, len(self.labels)),
+            **scores.cells_report(cells, counts, len(self.labels)),
             "confusion_of": "words",
             "per_class": self.per_class(),
         }

@@ -30,7 +30,7 @@ class WordWindows(EncoderTokens):
 
     A text is one window, or several where it is long: examples of one row. `word_starts` has the places of the first
     pieces of the words that the window answers for, 0 behind the last. `place` (number of the row in the whole table,
-    number of the window in the row) and `text` stay on the host.
+    number of the window in the row, windows of the row) and `text` stay on the host.
 
     Args:
         encoder: Of the job.
@@ -59,11 +59,12 @@ class WordWindows(EncoderTokens):
         windows = encode_words(self.tokenizer, list(map(self.words, texts)), self.max_length)
         self._tell_cut(chunk, np.flatnonzero(windows.cut))
         ids, row_of = windows.input_ids, windows.row_of
+        places = (values.tolist() for values in (chunk.index[row_of], windows.window, np.bincount(row_of)[row_of]))
         columns = {
             "input_ids": ids,
             "segment_ids": Ragged(np.zeros_like(ids.values), ids.offsets),
             "word_starts": windows.word_starts,
-            "place": HostColumn.of(zip(chunk.index[row_of].tolist(), windows.window.tolist(), strict=True)),
+            "place": HostColumn.of(zip(*places, strict=True)),
             "text": HostColumn.of(texts[row] for row in row_of),
         }
         counts = {

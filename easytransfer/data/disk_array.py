@@ -67,7 +67,7 @@ class DiskArray:
         flat = rows.reshape(-1).astype(np.int64)
         if flat.size and not (-len(self) <= int(flat.min()) and int(flat.max()) < len(self)):
             raise IndexError(f"row index out of range for {len(self)} rows")
-        return self._read(flat % max(len(self), 1)).reshape(*rows.shape, *self.shape[1:])
+        return self._read(flat % max(len(self), 1)).reshape((*rows.shape, *self.shape[1:]))[()]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)

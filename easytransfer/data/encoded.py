@@ -68,11 +68,12 @@ class Ragged:
         Raises:
             ValueError: A row is longer than `width`.
         """
-        indices = np.asarray(indices, np.int64)
-        starts, lengths = self._spans(indices)
+        return self._padded(*self._spans(np.asarray(indices, np.int64)), width, pad)
+
+    def _padded(self, starts: np.ndarray, lengths: np.ndarray, width: int, pad: float) -> np.ndarray:
         if lengths.size and int(lengths.max()) > width:
             raise ValueError(f"a row of length {int(lengths.max())} does not fit into width {width}")
-        out = np.full((len(indices), width, *self.values.shape[1:]), pad, self.values.dtype)
+        out = np.full((len(starts), width, *self.values.shape[1:]), pad, self.values.dtype)
         # Where the rows hold values: both sides of the assignment below go through these places row by row.
         inside = np.arange(width) < lengths[:, None]
         out[inside] = self.values[(starts[:, None] + np.arange(width))[inside]]
@@ -83,8 +84,8 @@ class Ragged:
             raise IndexError(f"row index out of range for {len(self)} rows")
         # Negative positions count from the end, as in NumPy: for -1, offsets[-1 + 1] would be the start of the column.
         indices = indices % max(len(self), 1)
-        starts = self.offsets[indices]
-        return starts, self.offsets[indices + 1] - starts
+        starts, ends = self.offsets[np.stack([indices, indices + 1], axis=1)].T
+        return starts, ends - starts
 
 
 class HostColumn(Ragged):
@@ -145,7 +146,6 @@ class EncodedTable:
         row_of: The row each example belongs to, int [examples], not decreasing; one example per row when None.
 
     Attributes:
-        row_of: As given.
         row_count: Number of rows.
 
     Raises:
@@ -169,15 +169,22 @@ class EncodedTable:
             if not isinstance(self.columns.get(source), Ragged):
                 raise ValueError(f"mask {mask!r} needs a ragged column {source!r}")
         self._examples = next(iter(sizes.values()), 0)
-        self.row_of = np.arange(self._examples) if row_of is None else np.asarray(row_of, np.int64)
+        self.row_count, self._row_of = self._examples, None if row_of is None else np.asarray(row_of, np.int64)
+        if self._row_of is None:
+            return
         # 0 where a row goes on, 1 where the next one begins; any other step would leave out a row or go back.
-        steps = np.diff(self.row_of, prepend=-1)
-        if len(self.row_of) != self._examples or (steps < 0).any() or (steps > 1).any():
+        steps = np.diff(self._row_of, prepend=-1)
+        if len(self._row_of) != self._examples or (steps < 0).any() or (steps > 1).any():
             raise ValueError("row_of must name the row of every example, in order and none left out")
-        self.row_count = int(self.row_of[-1]) + 1 if self._examples else 0
+        self.row_count = int(self._row_of[-1]) + 1 if self._examples else 0
 
     def __len__(self) -> int:
         return self._examples
+
+    @property
+    def row_of(self) -> np.ndarray:
+        """The row each example belongs to, int64 [examples]."""
+        return np.arange(self._examples) if self._row_of is None else self._row_of
 
     @property
     def lengths(self) -> np.ndarray:
@@ -200,7 +207,8 @@ class EncodedTable:
             return self
         count = int(np.searchsorted(self.row_of, rows))
         columns = {name: _first(column, count) for name, column in self.columns.items()}
-        return EncodedTable(columns, self.masks, self.pad_values, self.row_of[:count])
+        row_of = None if self._row_of is None else self._row_of[:count]
+        return EncodedTable(columns, self.masks, self.pad_values, row_of)
 
     @classmethod
     def concat(cls, tables: Iterable[EncodedTable]) -> EncodedTable:
@@ -216,6 +224,8 @@ class EncodedTable:
         if any(table.columns.keys() != first.columns.keys() for table in tables):
             raise ValueError("tables to join have different columns")
         columns = {name: _join([table.columns[name] for table in tables]) for name in first.columns}
+        if all(table._row_of is None for table in tables):
+            return cls(columns, first.masks, first.pad_values)
         starts = np.cumsum([0] + [table.row_count for table in tables])
         row_of = np.concatenate([table.row_of + start for table, start in zip(tables, starts, strict=False)])
         return cls(columns, first.masks, first.pad_values, row_of)
@@ -246,24 +256,25 @@ class EncodedTable:
             raise ValueError(f"cannot make {size} rows of {len(indices)} indices into a table of {len(self)} rows")
         weight = np.zeros(size, np.float32)
         weight[: len(indices)] = 1.0
-        width_rows = indices if width_of is None else np.asarray(width_of, np.int64)
+        width_rows = np.asarray(() if width_of is None else width_of, np.int64)
         fill = next((rows[0] for rows in (indices, width_rows) if len(rows)), 0)
         indices = np.concatenate([indices, np.full(size - len(indices), fill, np.int64)])
         # The rows that fill the batch are padded like any other, so their lengths count, too.
         width_rows = np.concatenate([indices, width_rows])
         result: dict[str, np.ndarray] = {}
-        widths: dict[str, int] = {}
+        filled: dict[str, np.ndarray] = {}
         for name, column in self.columns.items():
             if isinstance(column, HostColumn):
                 result[name] = column.objects(indices)
             elif isinstance(column, Ragged):
-                widths[name] = _rounded_width(column, width_rows, pad_multiple)
-                result[name] = column.padded(indices, widths[name], self.pad_values.get(name, 0))
+                starts, lengths = column._spans(width_rows)
+                width = _rounded_width(lengths, pad_multiple)
+                result[name] = column._padded(starts[:size], lengths[:size], width, self.pad_values.get(name, 0))
+                filled[name] = np.arange(width) < lengths[:size, None]
             else:
                 result[name] = column[indices]
         for mask, source in self.masks.items():
-            lengths = self.columns[source]._spans(indices)[1]
-            result[mask] = (np.arange(widths[source]) < lengths[:, None]).astype(np.int32)
+            result[mask] = filled[source].astype(np.int32)
         result["example_weight"] = weight
         return result
 
@@ -273,10 +284,9 @@ def device_arrays(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: value for name, value in batch.items() if value.dtype != object}
 
 
-def _rounded_width(column: Ragged, indices: np.ndarray, multiple: int) -> int:
+def _rounded_width(lengths: np.ndarray, multiple: int) -> int:
     """Longest of the rows, rounded up; at least one position, since models reduce over it."""
-    longest = int(column._spans(indices)[1].max(initial=1))
-    return -(-max(longest, 1) // multiple) * multiple
+    return -(-int(lengths.max(initial=1)) // multiple) * multiple
 
 
 def _first(column: Any, count: int) -> Any:

@@ -18,8 +18,10 @@ from easytransfer.run.lock import FolderLock, is_locked
 
 FACTS = "table.json"
 # Part of every key: a folder written when `table.json` said other things is written anew.
-FORM = 2
-# Columns of so few bytes a row (labels, numbers) stay in memory: what looks at labels wants them as arrays.
+FORM = 3
+# Files of a column: its values, where the rows of a ragged one begin; and the row of each example.
+VALUES, OFFSETS, ROWS = ".bin", ".offsets", ".rows"
+# Columns of so few bytes a row (labels, numbers) are loaded whole: what looks at labels wants them as arrays.
 SMALL_ROW = 16
 _PAUSE_S = 0.2
 # Columns whose rows differ in length, by what `table.json` calls them; all others are arrays.
@@ -109,8 +111,7 @@ class TableStore:
         """Returns the whole table; `notes` are kept with one that went to disk."""
         if self._writer is None:
             return EncodedTable.concat(self._parts)
-        facts = self._writer.finish({"key": self._key, "notes": notes})
-        return _opened(self._folder, facts)
+        return _opened(self._folder, self._writer.finish({"key": self._key, "notes": notes}))
 
     def close(self) -> None:
         """Gives up what was not finished, for another process to write."""
@@ -119,13 +120,12 @@ class TableStore:
 
 
 @dataclass
-class _Column:
-    """A column on its way to disk; `file` is None for one that stays in memory until the end."""
+class _File:
+    """An array on its way to disk."""
 
-    kind: str
+    file: IO[bytes]
     dtype: np.dtype
     inner: tuple[int, ...]
-    file: IO[bytes] | None
     rows: int = 0
 
 
@@ -146,66 +146,65 @@ class _Writer:
         if (folder / FACTS).exists():
             (folder / FACTS).unlink()
             sync(folder)
-        for old in [*folder.glob("*.bin"), *folder.glob("*.npy")]:
-            old.unlink(missing_ok=True)
-        self._columns: dict[str, _Column] = {}
-        self._small: dict[str, list[np.ndarray]] = {"row_of": []}
+        for old in _arrays(folder):
+            old.unlink()
+        self._files: dict[str, _File] = {}
+        self._kinds: dict[str, str] = {}
         self._shape: dict[str, Any] = {}
-        self._rows = 0
+        self._rows = self._examples = 0
 
     def add(self, part: EncodedTable) -> None:
         """Writes the values of a chunk."""
-        if not self._columns:
-            self._columns = {name: self._new(name, column) for name, column in part.columns.items()}
+        if not self._kinds:
+            self._kinds = {name: type(column).__name__ for name, column in part.columns.items()}
             self._shape = {"masks": part.masks, "pad_values": part.pad_values}
-        if part.columns.keys() != self._columns.keys():
+        if part.columns.keys() != self._kinds.keys():
             raise ValueError("tables to join have different columns")
         for name, column in part.columns.items():
-            known, values = self._columns[name], column.values if isinstance(column, Ragged) else column
-            # Lengths of rows are small and are needed at random when batches are planned: they stay in memory.
             if isinstance(column, Ragged):
-                self._small[name].append(column.lengths)
-            if known.file is None:
-                self._small[name].append(column)
-                continue
-            if values.dtype != known.dtype or values.shape[1:] != known.inner:
-                raise ValueError(f"column {name} changes from {known.dtype} to {values.dtype} or in shape")
-            known.file.write(np.ascontiguousarray(values).data)
-            known.rows += len(values)
-        self._small["row_of"].append(part.row_of + self._rows)
+                self._append_offsets(name, column.offsets)
+            self._append(name, VALUES, column.values if isinstance(column, Ragged) else column)
+        self._append("examples", ROWS, part.row_of + self._rows)
         self._rows += part.row_count
+        self._examples += len(part)
 
-    def _new(self, name: str, column: Ragged | np.ndarray) -> _Column:
-        ragged = isinstance(column, Ragged)
-        values = column.values if ragged else column
-        self._small[name] = []
-        small = not ragged and values.dtype.itemsize * int(np.prod(values.shape[1:])) <= SMALL_ROW
+    def _append_offsets(self, name: str, offsets: np.ndarray) -> None:
+        """Writes where rows end in the values of all chunks, which are not written yet, behind a 0."""
+        before = self._files.get(f"{name}{VALUES}")
+        offsets = np.asarray(offsets, np.int64)
+        self._append(name, OFFSETS, offsets if before is None else offsets[1:] + before.rows)
+
+    def _append(self, name: str, ending: str, values: np.ndarray) -> None:
         if values.dtype == object:
             raise DataError(
                 "the table is larger than data.table_memory_mb, and objects of Python cannot go to disk",
                 received=f"column {name}",
                 fix="raise data.table_memory_mb, or keep them in a HostColumn",
             )
-        file = None if small else open(self._folder / f"{name}.bin", "wb")  # noqa: SIM115 - closed by finish
-        return _Column(type(column).__name__, values.dtype, values.shape[1:], file)
+        path = f"{name}{ending}"
+        if path not in self._files:
+            self._files[path] = _File(open(self._folder / path, "wb"), values.dtype, values.shape[1:])  # noqa: SIM115
+        known = self._files[path]
+        if values.dtype != known.dtype or values.shape[1:] != known.inner:
+            raise ValueError(f"column {name} changes from {known.dtype} to {values.dtype} or in shape")
+        known.file.write(np.ascontiguousarray(values).data)
+        known.rows += len(values)
 
     def finish(self, facts: dict[str, Any]) -> dict[str, Any]:
         """Closes the files and returns what `table.json` says."""
+        found = {name: self._files[f"{name}{VALUES}"] for name in self._kinds}
         columns = {
-            name: {"dtype": column.dtype.str, "kind": column.kind, "shape": [column.rows, *column.inner]}
-            for name, column in self._columns.items()
+            name: {"kind": self._kinds[name], "dtype": file.dtype.str, "shape": [file.rows, *file.inner]}
+            for name, file in found.items()
         }
-        for name, parts in self._small.items():
-            if parts:
-                np.save(self._folder / f"{name}.npy", np.concatenate(parts), allow_pickle=False)
         self._close_files()
-        for file in [*self._folder.glob("*.bin"), *self._folder.glob("*.npy"), self._folder]:
-            sync(file)
-        facts = plain({**facts, **self._shape, "columns": columns})
+        for path in [*_arrays(self._folder), self._folder]:
+            sync(path)
+        facts = {**facts, **self._shape, "examples": self._examples, "rows": self._rows, "columns": columns}
         # Written last, and all at once: a folder with it is complete, also after the power was cut.
         write_json(self._folder / FACTS, facts)
         self.close()
-        return facts
+        return plain(facts)
 
     def close(self) -> None:
         """Closes the files and releases the folder."""
@@ -213,9 +212,13 @@ class _Writer:
         self._lock.close()
 
     def _close_files(self) -> None:
-        for column in self._columns.values():
-            if column.file is not None:
-                column.file.close()
+        for known in self._files.values():
+            known.file.close()
+
+
+def _arrays(folder: Path) -> list[Path]:
+    """Returns the files of columns."""
+    return [path for ending in (VALUES, OFFSETS, ROWS) for path in folder.glob(f"*{ending}")]
 
 
 def _size(column: Ragged | np.ndarray) -> int:
@@ -230,18 +233,15 @@ def _read_facts(folder: Path) -> dict[str, Any] | None:
 
 
 def _opened(folder: Path, facts: dict[str, Any]) -> EncodedTable:
+    examples = facts["examples"]
     columns: dict[str, Any] = {}
     for name, column in facts["columns"].items():
-        file, beside = folder / f"{name}.bin", folder / f"{name}.npy"
-        if not file.exists():
-            columns[name] = np.load(beside, allow_pickle=False)
-            continue
-        values = DiskArray(file, column["dtype"], tuple(column["shape"]))
+        columns[name] = values = DiskArray(folder / f"{name}{VALUES}", column["dtype"], tuple(column["shape"]))
         if column["kind"] in _RAGGED:
-            lengths = np.load(beside, allow_pickle=False)
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            offsets = DiskArray(folder / f"{name}{OFFSETS}", np.int64, (examples + 1,))
             columns[name] = _RAGGED[column["kind"]](values, offsets)
-        else:
-            columns[name] = values
-    row_of = np.load(folder / "row_of.npy", allow_pickle=False)
+        elif values.nbytes <= SMALL_ROW * examples:
+            columns[name] = values[:]
+    several = facts["rows"] != examples
+    row_of = DiskArray(folder / f"examples{ROWS}", np.int64, (examples,))[:] if several else None
     return EncodedTable(columns, facts["masks"], facts["pad_values"], row_of)

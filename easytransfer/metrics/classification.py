@@ -10,6 +10,7 @@ import numpy as np
 from easytransfer.metrics import scores
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.metrics.exact_sum import ExactSum
 from easytransfer.metrics.names import choose_metric, higher_is_better
 
 # Guesses of `top_5_accuracy`, which needs more classes than this.
@@ -29,13 +30,14 @@ class ClassificationEvaluator(RowCollector, Evaluator):
     Args:
         labels: Names of the classes in id order.
         main_metric: Metric that picks the best checkpoint.
-        with_auc: Compute `auc`; it needs the logits of all rows in memory, 4 bytes each.
+        with_auc: Compute `auc`; it needs the logits of all rows in memory, float32; what else it keeps of a
+            row is few bytes.
     """
 
     def __init__(self, labels: Sequence[str], *, main_metric: str | None = None, with_auc: bool = True) -> None:
         super().__init__()
         self.labels = list(labels)
-        self._with_auc = with_auc
+        self._with_auc, self._loss = with_auc, ExactSum()
         binary = ("f1", "precision", "recall") if len(self.labels) == 2 else ()
         auc = ("auc",) if with_auc else ()
         top = ("top_5_accuracy",) if len(self.labels) > _GUESSES else ()
@@ -51,12 +53,22 @@ class ClassificationEvaluator(RowCollector, Evaluator):
             raise ValueError(f"logits are {logits.shape}, expected {(len(true), len(self.labels))}")
         if len(true) and (true.min() < 0 or true.max() >= len(self.labels)):
             raise ValueError(f"label ids go from {true.min()} to {true.max()}, there are {len(self.labels)} classes")
-        rows = {"true": true, "predicted": logits.argmax(axis=-1)}
-        rows["loss"] = -scores.log_softmax(logits)[np.arange(len(true)), true]
+        ids = np.min_scalar_type(len(self.labels))
+        rows = {"true": true.astype(ids), "predicted": logits.argmax(axis=-1).astype(ids)}
+        self._loss.add(-scores.log_softmax(logits)[np.arange(len(true)), true])
         if len(self.labels) > _GUESSES:
             above = logits > np.take_along_axis(logits, true[:, None], axis=1)
             rows["top_5"] = above.sum(axis=1) < _GUESSES
         self.add(**rows, **({"logits": logits} if self._with_auc else {}))
+
+    def state(self) -> Any:
+        """Returns the rows and the sum of the losses."""
+        return super().state(), self._loss
+
+    def merge(self, state: Any) -> None:
+        """Adds rows of another evaluator."""
+        super().merge(state[0])
+        self._loss.merge(state[1])
 
     def result(self) -> dict[str, float]:
         """Returns the metrics as floats; all NaN when there were no rows."""
@@ -71,7 +83,7 @@ class ClassificationEvaluator(RowCollector, Evaluator):
             "macro_f1": float(f1.mean()),
             "weighted_f1": float(f1 @ true / true.sum()),
             "mcc": scores.matthews_correlation(hits, predicted, true),
-            "loss": scores.exact_mean(self.rows("loss")),
+            "loss": self._loss.mean(),
         }
         if self._with_auc:
             result["auc"] = self._auc()
@@ -86,8 +98,7 @@ class ClassificationEvaluator(RowCollector, Evaluator):
         true, logits = self.rows("true"), self.rows("logits")
         if len(self.labels) == 2:
             # The logit difference orders rows like the probability, but does not round to ties near 0 and 1.
-            logits = logits.astype(np.float64)
-            return scores.area_under_roc(true == 1, logits[:, 1] - logits[:, 0])
+            return scores.area_under_roc(true == 1, np.subtract(logits[:, 1], logits[:, 0], dtype=np.float64))
         return scores.one_against_rest_area(true, logits)
 
     def _counts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,10 @@ import numpy as np
 
 
 class RowCollector:
-    """Keeps named arrays whose first axis is the row. Metrics from it cannot depend on the batch size."""
+    """Keeps named arrays whose first axis is the row. Metrics from it cannot depend on the batch size.
+
+    It grows with the rows: what a metric needs of all of them should be in its smallest form.
+    """
 
     def __init__(self) -> None:
         self._parts: dict[str, list[np.ndarray]] = {}
@@ -22,8 +25,12 @@ class RowCollector:
         if len({len(part) for part in rows.values()}) > 1:
             raise ValueError("lengths differ: " + ", ".join(f"{name} {len(part)}" for name, part in rows.items()))
         for name, part in rows.items():
+            parts = self._parts.setdefault(name, [])
             # A copy: a view would keep the whole batch it was cut from in memory.
-            self._parts.setdefault(name, []).append(np.array(part))
+            parts.append(np.array(part))
+            # Few arrays, each longer than the next: thousands of small ones would take more than what is in them.
+            while len(parts) > 1 and len(parts[-2]) <= len(parts[-1]):
+                parts[-2:] = [np.concatenate(parts[-2:])]
 
     def rows(self, name: str) -> np.ndarray:
         """Returns all rows of one array.

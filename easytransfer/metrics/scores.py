@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,22 @@ def confusion_report(true: np.ndarray, predicted: np.ndarray, classes: int) -> d
     if classes <= MOST_IN_MATRIX:
         return {"confusion": confusion_matrix(true, predicted, classes).tolist()}
     _check_ids(true, predicted, classes)
-    cells, counts = np.unique(np.stack([true, predicted], axis=1).astype(np.int64), axis=0, return_counts=True)
+    keys, counts = np.unique(true.astype(np.int64) * classes + predicted, return_counts=True)
+    return cells_report(np.stack(np.divmod(keys, classes), axis=1), counts, classes)
+
+
+def cells_report(cells: np.ndarray, counts: np.ndarray, classes: int) -> dict[str, Any]:
+    """Returns what `confusion_report` does, from the cells of a confusion matrix that are not zero.
+
+    Args:
+        cells: True and predicted class of each, in order, int [cells, 2].
+        counts: How often it is there, int [cells].
+        classes: Number of classes.
+    """
+    if classes <= MOST_IN_MATRIX:
+        matrix = np.zeros((classes, classes), np.int64)
+        matrix[tuple(cells.T)] = counts
+        return {"confusion": matrix.tolist()}
     order = np.argsort(-counts, kind="stable")
     shown = np.concatenate([cells, counts[:, None]], axis=1)[order[:MOST_CELLS]]
     return {"confusion_cells": shown.tolist(), "confusion_cells_left_out": len(cells) - len(shown)}
@@ -124,9 +140,15 @@ def area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
     negatives = len(positive) - positives
     if not positives or not negatives:
         return math.nan
-    # Mann-Whitney U: the rank sum of the positives, less what they have among themselves.
-    above = _ranks(score)[positive].sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    score = np.asarray(score)
+    if np.isnan(score).any():
+        return math.nan
+    # Twice Mann-Whitney's U: by positive the negatives below it, and those not above it. In parts, to need less memory.
+    chosen, others, above = score[positive], np.sort(score[~positive]), 0
+    for part in _parts(positives):
+        found = (np.searchsorted(others, chosen[part], side) for side in ("left", "right"))
+        above += sum(int(count.sum()) for count in found)
+    return above / 2 / (positives * negatives)
 
 
 def mean_area_under_roc(positive: np.ndarray, score: np.ndarray) -> float:
@@ -153,20 +175,25 @@ def one_against_rest_area(true: np.ndarray, logits: np.ndarray) -> float:
         logits: [rows, classes], exact in float32.
     """
     logits = np.asarray(logits, np.float32)
-    largest = logits.max(axis=1, initial=-np.inf).astype(np.float64)
-    rest = np.empty(len(logits))
-    for start in range(0, len(logits), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        rest[part] = np.exp(np.sort(logits[part].astype(np.float64) - largest[part, None], axis=1)[:, :-1]).sum(axis=1)
+    largest, rest, odds = logits.max(axis=1, initial=-np.inf), np.empty(len(logits)), np.empty(len(logits))
+    for part in _parts(len(logits)):
+        rest[part] = np.exp(
+            np.sort(np.subtract(logits[part], largest[part, None], dtype=np.float64), axis=1)[:, :-1]
+        ).sum(axis=1)
     areas = []
     for k in np.unique(true):
-        # p_k / (1 - p_k) = exp(z_k - max) / (sum of the others' exp(z - max)).
-        below = logits[:, k] - largest
-        with np.errstate(divide="ignore"):
-            odds = below - np.log(np.where(below == 0, rest, rest + 1 - np.exp(below)))
+        for part in _parts(len(logits)):
+            # p_k / (1 - p_k) = exp(z_k - max) / (sum of the others' exp(z - max)).
+            below = np.subtract(logits[part, k], largest[part], dtype=np.float64)
+            with np.errstate(divide="ignore"):
+                odds[part] = below - np.log(np.where(below == 0, rest[part], rest[part] + 1 - np.exp(below)))
         areas.append(area_under_roc(true == k, odds))
     defined = [area for area in areas if not math.isnan(area)]
     return math.fsum(defined) / len(defined) if defined else math.nan
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, rows, _ROWS_AT_ONCE))
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> float:

@@ -396,7 +396,7 @@ def test_original_raised_index_error_for_a_wrong_number_of_tags(tiny_model, tmp_
     encoded, read = encode(app, tmp_path, ["the\tO", "the the\tO", "the\tO B-PER", "the\tB-PER", "a\tX"])
     assert read.bad.reasons == {"wrong number of tags": 2, "unknown tag": 1}
     assert (read.table.count.accepted, read.table.count.rejected) == (2, 3) and encoded.row_count == 2
-    assert [int(place[0]) for place in encoded.columns["place"]] == [0, 3], "rows keep their number in the table"
+    assert list(encoded.columns["place"]) == [[0, 0, 1], [3, 0, 1]], "rows keep their number in the table"
 
 
 def test_tags_stay_with_their_words_behind_rejected_rows(tiny_model, tmp_path):

@@ -1,6 +1,8 @@
 """Token losses and entity scores against an independent reading of conlleval's rules, and seqeval where installed."""
 
+import pickle
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -165,6 +167,58 @@ def test_report_has_a_row_per_type():
         "predicted": 1,
     }
     assert (per["label"], per["f1"], per["support"], per["predicted"]) == ("PER", 0, 1, 1)
+
+
+def in_windows(table, labels, seed):
+    """The rows of `evaluate` cut into windows of random numbers of words, in random order, as (batch, outputs)."""
+    rng, ids, width = random.Random(seed), {name: i for i, name in enumerate(labels)}, 15
+    windows = []
+    for row, (true, predicted) in enumerate(table):
+        cuts = sorted(rng.sample(range(1, len(true)), rng.randint(0, min(2, len(true) - 1)))) if len(true) > 1 else []
+        pieces = list(pairwise([0, *cuts, len(true)]))
+        for number, (begin, end) in enumerate(pieces):
+            place = [row, number, len(pieces)]
+            windows.append((place, *([ids[name] for name in side[begin:end]] for side in (true, predicted))))
+    rng.shuffle(windows)
+    for start in range(0, len(windows), 7):
+        part = windows[start : start + 7]
+        batch = {"label_id": np.full((len(part), width + 1), -1), "word_starts": np.zeros((len(part), width), int)}
+        tags, batch["place"] = np.zeros((len(part), width), int), [place for place, _, _ in part]
+        for i, (_, true, predicted) in enumerate(part):
+            batch["label_id"][i, 1 : len(true) + 1] = true
+            batch["word_starts"][i, : len(true)] = np.arange(len(true)) + 1
+            tags[i, : len(true)] = predicted
+        logs = np.log(np.where(np.eye(len(labels))[tags] > 0, 0.5, 0.5 / (len(labels) - 1)))
+        yield batch, {"tags": tags, "log_probabilities": logs}
+
+
+def test_windows_in_any_order_on_any_worker_score_as_their_rows():
+    labels, table = tags_of("bio"), random_table(5, "bio", 300)
+    whole = evaluate(labels, table)
+    workers = [EntityEvaluator(labels) for _ in range(3)]
+    for number, (batch, outputs) in enumerate(in_windows(table, labels, 5)):
+        workers[number % 3].update(batch, outputs)
+    assert any(worker.result() != whole.result() for worker in workers)
+    merged = EntityEvaluator(labels)
+    for worker in workers:
+        merged.merge(pickle.loads(pickle.dumps(worker.state())))
+    assert merged.result() == whole.result()
+    expected, found = whole.report(), merged.report()
+    assert found["windows"] > expected["windows"] == 300 == found["rows"]
+    assert {**found, "windows": 300} == expected
+
+
+def test_what_is_kept_does_not_grow_with_the_rows():
+    labels, sizes = tags_of("bio"), []
+    table = random_table(6, "bio", 100)
+    for times in (1, 20):
+        evaluator = EntityEvaluator(labels)
+        for _ in range(times):
+            for batch, outputs in in_windows(table, labels, 6):
+                evaluator.update(batch, outputs)
+        assert evaluator.report()["rows"] == 100 * times
+        sizes.append(len(pickle.dumps(evaluator.state())))
+    assert sizes[1] < 1.1 * sizes[0]
 
 
 # Losses ------------------------------------------------------------------------------------------------------

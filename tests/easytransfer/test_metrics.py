@@ -3,10 +3,11 @@
 import math
 import warnings
 from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
@@ -14,6 +15,8 @@ from sklearn import metrics as sk
 from easytransfer.errors import ConfigError
 from easytransfer.metrics import scores
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
+from easytransfer.metrics.collector import RowCollector
+from easytransfer.metrics.exact_sum import ExactSum
 from easytransfer.metrics.names import canonical_metric, choose_metric, higher_is_better
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.run.atomic import write_json
@@ -284,6 +287,58 @@ def test_batch_is_copied():
 
 
 # Scores ------------------------------------------------------------------------------------------------------
+
+
+_FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64, max_value=1e300, min_value=-1e300)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(_FLOATS, max_size=9), max_size=9))
+@example([[5e-324, -5e-324], [2.0**-1074 * 3], [1e300, 1.0, -1e300], []])
+def test_exact_sum_is_that_of_the_fractions(parts):
+    sums = [ExactSum() for _ in range(3)]
+    for number, part in enumerate(parts):
+        sums[number % 3].add(np.array(part))
+    for other in sums[1:]:
+        sums[0].merge(other)
+    values = [value for part in parts for value in part]
+    total, count = sum(map(Fraction, values), Fraction(0)), len(values)
+    found = sums[0].mean()
+    assert sums[0].count == count and (found == float(total) / count if count else math.isnan(found))
+    expected = scores.exact_mean(np.array(values))
+    assert found == expected or (math.isnan(found) and math.isnan(expected))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # of NumPy, where infinities cancel
+def test_exact_sum_of_what_is_not_finite_is_that_of_numpy():
+    for values in ([1.0, math.inf], [math.inf, -math.inf, 1.0], [math.nan, 1.0], [-math.inf, 2.0]):
+        total = ExactSum()
+        for value in values:
+            total.add(np.array([value]))
+        np.testing.assert_equal(total.mean(), scores.exact_mean(np.array(values)))
+
+
+def test_rows_are_collected_in_order_and_in_few_arrays():
+    random, collector, expected = np.random.default_rng(3), RowCollector(), []
+    for size in [0, 1, 1, *random.integers(0, 50, 300)]:
+        part = random.normal(size=(size, 2))
+        expected.append(part)
+        collector.add(x=part, y=np.arange(size))
+    assert all(len(parts) < 20 for parts in collector._parts.values())
+    np.testing.assert_array_equal(collector.rows("x"), np.concatenate(expected))
+    np.testing.assert_array_equal(collector.rows("y"), np.concatenate([np.arange(len(part)) for part in expected]))
+
+
+def test_auc_of_many_rows_is_that_of_scikit_learn():
+    random = np.random.default_rng(4)
+    true, logits = random.integers(0, 3, 5000), np.round(random.normal(size=(5000, 3)), 1).astype(np.float32)
+    score = logits[:, 0].astype(np.float64)
+    assert scores.area_under_roc(true == 0, score) == pytest.approx(sk.roc_auc_score(true == 0, score), rel=1e-12)
+    probability = scores.softmax(logits)
+    # Probabilities are rounded, so that some ties of the exact ones are none.
+    expected = sk.roc_auc_score(true, probability, multi_class="ovr", average="macro")
+    assert scores.one_against_rest_area(true, logits) == pytest.approx(expected, abs=1e-5)
+    assert math.isnan(scores.area_under_roc(true == 0, np.where(score > 0, np.nan, score)))
 
 
 @settings(max_examples=50, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 from easytransfer.data.batches import Batches
 from easytransfer.data.disk_array import DiskArray
 from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged, device_arrays
-from easytransfer.data.table_store import FACTS, Elsewhere, TableStore
+from easytransfer.data.table_store import FACTS, OFFSETS, ROWS, VALUES, Elsewhere, TableStore
 from easytransfer.errors import ConfigError, DataError
 
 KEY = {"files": ["a"], "numbers": (1, 2)}
@@ -45,6 +45,8 @@ def test_rows_of_a_disk_array_equal_those_of_the_array(tmp_path):
     for key in [*keys, np.arange(6).reshape(2, 3), (slice(2, 9), slice(1, None)), (4, 1)]:
         np.testing.assert_array_equal(disk[key], values[key])
     np.testing.assert_array_equal(np.asarray(disk), values)
+    flat = DiskArray(tmp_path / "v.bin", np.float32, (300,))
+    assert flat[7] == values.reshape(-1)[7] and flat[-1] == values[-1, -1, -1] and np.ndim(flat[7]) == 0
     with pytest.raises(IndexError, match="50 rows"):
         disk[np.array([50])]
     with pytest.raises(ValueError, match="were written"):
@@ -63,6 +65,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path):
 def test_a_table_on_disk_gives_the_batches_of_the_table_in_memory(tmp_path):
     memory, disk = stored(tmp_path / "a", 10**9), stored(tmp_path / "b", 100)
     assert isinstance(disk.columns["image"], DiskArray) and isinstance(disk.columns["input_ids"].values, DiskArray)
+    assert isinstance(disk.columns["input_ids"].offsets, DiskArray)
     assert isinstance(disk.columns["label_id"], np.ndarray) and not (tmp_path / "a").exists()
     assert disk.row_count == memory.row_count == 60 and (disk.row_of == memory.row_of).all()
     for shuffle in (True, False):
@@ -93,19 +96,19 @@ def test_the_first_rows_of_a_table_on_disk(tmp_path):
 
 
 # What a table may hold and JSON writes in its own way: half of a surrogate pair, a line end, nothing.
-VALUES = ["", "naïve 漢字 👍🏽", "\ud83d half", 'a "b"\n\0', None, 3, -0.5, True, [1, [2, "c"]], {"d": [None, {}]}]
+SHOWN = ["", "naïve 漢字 👍🏽", "\ud83d half", 'a "b"\n\0', None, 3, -0.5, True, [1, [2, "c"]], {"d": [None, {}]}]
 
 
 def host_parts():
     """Chunks with values that stay on the host, beside ids."""
     for shift in range(3):
-        values = VALUES[shift:] + VALUES[:shift]
+        values = SHOWN[shift:] + SHOWN[:shift]
         ids = Ragged.from_lists([[shift] * row for row in range(len(values))])
         yield EncodedTable({"input_ids": ids, "shown": HostColumn.of(values)}, {"input_mask": "input_ids"})
 
 
 def test_values_of_the_host_are_the_same_in_memory_and_on_disk(tmp_path):
-    expected = [value for shift in range(3) for value in VALUES[shift:] + VALUES[:shift]]
+    expected = [value for shift in range(3) for value in SHOWN[shift:] + SHOWN[:shift]]
     tables = stored(tmp_path / "a", 10**9, host_parts()), stored(tmp_path / "b", 1, host_parts())
     assert isinstance(tables[1].columns["shown"].values, DiskArray) and not (tmp_path / "a").exists()
     rows = [29, 3, 4, 5, 0, 0, -1]
@@ -155,7 +158,7 @@ def test_a_power_cut_leaves_a_whole_table_or_none(tmp_path, monkeypatch):
     stored(tmp_path, 1, host_parts())
     assert FACTS not in safe[0][1] and safe[0][0] == ".", "the old table is gone before a column is written anew"
     order = [name for name, _, _ in safe]
-    columns = [name for name in os.listdir(tmp_path) if name.endswith((".bin", ".npy"))]
+    columns = [name for name in os.listdir(tmp_path) if name.endswith((VALUES, OFFSETS, ROWS))]
     facts = next(place for place, name in enumerate(order) if FACTS in name)
     assert len(columns) == 5 and set(columns) | {"."} <= set(order[1:facts])
     for name, _, size in safe[1:facts]:
