@@ -1,8 +1,9 @@
-"""Peak memory of `evaluate` and `predict` on a table and on one of 20 times its rows: it must not grow with them.
+"""Peak memory of `evaluate` and `predict` on a table, and on 4 and 20 times its rows: it must not grow with them.
 
 Trains a small model of each kind, writes tables that repeat its evaluation rows, and runs each verb in processes of its
 own. Prints one JSON line for each kind, verb and number of workers; the workers of `predict` each write their part of
-the output, and the peak is that of the largest.
+the output, and the peak is that of the largest. The smallest table is no longer than the chunks that are read
+ahead; what a row takes shows between the others.
 
     python benchmarks/inference_memory.py
     python benchmarks/inference_memory.py --kinds images --rows 1000
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(CONFIGURATIONS), help="comma list")
     parser.add_argument("--verbs", default="evaluate,predict", help="comma list")
     parser.add_argument("--rows", type=int, default=10000, help="rows of the smaller table")
-    parser.add_argument("--times", type=int, default=20, help="how many times as many the larger one has")
+    parser.add_argument("--times", default="1,4,20", help="comma list: how many times as many rows the tables have")
     parser.add_argument("--workers", default="1,2", help="comma list of numbers of workers")
     parser.add_argument("--folder", type=Path, default=None, help="where tables and runs go; default a temporary one")
     options = parser.parse_args()
@@ -99,7 +100,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for kind in options.kinds.split(","):
         run, rows = trained(kind, folder)
-        tables = {times: folder / f"{kind}-{times}.tsv" for times in (1, options.times)}
+        tables = {times: folder / f"{kind}-{times}.tsv" for times in map(int, options.times.split(","))}
         for times, table in tables.items():
             repeated(rows, table, options.rows * times)
         for verb in options.verbs.split(","):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -189,8 +190,10 @@ class EncodedTable:
     @property
     def lengths(self) -> np.ndarray:
         """Real positions per row, summed over the columns that have a mask; ones without masks; int64 [rows]."""
-        sources = [self.columns[name].lengths for name in dict.fromkeys(self.masks.values())]
-        return np.sum(sources, axis=0) if sources else np.ones(len(self), np.int64)
+        sources = dict.fromkeys(self.masks.values())
+        if not sources:
+            return np.ones(len(self), np.int64)
+        return reduce(np.add, (self.columns[name].lengths for name in sources))
 
     def take(self, indices: Any) -> EncodedTable:
         """Returns the examples at `indices` [n], in that order, each as a row of its own."""
