@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,25 @@ from easytransfer.errors import DataError
 from easytransfer.run.atomic import atomic_path
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """What a reader yields in place of a row it cannot make: a bad row, counted like those of other tables.
+
+    Attributes:
+        column: The column to blame; empty for the whole row.
+        reason: What is wrong, as `kind: detail`.
+        text: The record as read, or the beginning of it, to show and to set aside.
+    """
+
+    column: str
+    reason: str
+    text: str
+
+
 # Takes a path to its rows, each a value by column name; what it raises for a damaged file is a ValueError or OSError.
-Reader = Callable[[str], Iterator[Row]]
+Reader = Callable[[str], Iterator[Row | BadRecord]]
 # Writes rows to a path.
 Writer = Callable[[Path, Iterator[Row]], None]
 
@@ -76,22 +94,29 @@ class AppFormat(RowFormat):
         self.schema = schema or self._guess(files[0])
 
     def _guess(self, file: str) -> Schema:
+        bad = None
         for _, records in self.records(file, 1):
-            return Schema(tuple(guess_column(name, value) for name, value in records[0].items()))
+            if not isinstance(records[0], BadRecord):
+                return Schema(tuple(guess_column(name, value) for name, value in records[0].items()))
+            bad = bad or records[0]
+        if bad is not None:
+            raise DataError(f"no record of {file} can be read; the first: {bad.reason}", received=bad.text)
         raise no_rows(file)
 
-    def parse(self, records: Sequence[Row]) -> Parsed:
+    def parse(self, records: Sequence[Row | BadRecord]) -> Parsed:
         """Checks the values against the schema."""
-        return parse_mappings(self.schema, records, LazyTexts(records, repr), {})
+        bad = {i: (record.column, record.reason) for i, record in enumerate(records) if isinstance(record, BadRecord)}
+        rows = [None if isinstance(record, BadRecord) else record for record in records]
+        return parse_mappings(self.schema, rows, LazyTexts(records, _shown), bad)
 
-    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[Row]]]:
+    def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[Row | BadRecord]]]:
         rows, first = self._reader(file), 1
         while block := self._block(rows, size):
             yield np.arange(first, first + len(block)), block
             first += len(block)
 
     @staticmethod
-    def _block(rows: Iterator[Row], size: int) -> list[Row]:
+    def _block(rows: Iterator[Row | BadRecord], size: int) -> list[Row | BadRecord]:
         try:
             return list(islice(rows, size))
         except ValueError as error:
@@ -99,3 +124,7 @@ class AppFormat(RowFormat):
 
     def _count(self, file: str) -> int:
         return sum(1 for _ in self._reader(file))
+
+
+def _shown(record: Row | BadRecord) -> str:
+    return record.text if isinstance(record, BadRecord) else repr(record)
