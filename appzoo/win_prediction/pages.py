@@ -18,7 +18,7 @@ from easytransfer.run.log import say
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE, PAGE = "win_probability.png", "accuracy_by_minute.html"
+PICTURE, PAGE = "games.png", "minutes.html"
 # Games of the picture: the longest ones, which have most to see.
 SHOWN_GAMES = 4
 _DPI = 120

@@ -15,8 +15,14 @@ pytest.importorskip("horovod", reason="Horovod is not installed: sh scripts/horo
 PROGRAMS = Path(__file__).with_name("programs.py")
 # By workers, shards and stages: programs of one launch, as a process takes seconds to start. Their tests share a group.
 TOGETHER = {
-    (1, 1, 1): ["data_parallel", "model_parallel", "distillation", "co_training_rows", "co_training_networks"],
-    (2, 1, 1): ["data_parallel", "model_parallel", "distillation", "co_training_rows", "int8_wire", "pruning"],
+    (1, 1, 1): [
+        *("data_parallel", "model_parallel", "distillation", "co_training_rows", "co_training_networks"),
+        "win_prediction",
+    ],
+    (2, 1, 1): [
+        *("data_parallel", "model_parallel", "distillation", "co_training_rows", "int8_wire", "pruning"),
+        "win_prediction",
+    ],
     (2, 2, 1): ["model_parallel", "co_training_networks"],
     (4, 1, 1): ["data_parallel", "int8_wire"],
 }

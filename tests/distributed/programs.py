@@ -407,6 +407,13 @@ def co_training_rows(workers: Workers, folder: Path) -> None:
     co_training_runs.run(workers, folder, "rows")
 
 
+def win_prediction(workers: Workers, folder: Path) -> None:
+    """Trains three stages on games of different lengths."""
+    import win_games
+
+    win_games.run(workers, folder)
+
+
 def main() -> None:
     """Runs programs on this worker, each as in a process of its own: names of layers and the reducer are new."""
     names, folder, shards, stages = sys.argv[1:]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from easytransfer.data import app_forms
-from easytransfer.data.app_forms import register, write_rows, writer_of
+from easytransfer.data.app_forms import BadRecord, register, write_rows, writer_of
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import open_table
@@ -52,6 +52,33 @@ def test_a_damaged_file_is_one_message(tmp_path):
     (tmp_path / "e.pairs").write_text("")
     with pytest.raises(DataError, match="no row"):
         open_table(str(tmp_path / "e.pairs"), schema=None)
+
+
+def test_what_a_reader_cannot_make_a_row_of_is_a_bad_row(tmp_path):
+    def careful(path):
+        for line in Path(path).read_text().splitlines():
+            name, _, points = line.partition(":")
+            values = [float(point) for point in points.split()]
+            yield {"name": name, "points": values} if points else BadRecord("points", f"no points: {name}", line)
+
+    register({".pairs": careful}, {})
+    path = tmp_path / "t.pairs"
+    path.write_text("x\na: 1 2\ny\nb: 3\n")
+    bad = BadRows("quarantine", quarantine_path=tmp_path / "bad.tsv")
+    table = open_table(str(path), schema=None, bad_rows=bad)
+    (chunk,) = table.chunks()
+    bad.close()
+    assert chunk.columns["name"] == ["a", "b"] and (table.count.read, table.count.rejected) == (4, 2)
+    quarantined = [line.split("\t") for line in (tmp_path / "bad.tsv").read_text().splitlines()]
+    assert quarantined == [
+        [str(path), "1", "points", "no points: x", "x"],
+        [str(path), "3", "points", "no points: y", "y"],
+    ]
+    with pytest.raises(DataError, match="t.pairs:1: column 'points': no points: x; got 'x'"):
+        list(open_table(str(path), schema=None, bad_rows=BadRows("fail")).chunks())
+    path.write_text("x\ny\n")
+    with pytest.raises(DataError, match="no record of .*t.pairs can be read; the first: no points: x"):
+        open_table(str(path), schema=None)
 
 
 def test_the_longest_ending_decides_and_writing_is_atomic(tmp_path):
