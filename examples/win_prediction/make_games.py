@@ -1,4 +1,4 @@
-"""Writes the sample tables: games made by a rule, three feature groups, no real match.
+"""Writes the sample tables: games made by a rule, three feature groups, no real match; and further ones as a timeline.
 
     python make_games.py FOLDER
 
@@ -15,6 +15,7 @@ import numpy as np
 
 FRAMES, SHORTEST = 16, 6
 TABLES = {"train.tsv": (240, 1), "dev.tsv": (120, 2)}
+TIMELINE, TIMELINE_GAMES = "games.timeline.csv", (400, 3)
 
 
 def games(count: int, seed: int):
@@ -37,12 +38,23 @@ def games(count: int, seed: int):
         yield [f"g{seed}-{number}", *(",".join(f"{x:g}" for x in column) for column in columns), str(label)]
 
 
+def timeline_lines(count: int, seed: int):
+    """Yields a header, and a line for each frame."""
+    yield "game_id,minute,gold,tower_near,tower_far,soldier,label"
+    for game, minutes, gold, towers, soldiers, label in games(count, seed):
+        near, far = towers.split(",")[::2], towers.split(",")[1::2]
+        for cells in zip(minutes.split(","), gold.split(","), near, far, soldiers.split(","), strict=True):
+            yield ",".join([game, *cells, label])
+
+
 def main() -> None:
-    """Writes both tables into the folder named on the command line."""
+    """Writes all tables into the folder named on the command line."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, (count, seed) in TABLES.items():
         (folder / name).write_text("".join("\t".join(cells) + "\n" for cells in games(count, seed)), encoding="utf-8")
+    lines = timeline_lines(*TIMELINE_GAMES)
+    (folder / TIMELINE).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

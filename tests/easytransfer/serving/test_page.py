@@ -85,6 +85,33 @@ def many(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.repeat(classes, tf.size(text), 0), tf.repeat(scores, tf.size(text), 0)
 
 
+def save_curves(folder: Path) -> None:
+    """Saves a model with a signature for people beside the one for programs: curves for a text of words, one each."""
+
+    def curves(table: tf.Tensor) -> dict[str, tf.Tensor]:
+        words = tf.strings.split(table)
+        count = tf.cast(words.row_lengths(), tf.int32)
+        steps = tf.range(tf.reduce_max(count) + 1)  # one more than there are, as padding
+        x = tf.repeat(tf.cast(steps, tf.float32)[None] / 2, tf.size(table), 0)
+        return {
+            "problem": tf.where(count > 0, "", "no word"),
+            "win_prob_curve": 1 / (1 + x),
+            "contributions_curve": tf.stack([1 + x, -0.5 - 0 * x, 0.25 * x], -1),
+            "curve_x": x,
+            "curve_names": tf.tile([["gold", "towers", "<b>kills</b>"]], [tf.size(table), 1]),
+            "curve_length": count,
+        }
+
+    def plain(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x}
+
+    signatures = {
+        "serving_default": tf.function(plain).get_concrete_function(x=tf.TensorSpec([None], tf.float32)),
+        "page": tf.function(curves).get_concrete_function(table=tf.TensorSpec([None], tf.string)),
+    }
+    tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
+
+
 class Page:
     """The page of a server in a window."""
 
@@ -128,6 +155,7 @@ def models(tmp_path_factory) -> Path:
     save_classifier(base / "images" / "1", ("image_bytes",), brightness)
     save_classifier(base / "hundred" / "1", ("text",), many)
     save_tagger(base / "tags" / "1")
+    save_curves(base / "curves" / "1")
     save_toy(base / "numbers" / "1", 1.0, only="serving_default")
     return base
 
@@ -231,6 +259,39 @@ def test_tags_stand_below_their_words(page):
     )
     page.check()
     page.browser.keep("page-tags-dark")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(WIDE, "light"), (NARROW, "dark")])
+def test_curves_are_drawn_with_their_parts_stacked(page, size, scheme):
+    page.open("curves", size=size, scheme=scheme)
+    page.find("#input-table").send_keys("one two three")
+    page.find("#send").click()
+    page.text("#latency")
+    charts = page.browser.driver.find_elements(By.CSS_SELECTOR, "#answer > svg")
+    assert [chart.get_attribute("aria-label") for chart in charts] == ["Win prob curve", "Contributions curve"]
+    assert all(chart.size["width"] > 200 for chart in charts)
+    points = [chart.find_element(By.TAG_NAME, "polyline").get_attribute("points").split() for chart in charts]
+    # Three of four points; the sum of the parts rises by 0.625 a step.
+    assert [len(line) for line in points] == [3, 3]
+    heights = [float(point.split(",")[1]) for point in points[1]]
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2) and heights[0] > heights[1]
+    bars = [
+        {name: float(bar.get_attribute(name)) for name in ("x", "y", "width", "height")}
+        for bar in charts[1].find_elements(By.TAG_NAME, "rect")
+    ]
+    assert len(bars) == 9
+    # The last frame: 2 upwards, 0.5 on top of it, 0.5 downwards from 0, where the first bar begins.
+    first, down, top = bars[6:]
+    assert first["height"] == pytest.approx(4 * down["height"], rel=0.01)
+    assert top["y"] + top["height"] == pytest.approx(first["y"], abs=0.01)
+    assert down["y"] == pytest.approx(first["y"] + first["height"], abs=0.01)
+    assert page.text("#answer .legend").split() == ["gold", "2", "towers", "-0.5", "<b>kills</b>", "0.25"]
+    page.check()
+    page.browser.keep(f"page-curves-{scheme}")
+    page.find("#input-table").send_keys(Keys.CONTROL, "a")
+    page.find("#input-table").send_keys(Keys.SPACE)
+    page.find("#send").click()
+    assert page.text("#answer .error") == "no word"
 
 
 def test_models_that_take_no_text_and_a_server_that_is_gone(browser, models):
