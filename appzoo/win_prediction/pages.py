@@ -52,7 +52,8 @@ def games_of(encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> Games:
     minutes = encoded.columns["minutes"]
     logits = [outputs["logit"][row][: len(minutes[row])] for row in range(len(encoded))]
     flat = [minutes[row] for row in range(len(encoded))]
-    return Games(minutes.lengths, encoded.columns["winner"], np.concatenate(flat), np.concatenate(logits))
+    winner = np.asarray(encoded.columns["winner"])
+    return Games(minutes.lengths, winner, np.concatenate(flat), np.concatenate(logits))
 
 
 def minute_page(minutes: Sequence[dict[str, Any]], intervals: dict[str, list[float]], games: int) -> str:

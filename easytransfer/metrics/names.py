@@ -31,9 +31,11 @@ _LOWER_IS_BETTER = {
     *("loss", "mse", "mae", "rmse", "perplexity", "nll", "robust_risk", "local_lipschitz"),
     # End-point error and share of outliers of disparities, Frechet distance of generated images, edits per word.
     *("epe", "d1", "fid", "wer", "cer", "distance"),
+    # Of probabilities: mean squared error, and expected calibration error.
+    *("brier", "ece"),
 }
 # What metrics of that kind end in.
-_LOWER_ENDS = ("_loss", "_error", "_distance", "_epe", "_nll", "_mse", "_mae", "_rmse")
+_LOWER_ENDS = ("_loss", "_error", "_gap", "_distance", "_epe", "_nll", "_mse", "_mae", "_rmse")
 
 
 def canonical_metric(name: str) -> str:

@@ -16,6 +16,7 @@ from appzoo.win_prediction.metrics import (
     frame_scores,
     weighted_area_under_roc,
 )
+from easytransfer.metrics.names import higher_is_better
 
 TOLERANCE = 1e-9
 
@@ -177,6 +178,12 @@ def test_deletion_flips_by_hand():
     without = np.array([[-1.0, 1.9, 1.1], [0.5, 0.1, -2.1], [2.0, 1.5, 2.5]])
     found = deletion_flips(logit, contributions, without)
     assert found == pytest.approx({"top": 2 / 3, "random": (1 / 3 + 2 / 3 + 0) / 3, "least": 0.0}, abs=TOLERANCE)
+
+
+def test_every_metric_says_whether_more_is_better():
+    better = {name for name in WinEvaluator().result() if higher_is_better(name)}
+    assert better == {"accuracy", "game_accuracy", "auc"}
+    assert WinEvaluator.higher_is_better is higher_is_better(WinEvaluator.main_metric) is False
 
 
 def test_shares_and_drop_one_effects():

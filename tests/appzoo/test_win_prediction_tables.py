@@ -11,8 +11,10 @@ import pytest
 from tiny_games import GROUPS, PHASES, config_of, encoded, game_rows, prepared
 
 from appzoo import discovery
+from appzoo.cli.reader import JobReader
 from appzoo.jobs.tables import load_rows
 from appzoo.win_prediction import lines, timeline
+from appzoo.win_prediction.readers import READERS
 from appzoo.win_prediction.writers import WRITERS
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.errors import DataError
@@ -319,6 +321,38 @@ def test_real_matches(shared_data, tmp_path):
     _, rows, _ = read(lol, groups=["gold = log(gold) xp", "towers = towers"], frame_minutes=1)
     assert rows.count.accepted == 2 and rows.encoded.columns["winner"].tolist() == [0, 0]
     assert rows.encoded.columns["minutes"].lengths.sum() == 66
+
+
+# Shipped configurations --------------------------------------------------------------------------------------
+
+
+def first_row(path) -> dict:
+    return next(READERS[next(ending for ending in READERS if path.name.endswith(ending))](str(path)))
+
+
+def test_shipped_configurations_read_what_their_tables_hold(repository, tmp_path):
+    fields = ("kill_count", "level", "lh_count", "assists_count")
+    state = [f"team_{team}_player_{p}_{field}" for team in (2, 3) for p in range(5) for field in fields]
+    header = ["game_time", "graph_gold_0", *state, "winner"]
+    league = "game_id,minute,timestamp_ms,team,gold,xp,level_sum,minions,kills,towers,dragons,barons,winning_team"
+    texts = {
+        "honor_of_kings": ("x.hok.json", [published_line("g", **{"0.0": {"wincp": camp(1), "losecp": camp(2)}})]),
+        "dota2": ("x_gold_graph.csv", [",".join(header), ",".join(["60", *["1"] * 41, "dire"])]),
+        "league_of_legends": (
+            "x.timeline.csv",
+            [league, *(f"1,0,0,{team}{',3' * 8},100" for team in (100, 200))],
+        ),
+    }
+    configs = {path.stem for path in (repository / "appzoo" / "win_prediction" / "configs").glob("*.yaml")}
+    assert configs == {*texts, "smoke"}
+    for name, (file, text) in texts.items():
+        config = (
+            JobReader("train", [f"--config={repository}/appzoo/win_prediction/configs/{name}.yaml"], []).read().config
+        )
+        app, row = prepared(config), first_row(write(tmp_path / file, *text))
+        wanted = {*app.input_columns(), *app.label_inputs()}
+        assert isinstance(row, dict) and wanted <= row.keys(), (name, row)
+        assert any(config.data.train_table.endswith(ending) for ending in READERS), name
 
 
 # Predictions as timelines ------------------------------------------------------------------------------------
