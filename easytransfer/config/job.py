@@ -172,6 +172,9 @@ class TrainConfig(ConfigModel):
         advanced=True,
         modes="T",
     )
+    lr_power: float = setting(
+        1.0, "Power of lr_decay=polynomial; 0.9 is usual for dense maps.", advanced=True, modes="T", gt=0
+    )
     lr_milestones: tuple[float, ...] = setting(
         (0.5, 0.75), "Shares of all steps at which lr_decay=step divides the rate by 10.", advanced=True, modes="T"
     )

@@ -29,8 +29,9 @@ _ALIASES = {
 _RENAMED = {"accuracy": "window_accuracy"}
 _LOWER_IS_BETTER = {
     *("loss", "mse", "mae", "rmse", "perplexity", "nll", "robust_risk", "local_lipschitz"),
-    # End-point error and share of outliers of disparities, Frechet distance of generated images, edits per word.
-    *("epe", "d1", "fid", "wer", "cer", "distance"),
+    # End-point error and share of outliers of disparities, Frechet distance of generated images, edits per word, shares
+    # of false and of missed lanes.
+    *("epe", "d1", "fid", "wer", "cer", "distance", "fp", "fn"),
     # Of probabilities: mean squared error, and expected calibration error.
     *("brier", "ece"),
 }

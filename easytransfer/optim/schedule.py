@@ -19,7 +19,7 @@ class Schedule:
 
     With T total steps and W = int(T * warmup_ratio), and warm(t) = min(1, t / W) (1 when W is 0):
 
-    - `polynomial` (the original's): lr0 * (1 - t/T) * warm(t); the warm-up multiplies the already decayed rate.
+    - `polynomial` (the original's): lr0 * (1 - t/T)^power * warm(t); the warm-up multiplies the already decayed rate.
     - `linear_after_warmup`: lr0 * t/W, then linearly from lr0 at W to 0 at T.
     - `cosine`: warm-up, then half a cosine from lr0 at W to 0 at T.
     - `inverse_sqrt`: warm-up, then lr0 * sqrt(W / t).
@@ -34,6 +34,7 @@ class Schedule:
         total_steps: T, at least 1.
         warmup_ratio: Share of steps with warm-up.
         milestones: Shares of T at which `step` lowers the rate.
+        power: Of `polynomial`; 1 in the original, 0.9 in most work on dense maps (Chen et al., arXiv 1606.00915).
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class Schedule:
         total_steps: int,
         warmup_ratio: float = 0.0,
         milestones: Sequence[float] = (0.5, 0.75),
+        power: float = 1.0,
     ) -> None:
-        self.peak, self.milestones = peak, milestones
+        self.peak, self.milestones, self.power = peak, milestones, power
         self.total = max(1, total_steps)
         self.warmup = int(self.total * warmup_ratio)
         self._shape: Callable[[tf.Tensor], tf.Tensor] = getattr(self, f"_{name}" if name in SCHEDULES else "_constant")
@@ -62,7 +64,8 @@ class Schedule:
         return tf.clip_by_value((t - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
 
     def _polynomial(self, t: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(1 - t / self.total) * self._warm(t)
+        left = tf.nn.relu(1 - t / self.total)
+        return (left if self.power == 1 else left**self.power) * self._warm(t)
 
     def _linear_after_warmup(self, t: tf.Tensor) -> tf.Tensor:
         return self._warm(t) * (1 - self._after_warmup(t))

@@ -71,3 +71,9 @@ def test_schedule_runs_inside_a_graph():
     schedule = build_schedule(train, 10)
     inside = tf.function(schedule)(tf.constant(5, tf.int64))
     assert float(inside) == pytest.approx(3e-4 * 0.5 * (1 + math.cos(math.pi * 0.5)), rel=1e-6)
+
+
+def test_a_polynomial_of_another_power():
+    config = TrainConfig(lr_power=0.9, learning_rate=0.02, warmup_ratio=0.25)
+    expected = [0.02 * (1 - t / 8) ** 0.9 * min(t / 2, 1) for t in range(9)]
+    np.testing.assert_allclose(rates(build_schedule(config, 8), 8), expected, rtol=1e-6)

@@ -79,6 +79,22 @@ def brightness(image_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return two_classes(tf.fill(tf.shape(image_bytes), "bright"), "dark", score)
 
 
+def save_lanes(folder: Path) -> None:
+    """Saves a model as lane detection is exported: a lane that goes straight down, one aslant, and one that is not."""
+
+    def lanes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.size(image_bytes)
+        x = tf.constant([[[20.0, 20, 20], [40, 60, 80], [-2, 50, -2]]])
+        return {
+            "lane_x": tf.tile(x, [count, 1, 1]),
+            "rows": tf.tile([[10, 20, 30]], [count, 1]),
+            "image_size": tf.tile([[40, 100]], [count, 1]),
+        }
+
+    traced = tf.function(lanes).get_concrete_function(image_bytes=tf.TensorSpec([None], tf.string))
+    tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": traced})
+
+
 def many(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A hundred classes, the later the likelier."""
     classes, scores = tf.constant([[f"class {i}" for i in range(100)]]), tf.range(100.0)[None] / 4950
@@ -156,6 +172,7 @@ def models(tmp_path_factory) -> Path:
     save_classifier(base / "hundred" / "1", ("text",), many)
     save_tagger(base / "tags" / "1")
     save_curves(base / "curves" / "1")
+    save_lanes(base / "lanes" / "1")
     save_toy(base / "numbers" / "1", 1.0, only="serving_default")
     return base
 
@@ -292,6 +309,27 @@ def test_curves_are_drawn_with_their_parts_stacked(page, size, scheme):
     page.find("#input-table").send_keys(Keys.SPACE)
     page.find("#send").click()
     assert page.text("#answer .error") == "no word"
+
+
+def test_lanes_are_drawn_over_the_image(page, tmp_path):
+    """The image is twice as large as that whose pixels the lanes are in."""
+    tf.io.write_file(str(tmp_path / "road.png"), tf.io.encode_png(tf.fill([80, 200, 3], tf.constant(90, tf.uint8))))
+    page.open("lanes")
+    page.find("#input-image_bytes").send_keys(str(tmp_path / "road.png"))
+    page.browser.wait(lambda _: page.browser.run("return document.querySelector('#fields img').naturalWidth"))
+    page.find("#send").click()
+    page.text("#latency")
+    assert page.find("#answer canvas").get_attribute("aria-label") == "2 lanes over the chosen image"
+    colours = page.browser.run(
+        "const pixels = document.querySelector('#answer canvas').getContext('2d').getImageData(0, 0, 200, 80).data;"
+        "return [[41, 41], [121, 41], [101, 31], [121, 70], [190, 41]]"
+        ".map(([x, y]) => [...pixels.slice(4 * (200 * y + x), 4 * (200 * y + x) + 3)]);"
+    )
+    red, orange, grey = [230, 70, 60], [250, 170, 40], [90, 90, 90]
+    for found, expected in zip(colours, [red, orange, orange, grey, grey], strict=True):
+        assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 40, colours  # borders are smoothed
+    page.check()
+    page.browser.keep("page-lanes")
 
 
 def test_models_that_take_no_text_and_a_server_that_is_gone(browser, models):

@@ -1,0 +1,1 @@
+"""Lane detection with RESA."""
