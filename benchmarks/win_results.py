@@ -340,15 +340,16 @@ def dota2(options: argparse.Namespace) -> None:
     )
     runs = [out_of_fold(loaded.encoded, options.folds, seed) for seed in range(options.seeds)]
     minutes = [None, *range(int(runs[0]["TSSTN"].minutes.max()) + 1)]
+    parts = {(name, minute): in_minute(runs[0][name], minute) for name in METHODS for minute in minutes}
+    measured = {key: (games.metrics(), games.intervals()) for key, games in parts.items()}
     for metric in ("accuracy", "auc", "brier"):
         print(f"\n{metric} by minute, seed 0 (95% interval over matches)")
         print(f"{'minute':<8}{'matches':<9}" + "".join(f"{name:<30}" for name in METHODS) + "best")
         for minute in minutes:
             cells, values = [], {}
             for name in METHODS:
-                games = in_minute(runs[0][name], minute)
-                values[name] = games.metrics()[metric]
-                low, high = games.intervals()[metric]
+                games, (metrics, intervals) = parts[name, minute], measured[name, minute]
+                values[name], (low, high) = metrics[metric], intervals[metric]
                 cells.append(f"{values[name]:.4f} ({low:.4f} to {high:.4f})")
             best = min(values, key=values.get) if metric == "brier" else max(values, key=values.get)
             name = "all" if minute is None else str(minute)
