@@ -216,6 +216,11 @@ class ParquetFormat(RowFormat):
                 first += batch.num_rows
         except (import_pyarrow()[0].ArrowException, ValueError) as error:
             raise DataError(f"{file} is damaged behind row {first - 1}: {error}") from error
+        if first - 1 != source.metadata.num_rows:
+            # pyarrow ends without a word where the sizes in a damaged footer leave nothing to read.
+            raise DataError(
+                f"{file} is damaged: its footer tells of {source.metadata.num_rows} rows, and {first - 1} can be read"
+            )
 
     def _count(self, file: str) -> int:
         return self._open(file).metadata.num_rows

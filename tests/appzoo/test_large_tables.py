@@ -153,8 +153,8 @@ def test_a_cache_folder_is_used_again(pictures, tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, sys.argv[1])
 from pathlib import Path
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from test_large_tables import config
 from appzoo.jobs.train import train
 from easytransfer.train.resume import RunCheckpoints

@@ -238,6 +238,20 @@ def test_an_npy_file_named_npz(tmp_path):
         rows(tmp_path / "t.npz")
 
 
+def test_parquet_whose_footer_tells_of_other_rows(tmp_path):
+    """Rows were missing without a word."""
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"a": [1, 2]}), tmp_path / "t.parquet", compression="none")
+    content = (tmp_path / "t.parquet").read_bytes()
+    # In the footer the number of rows, 2 as a zigzag varint, stands before the list of one row group.
+    assert content.count(b"\x16\x04\x19\x1c") == 1
+    (tmp_path / "t.parquet").write_bytes(content.replace(b"\x16\x04\x19\x1c", b"\x16\x06\x19\x1c"))
+    with pytest.raises(DataError, match="t.parquet is damaged: its footer tells of 3 rows, and 2 can be read"):
+        rows(tmp_path / "t.parquet")
+
+
 def test_parquet_damaged_behind_its_footer(tmp_path):
     import pyarrow
     from pyarrow import parquet
