@@ -13,7 +13,6 @@ from training import without_export
 from appzoo import discovery, jobs
 from appzoo.cli.main import main
 from appzoo.cli.reader import JobReader
-from appzoo.image_app import ImageApp
 from appzoo.jobs.tables import load_rows
 from appzoo.jobs.trained import new_app
 from easytransfer.config.job import JobConfig
@@ -67,7 +66,8 @@ def test_every_application_writes_what_it_trains_on(repository, monkeypatch, tmp
     config = trained.model_copy(deep=True)
     config.data.input_table, config.data.output_table = trained.data.train_table, str(output)
     app = new_app(trained)
-    if issubclass(type(app), ImageApp):
+    app.load_parts(None, lambda column: jobs.tables.values_of_column(app, trained.data.train_table, column))
+    if not all(part.preprocessable for part in app.inputs):
         with pytest.raises(ConfigError, match="nothing to preprocess"):
             jobs.preprocess(config)
         return
