@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+from appzoo.cli.reader import JobReader
 from appzoo.discovery import applications, config_class, load_application
+from appzoo.jobs.tables import load_rows
+from appzoo.jobs.trained import new_app
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.train.engine import Engine
@@ -39,6 +42,8 @@ IMAGE_APPS = {
     "distillation_skd": NETWORK,
     "dimension_pruning": {"network": "prunable_resnet8_w8_cifar"},
 }
+# Built from their smoke configurations.
+OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "win_prediction"}
 
 
 def built(name, **model):
@@ -55,6 +60,17 @@ def built(name, **model):
     app.load_assets(None, lambda column: TEXTS)
     if name in IMAGE_APPS:
         app.on_train_table(IMAGES)
+    app.build_model()
+    return app
+
+
+def built_from_smoke(file, monkeypatch, repository):
+    """An application of a smoke configuration with its model, ready for training."""
+    monkeypatch.chdir(repository)
+    words = [f"--config=appzoo/{file}", f"--set=train.weight_decay_ratio={RATE}"]
+    app = new_app(JobReader("train", words, []).read().config)
+    app.load_assets(None)
+    app.on_train_table(load_rows(app, app.config.data.train_table, True, limit=8).encoded)
     app.build_model()
     return app
 
@@ -76,7 +92,8 @@ def last_parts(found):
 
 
 def test_no_application_is_forgotten():
-    assert {*TEXT_APPS, *IMAGE_APPS} == {name for each in applications().values() for name in each.model_names}
+    known = {name for each in applications().values() for name in each.model_names}
+    assert {*TEXT_APPS, *IMAGE_APPS, *OTHER_APPS} == known
 
 
 @pytest.mark.parametrize("name", TEXT_APPS)
@@ -118,3 +135,19 @@ def test_co_training_decays_scales_but_of_densenet_and_efficientnet(network, sca
         decayed, others = names(app, kind)
         assert last_parts(decayed) - {"depthwise_kernel"} == ({"kernel", "gamma"} if scales else {"kernel"})
         assert last_parts(others) == ({"beta", "bias"} if scales else {"beta", "bias", "gamma"})
+
+
+@pytest.mark.parametrize("variant", ["", "_baseline"])
+def test_lane_detection_decays_everything(variant, monkeypatch, repository):
+    app = built_from_smoke(f"lane_detection/configs/smoke{variant}.yaml", monkeypatch, repository)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) >= {"kernel", "gamma", "beta", "bias"} and not others
+
+
+def test_win_prediction_leaves_out_biases_and_the_scale(monkeypatch, repository):
+    app = built_from_smoke("win_prediction/configs/smoke.yaml", monkeypatch, repository)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) == {"kernel", "recurrent_kernel"}
+        assert last_parts(others) == {"bias", "log_scale"}
