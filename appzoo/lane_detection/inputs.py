@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,6 @@ from easytransfer.app.inputs.base import Encoded, Tensors
 from easytransfer.app.inputs.images import ImageInput
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
-from easytransfer.image.decode import load_images
 from easytransfer.image.graph import decode
 from easytransfer.image.resize import resize
 from easytransfer.image.size import height_width
@@ -83,19 +81,7 @@ class CameraImage(ImageInput):
             sizes[id(small)] = picture.shape[:2]
             return small
 
-        found = load_images(
-            chunk.columns[self.column],
-            os.path.dirname(chunk.file),
-            channels=self.channels,
-            max_pixels=self.max_pixels,
-            change=change,
-        )
-        images = np.zeros((len(found), *self.shape), np.uint8)
-        for row, image in enumerate(found):
-            if isinstance(image, str):
-                chunk.reject(row, self.column, image)
-            else:
-                images[row] = image
+        images, found = self.loaded(chunk, change)
         return EncodedCamera({self.name: images}, sizes=[sizes.get(id(image), (0, 0)) for image in found])
 
     def from_request(self, tensors: Tensors) -> Tensors:

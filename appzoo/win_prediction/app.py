@@ -104,8 +104,9 @@ class WinPrediction(App):
         spatial, temporal = model.spatial.trainable_variables, model.temporal_variables()
         if settings.training == "joint":
             return [TrainingStage("joint")]
-        stages = [TrainingStage("spatial", epochs=settings.spatial_epochs, trains=spatial)]
-        stages = [] if "spatial" in self.frozen else stages
+        stages = []
+        if "spatial" not in self.frozen:
+            stages.append(TrainingStage("spatial", epochs=settings.spatial_epochs, trains=spatial))
         # Equal weights without a learnt scale leave nothing to train.
         stages += [TrainingStage("temporal", trains=temporal)] if temporal else []
         if settings.together_epochs:

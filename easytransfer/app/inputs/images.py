@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,12 +85,26 @@ class ImageInput(Input):
 
     def encode(self, chunk: RowChunk) -> Encoded:
         """Decodes and resizes images; those that cannot be used are bad rows with their file."""
+        return Encoded({self.name: self.loaded(chunk, self.resizer)[0]})
+
+    def loaded(
+        self, chunk: RowChunk, change: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray | str]]:
+        """Decodes the images of a chunk; those that cannot be used are bad rows.
+
+        Args:
+            chunk: Rows of the table.
+            change: Brings a decoded picture to `self.shape`.
+
+        Returns:
+            uint8 [rows, height, width, channels], zeros for bad rows; and what was loaded, as `load_images` returns it.
+        """
         found = load_images(
             chunk.columns[self.column],
             os.path.dirname(chunk.file),
             channels=self.channels,
             max_pixels=self.max_pixels,
-            change=self.resizer,
+            change=change,
         )
         images = np.zeros((len(found), *self.shape), np.uint8)
         for row, image in enumerate(found):
@@ -98,7 +112,7 @@ class ImageInput(Input):
                 chunk.reject(row, self.column, image)
             else:
                 images[row] = image
-        return Encoded({self.name: images})
+        return images, found
 
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the images as `encode` makes them."""
