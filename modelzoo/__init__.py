@@ -5,3 +5,5 @@ modules, found by their names: `config.CONFIG_CLASS` (with `from_folder`) and `c
 TensorFlow; `backbone.BACKBONE_CLASS` is a `modelzoo.backbone.Backbone`; `tiny.write_tiny` makes a small one. Families
 with more than one form of files have `formats` (`FORMS`, `read_folder`, `write_folder`).
 """
+
+import easytransfer  # noqa: F401 - sets TensorFlow's environment before a module here imports TensorFlow

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,9 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.precision import compiles
+
+# Batches that a worker takes at a time.
+TOGETHER = 64
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 
@@ -83,10 +85,10 @@ def evaluated_with_outputs(
     keep: int = 0,
 ) -> tuple[Evaluator, dict[str, np.ndarray]]:
     """Returns the evaluator, and the outputs of the first `keep` examples in their order; see `outputs_in_order`."""
-    evaluator, order = app.evaluator(), np.argsort(table.lengths, kind="stable")
+    evaluator, batches = app.evaluator(), _batches(table, batch_size)
     kept: list[np.ndarray] = []
     parts: dict[str, list[np.ndarray]] = {}
-    for rows in islice(_slices(order, batch_size), workers.rank, None, workers.size):
+    for rows in _share(batches, workers.rank, workers.size):
         batch = table.batch(rows, pad_multiple=pad_multiple)
         outputs = call(batch)
         evaluator.update(batch, outputs)
@@ -114,18 +116,26 @@ def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multi
         batch_size: Rows per call.
         pad_multiple: Widths are rounded up to a multiple of this.
     """
-    order = np.argsort(table.lengths, kind="stable")
+    batches = _batches(table, batch_size)
     parts: dict[str, list[np.ndarray]] = {}
-    for rows in _slices(order, batch_size):
+    for rows in batches:
         for name, value in call(table.batch(rows, pad_multiple=pad_multiple)).items():
             parts.setdefault(name, []).append(np.asarray(value))
-    back = np.argsort(order)
+    back = np.argsort(np.concatenate([np.zeros(0, np.int64), *batches]))
     return {name: _join(values)[back] for name, values in parts.items()}
 
 
-def _slices(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _batches(table: EncodedTable, size: int) -> list[np.ndarray]:
+    """Returns examples by length, those of one row next to each other."""
+    order = np.argsort(table.row_lengths, kind="stable")
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def _share(batches: list[np.ndarray], rank: int, workers: int) -> list[np.ndarray]:
+    """Returns a worker's batches: many that follow each other at a time, so that few rows have windows in two shares,
+    and often enough that all get short and long ones."""
+    together = max(1, min(TOGETHER, len(batches) // (4 * workers)))
+    return [rows for i, rows in enumerate(batches) if i // together % workers == rank]
 
 
 def _join(values: list[np.ndarray]) -> np.ndarray:

@@ -22,8 +22,9 @@ _Item = TypeVar("_Item")
 class Batches:
     """Epochs of padded batches, a pure function of (table, seed, epoch).
 
-    All workers compute the same plan of global batches, `batch_size * workers` rows each; worker r takes rows
-    r, r + workers, ... of each, which spreads the lengths evenly. The rows that do not fill a global batch are drawn
+    All workers compute the same plan of global batches, `batch_size * workers` rows each. When training, worker r takes
+    rows r, r + workers, ... of each, which spreads the lengths evenly; else it takes rows that follow each other, so
+    that examples of one row of the table meet in one evaluator. The rows that do not fill a global batch are drawn
     like any others and form the epoch's last, smaller batch. Slices of one global batch have equal shapes: a short
     slice is filled with rows of weight 0.
 
@@ -66,7 +67,7 @@ class Batches:
         self.shard = shard
         self.pad_multiple = pad_multiple
         self.global_batch = global_batch or batch_size * workers
-        self._lengths = table.lengths
+        self._lengths = table.lengths if shuffle else table.row_lengths
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,16 +92,18 @@ class Batches:
 
     def rows(self, epoch: int = 0) -> list[np.ndarray]:
         """Returns the rows of this worker's batches, without the rows that only fill them."""
+        return [self._share(rows) for rows in self.plan(epoch)]
+
+    def _share(self, rows: np.ndarray) -> np.ndarray:
         rank, workers = self.shard
-        return [rows[rank::workers] for rows in self.plan(epoch)]
+        return rows[rank::workers] if self.shuffle else np.array_split(rows, workers)[rank]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Yields the batches of `epoch`, leaving out the first `start`; the others are the same as without."""
-        rank, workers = self.shard
+        workers = self.shard[1]
         for rows in self.plan(epoch)[start:]:
-            mine = rows[rank::workers]
             yield self.table.batch(
-                mine,
+                self._share(rows),
                 pad_multiple=self.pad_multiple,
                 size=-(-len(rows) // workers),
                 width_of=rows if workers > 1 else None,

@@ -195,6 +195,14 @@ class EncodedTable:
             return np.ones(len(self), np.int64)
         return reduce(np.add, (self.columns[name].lengths for name in sources))
 
+    @property
+    def row_lengths(self) -> np.ndarray:
+        """Of every example the largest of `lengths` in its row, so that sorting by them keeps rows together; int64."""
+        lengths = self.lengths
+        if self._row_of is None or not len(self):
+            return lengths
+        return np.maximum.reduceat(lengths, np.flatnonzero(np.diff(self._row_of, prepend=-1)))[self._row_of]
+
     def take(self, indices: Any) -> EncodedTable:
         """Returns the examples at `indices` [n], in that order, each as a row of its own."""
         indices = np.asarray(indices, np.int64)

@@ -1,5 +1,6 @@
 """Outputs come back in table order although rows are batched by length."""
 
+from itertools import groupby
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,3 +62,42 @@ def test_an_evaluation_keeps_the_outputs_that_are_asked_for_and_workers_share_it
     # Batches 1 and 3 of 4 are the second worker's: lengths 2, 3 and 9; the first has 1, 1, 4 and 5.
     both = evaluated(app, table, call, 2, workers=SecondOfTwo((7.0 * 11, 4)))
     assert both.result() == {"mean": expected}
+
+
+def test_windows_of_a_row_follow_each_other_and_few_rows_have_some_in_two_shares():
+    counts = np.random.default_rng(1).integers(1, 6, 2000)
+    row_of = np.repeat(np.arange(2000), counts)
+    lengths = np.random.default_rng(2).integers(1, 13, len(row_of))
+    ids = Ragged.from_lists([[7] * int(length) for length in lengths])
+    columns = {"input_ids": ids, "row": row_of}
+    table = EncodedTable(columns, masks={"input_mask": "input_ids"}, row_of=row_of)
+    shares = []
+
+    class Rows:
+        """Collects rows, one entry for windows that follow each other."""
+
+        def __init__(self):
+            self.rows = []
+
+        def update(self, batch, outputs):
+            self.rows += batch["row"].tolist()
+
+        def state(self):
+            return shares.append([row for row, _ in groupby(self.rows)])
+
+        def merge(self, state):
+            pass
+
+    class Both(Workers):
+        size = 2
+
+        def __init__(self, rank):
+            self.rank = rank
+
+        def gather(self, value):
+            return [value]
+
+    for rank in range(2):
+        evaluated(SimpleNamespace(evaluator=Rows), table, lambda batch: {"row": batch["row"]}, 4, workers=Both(rank))
+    split = len(shares[0]) + len(shares[1]) - len(set(shares[0] + shares[1]))
+    assert set(shares[0] + shares[1]) == set(range(2000)) and split < 2000 * 0.03

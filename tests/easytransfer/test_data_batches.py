@@ -81,6 +81,13 @@ def test_lengths_sum_over_masked_columns():
     assert EncodedTable({"x": np.zeros((3, 2))}).lengths.tolist() == [1, 1, 1]
 
 
+def test_row_lengths_are_those_of_the_longest_example():
+    ids = Ragged.from_lists([[0] * n for n in (3, 1, 2, 2, 5, 4)])
+    table = EncodedTable({"ids": ids}, {"mask": "ids"}, row_of=np.array([0, 0, 1, 2, 2, 2]))
+    assert table.row_lengths.tolist() == [3, 3, 2, 5, 5, 5]
+    assert EncodedTable({"ids": ids}, {"mask": "ids"}).row_lengths.tolist() == [3, 1, 2, 2, 5, 4]
+
+
 @given(ROWS, ROWS)
 def test_concat_is_list_addition(first, second):
     parts = [EncodedTable({"x": Ragged.from_lists(rows), "n": np.arange(len(rows))}) for rows in (first, second)]
@@ -155,6 +162,19 @@ def test_order_depends_on_seed_and_epoch_only():
     assert len({tuple(order(seed, epoch)) for seed in (1, 2) for epoch in (0, 1)}) == 4
     # A fixed plan must not change between versions, or stopped runs do not resume where they were.
     assert order(1, 0)[:8] == EXPECTED_FIRST_BATCH
+
+
+def test_examples_of_a_row_meet_in_one_worker_when_evaluating():
+    """Evaluators keep the windows of a row until the last has come: rows in two shares would be kept to the end."""
+    counts = np.random.default_rng(1).integers(1, 5, 300)
+    row_of = np.repeat(np.arange(300), counts)
+    ids = Ragged.from_lists([[0] * n for n in np.random.default_rng(2).integers(1, 13, len(row_of))])
+    table = EncodedTable({"ids": ids}, {"mask": "ids"}, row_of=row_of)
+    shares = [Batches(table, 16, shuffle=False, shard=(rank, 2)).rows() for rank in range(2)]
+    seen = [set(row_of[np.concatenate(share)].tolist()) for share in shares]
+    assert sorted(np.concatenate([*shares[0], *shares[1]]).tolist()) == list(range(len(row_of)))
+    assert len(seen[0] & seen[1]) <= 2 * len(shares[0])
+    assert (counts > 1).sum() > 4 * len(shares[0])
 
 
 def test_global_batches_do_not_depend_on_the_number_of_workers():
