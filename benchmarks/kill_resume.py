@@ -117,8 +117,10 @@ def main() -> int:
             run_dir = Path(folder) / f"trial-{trial}"
             steps, during_save, span = broken(arguments.command, run_dir, arguments.kills, span, draw)
             kills, saves = kills + steps, saves + during_save
-            equal += digest(run_dir) == expected
-            print(f"trial {trial}: killed after checkpoint {steps}, equal so far {equal}", file=sys.stderr)
+            found = digest(run_dir)
+            equal += found == expected
+            others = "".join(f", other {name}" for name in found if found[name] != expected[name])
+            print(f"trial {trial}: killed after checkpoint {steps}, equal so far {equal}{others}", file=sys.stderr)
     result = {"trials": arguments.trials, "equal": equal, "kills": len(kills), "killed_at": kills, "during_save": saves}
     print(json.dumps(result))
     return 0 if equal == arguments.trials else 1

@@ -256,6 +256,12 @@ def test_only_one_module_picks_a_keras(trees):
     assert offenders == []
 
 
+@pytest.mark.parametrize("package", ["appzoo", "modelzoo"])
+def test_each_package_sets_tensorflows_environment_first(trees, package):
+    """`easytransfer` does; without it TensorFlow loads Keras 3 and computes with other kernels."""
+    assert "easytransfer" in imported(trees[package], set(trees), False)
+
+
 def test_optional_packages_are_imported_inside_functions(trees):
     imports = graph(trees, everywhere=False)
     others = {name: targets for name, targets in imports.items() if not name.startswith(WHOLLY_OPTIONAL)}

@@ -79,6 +79,8 @@ class RunCheckpoints:
         found = self._find()
         if found is not None:
             self._restore(found, progress)
+            if self.writes:  # a run that was killed between a save and this would go on pointing to the one before
+                checkpoint.point(self.run_dir, progress.step, progress.best.step)
         elif self.train.init_checkpoint_path:
             path = checkpoint.resolve(self.train.init_checkpoint_path)
             self._assign(checkpoint.load(path, weights_only=True))

@@ -53,6 +53,10 @@ def last(run_dir):
     return checkpoint.load(checkpoint.resolve(run_dir / "model.ckpt-last"))
 
 
+def pointer(run_dir):
+    return json.loads((run_dir / checkpoint.POINTER).read_text())
+
+
 def assert_same(a, b):
     for one, other in ((a.weights, b.weights), (a.training, b.training)):
         assert len(one) == len(other)
@@ -127,6 +131,26 @@ def test_finished_run_is_not_trained_again(tmp_path):
     again, result = run(tmp_path, num_epochs=1)
     assert not again.reporter.steps and result.metrics == before.state["metrics"]
     assert_same(before, last(tmp_path))
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_the_pointer_points_to_it(tmp_path, monkeypatch):
+    """Nothing is left to train, so no later save mends the pointer: predictions would be those of an older model."""
+    run(tmp_path / "whole")
+    expected, plain = pointer(tmp_path / "whole"), checkpoint.point
+
+    def killed_at_the_end(run_dir, step, best):
+        if checkpoint.folder_name(step) == expected["last"]:
+            raise KeyboardInterrupt
+        plain(run_dir, step, best)
+
+    monkeypatch.setattr(checkpoint, "point", killed_at_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed")
+    assert pointer(tmp_path / "killed")["last"] != expected["last"]
+    monkeypatch.setattr(checkpoint, "point", plain)
+    again, _ = run(tmp_path / "killed")
+    assert not again.reporter.steps and pointer(tmp_path / "killed") == expected
+    assert_same(last(tmp_path / "whole"), last(tmp_path / "killed"))
 
 
 def test_resume_policies(tmp_path):
