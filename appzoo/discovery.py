@@ -6,7 +6,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from easytransfer.app.contract import App
 
 ENTRY_POINTS = "easytransfer.apps"
+# Takes the arguments of a command line to what is printed.
+Command = Callable[[Sequence[str]], Any]
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,17 @@ class Application:
         register(readers, writers)
 
     def _forms(self, name: str) -> dict[str, Any]:
+        """Returns the dict that one of its modules has under its own name, an empty one where there is no module."""
         if self._module is not None:
             return getattr(self._module, name.upper(), {})
         if importlib.util.find_spec(f"{self.package}.{name}") is None:
             return {}
         forms: dict[str, Any] = getattr(importlib.import_module(f"{self.package}.{name}"), name.upper())
         return forms
+
+    def commands(self) -> dict[str, Command]:
+        """Returns its own verbs of the command line, `COMMANDS` of its `commands.py`, a light module."""
+        return self._forms("commands")
 
     def app_class(self, variant: str) -> type[App]:
         """Returns the application class of a variant; imports TensorFlow."""
@@ -118,6 +125,11 @@ def resolve(model_name: str) -> tuple[Application, str]:
         raise ConfigError(what, accepted=choices, fix=_meant(model_name, choices))
     choices = [name for application in known.values() for name in application.model_names]
     raise ConfigError("unknown modelName", received=model_name, accepted=choices, fix=_meant(model_name, choices))
+
+
+def commands() -> dict[str, Command]:
+    """Returns the verbs that applications bring; the first line of a docstring says what one does."""
+    return {name: command for each in applications().values() for name, command in each.commands().items()}
 
 
 def _meant(name: str, choices: list[str]) -> str | None:

@@ -73,16 +73,14 @@ def guarded(function: Callable[[list[str]], int], argv: Sequence[str] | None = N
 def run(arguments: list[str]) -> int:
     """Runs one command line; raises what goes wrong."""
     if not arguments:
-        from appzoo.cli.text import MORE, OVERVIEW
+        from appzoo.cli.text import MORE, OVERVIEW, verb_lines
 
-        print(
-            "\n".join([OVERVIEW, *(f"  {verb:<12}{text}" for verb, text in VERBS.items()), "", MORE]), file=sys.stderr
-        )
+        print("\n".join([OVERVIEW, *verb_lines(), "", MORE]), file=sys.stderr)
         return ConfigError.exit_code
     verb = None if arguments[0].startswith("-") else arguments[0]
     rest = arguments[1:] if verb else arguments
     if verb is not None and verb not in VERBS:
-        raise ConfigError("unknown verb", received=verb, accepted=VERBS, fix=did_you_mean(verb, VERBS))
+        return run_command(verb, rest)
     if verb is None and rest[0] in ("--version", "-V"):
         log.print_result(easytransfer.__version__)
         return 0
@@ -100,12 +98,27 @@ def run(arguments: list[str]) -> int:
     from appzoo.cli import profiling, verbs
     from appzoo.cli.examples import examples
 
-    functions = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}
-    function = {**functions, "profile": profiling.profile, "examples": examples}[verb]
-    if {"-h", "--help"} & set(rest):
-        function(rest)  # prints its help to stdout and leaves
+    functions: dict[str, Any] = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}
+    return print_command({**functions, "profile": profiling.profile, "examples": examples}[verb], rest)
+
+
+def run_command(verb: str, arguments: list[str]) -> int:
+    """Runs a verb that an application brings, see `appzoo.discovery.commands`."""
+    from appzoo import discovery
+
+    known = discovery.commands()
+    if verb not in known:
+        verbs = [*VERBS, *known]
+        raise ConfigError("unknown verb", received=verb, accepted=verbs, fix=did_you_mean(verb, verbs))
+    return print_command(known[verb], arguments)
+
+
+def print_command(function: Callable[[list[str]], Any], arguments: list[str]) -> int:
+    """Runs a verb and prints what it returns."""
+    if {"-h", "--help"} & set(arguments):
+        function(arguments)  # prints its help to stdout and leaves
     with log.results_only_stdout() as stdout:
-        log.print_result(function(rest), stdout)
+        log.print_result(function(arguments), stdout)
     return 0
 
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from appzoo.discovery import commands
 from easytransfer.config.fields import MODE_LETTERS, Setting, section_texts, settings_of
 from easytransfer.config.schema import MODES, ConfigModel
 
@@ -80,7 +81,7 @@ def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
     settings = [item for item in settings_of(config_class) if mode is None or item.applies(mode)]
     lines = [f"easy_transfer_app {mode}: {VERBS[mode]}"] if mode else [OVERVIEW, "Verbs"]
     if mode is None:
-        lines += [f"  {verb:<12}{text}" for verb, text in VERBS.items()]
+        lines += verb_lines()
     lines += ["", "Command"]
     lines += [f"  --{name + (' ' + form if form else ''):<34}{text}" for name, (form, text) in OWN_FLAGS.items()]
     texts = section_texts(config_class)
@@ -91,6 +92,12 @@ def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
         lines += ["", f"  {texts[title].rstrip('.')} ({title})"]
         lines += [line for item in group for line in _entry("  " + item.name, item, mode, width)]
     return "\n".join([*lines, "", MORE])
+
+
+def verb_lines() -> list[str]:
+    """Returns a line for each verb, those that applications bring behind the others."""
+    own = {verb: (command.__doc__ or "").partition("\n")[0] for verb, command in commands().items()}
+    return [f"  {verb:<12}{text}" for verb, text in {**VERBS, **own}.items()]
 
 
 def serving_help(config_class: type[ConfigModel]) -> str:

@@ -103,21 +103,23 @@ def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
     with quiet():
         app.before_training(tables["train"].encoded, Path(config.checkpoint_dir), workers)
     trainer = Trainer(app, config.train, config.runtime, Path(config.checkpoint_dir), workers=workers)
-    trainer.fit(*_batches(config, tables, workers))
+    trainer.fit(*_batches(app, tables, workers))
     if not workers.is_chief:
         _clear_cache(config, workers)
     return {"mode": "train", "rank": workers.rank}
 
 
-def _batches(config: JobConfig, tables: dict[str, EncodedRows], workers: Workers) -> tuple[Batches, Batches]:
+def _batches(app: App, tables: dict[str, EncodedRows], workers: Workers) -> tuple[Batches, Batches]:
     """Returns this worker's share of the training and the evaluation table."""
+    config = app.config
     shard, multiple = (workers.replica, workers.replicas), pad_multiple(config.runtime)
     train, held_out = tables["train"].encoded, tables["eval"].encoded
     options = {"shard": shard, "pad_multiple": multiple}
     elastic = config.distribution.min_workers > 0
     rows = config.train.batch_size * (config.distribution.worker_count if elastic else workers.replicas)
+    plan = {"seed": config.runtime.seed, "global_batch": rows, "sampler": app.sampler(train)}
     return (
-        Batches(train, config.train.batch_size, shuffle=True, seed=config.runtime.seed, global_batch=rows, **options),
+        Batches(train, config.train.batch_size, shuffle=True, **plan, **options),
         Batches(held_out, config.train.eval_batch_size, shuffle=False, **options),
     )
 
@@ -134,7 +136,7 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
-    fit = trainer.fit(*_batches(config, tables, workers))
+    fit = trainer.fit(*_batches(app, tables, workers))
     if workers.size > workers.replicas:
         # This worker has a part of the model: evaluation and export take all of it, from the checkpoint.
         app = open_trained(config.model_copy(update={"checkpoint_path": str(fit.last_path)})).app
@@ -215,7 +217,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
         "mode": "train",
         "dry_run": True,
         "parameters": int(sum(variable.shape.num_elements() for variable in app.model.trainable_variables)),
-        "loss": float(tf.add_n([total / weight for total, weight in losses.values()])),
+        "loss": float(sum(total / weight for total, weight in losses.values())),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
     }
 

@@ -17,6 +17,7 @@ from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_n
 from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
+from easytransfer.data.batches import Sampler
 from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
@@ -193,6 +194,10 @@ class App(Task):
             run_dir: Run folder; only the first worker writes.
             workers: The workers of the job.
         """
+
+    def sampler(self, train: EncodedTable) -> Sampler | None:
+        """Returns what decides which rows of the training table make a batch; None for a shuffled table."""
+        return None
 
     @property
     @final

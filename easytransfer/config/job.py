@@ -179,6 +179,9 @@ class TrainConfig(ConfigModel):
         (0.5, 0.75), "Shares of all steps at which lr_decay=step divides the rate by 10.", advanced=True, modes="T"
     )
     warmup_ratio: float = setting(0.1, "Share of steps with linear warm-up.", advanced=True, modes="T", ge=0, le=1)
+    warmup_start: float = setting(
+        0.0, "Share of the learning rate that the warm-up begins with.", advanced=True, modes="T", ge=0, le=1
+    )
     gradient_clip: bool = setting(True, "Clip gradients by their global norm.", advanced=True, modes="T")
     clip_norm_value: float = setting(
         1.0, "Global norm gradients are clipped to.", advanced=True, aliases=("max_grad_norm",), modes="T", gt=0

@@ -1,7 +1,8 @@
 """Forms of tables that applications bring with them: readers of foreign files, writers of official result files.
 
 An application folder may hold `readers.py` with `READERS` and `writers.py` with `WRITERS`, functions by the ending of a
-file name. They are registered when the application is named, and used wherever tables are.
+file name; one with a `/` behind is the ending of a folder. They are registered when the application is named, and used
+wherever tables are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.data.files import FOLDER_ENDINGS, ending_of
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Schema
 from easytransfer.data.text_formats import guess_column
@@ -52,20 +54,17 @@ def register(readers: Mapping[str, Reader], writers: Mapping[str, Writer]) -> No
     """Makes the forms of an application known; `readers` and `writers` are by the ending of a file name."""
     _readers.update(readers)
     _writers.update(writers)
+    FOLDER_ENDINGS.update(ending for ending in readers if ending.endswith("/"))
 
 
 def reader_of(path: str) -> str | None:
     """Returns the ending of a file name that a registered reader reads, None where there is none."""
-    return _longest(path, _readers)
+    return ending_of(path, _readers)
 
 
 def writer_of(path: str) -> str | None:
     """Returns the ending of a file name that a registered writer writes, None where there is none."""
-    return _longest(path, _writers)
-
-
-def _longest(path: str, known: Mapping[str, Any]) -> str | None:
-    return max((ending for ending in known if path.lower().endswith(ending)), key=len, default=None)
+    return ending_of(path, _writers)
 
 
 def write_rows(ending: str, sources: Sequence[Path], target: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,27 @@ from easytransfer.errors import DataError
 WINDOW_BATCHES = 50
 
 _Item = TypeVar("_Item")
+
+
+class Sampler(Protocol):
+    """Decides which rows make a batch where a shuffled table will not do: so many of each identity, two streams.
+
+    What it returns is a function of its own seed and the arguments alone, the same in every process.
+    """
+
+    def steps(self, size: int, workers: int) -> int:
+        """Returns the number of batches of an epoch, the same for all epochs.
+
+        Args:
+            size: Rows of a batch of all workers.
+            workers: How many share it.
+        """
+
+    def plan(self, epoch: int, size: int, workers: int) -> list[np.ndarray]:
+        """Returns the rows of the batches of an epoch, in order, each int [at most `size`].
+
+        Worker r takes the places r, r + workers, ... of each. Rows may come more than once, or not at all.
+        """
 
 
 class Batches:
@@ -38,6 +59,7 @@ class Batches:
         pad_multiple: Widths are rounded up to a multiple of this.
         global_batch: Rows per step of all workers, in place of `batch_size * workers`: the plan of a job whose number
             of workers changes.
+        sampler: Makes the plan in place of the rule above; `shuffle` and `seed` are then not used.
 
     Raises:
         DataError: The table is empty.
@@ -54,6 +76,7 @@ class Batches:
         shard: tuple[int, int] = (0, 1),
         pad_multiple: int = 8,
         global_batch: int | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         if not len(table):
             raise DataError("the table has no usable row", fix="check the table and its bad-row report")
@@ -67,15 +90,20 @@ class Batches:
         self.shard = shard
         self.pad_multiple = pad_multiple
         self.global_batch = global_batch or batch_size * workers
+        self.sampler = sampler
         self._lengths = table.lengths if shuffle else table.row_lengths
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches per epoch, the same on every worker."""
+        if self.sampler is not None:
+            return self.sampler.steps(self.global_batch, self.shard[1])
         return -(-len(self.table) // self.global_batch)
 
     def plan(self, epoch: int) -> list[np.ndarray]:
         """Returns the rows of every global batch of `epoch`, in training order."""
+        if self.sampler is not None:
+            return self.sampler.plan(epoch, self.global_batch, self.shard[1])
         total, size = len(self.table), self.global_batch
         random = np.random.Generator(np.random.PCG64([self.seed % 2**63, epoch]))
         order = random.permutation(total) if self.shuffle else np.arange(total)

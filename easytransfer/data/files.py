@@ -47,6 +47,8 @@ _BOMB_RATIO = 200
 # Configurations that come with an application name its sample tables by where a checkout has them.
 SAMPLES = "the sample tables are written into this folder by: easy_transfer_app examples"
 _LIST_SUFFIXES = (".list_csv", ".list_tfrecord")
+# Endings of folders, with a `/` behind, that a reader of an application takes as they are; see `data.app_forms`.
+FOLDER_ENDINGS: set[str] = set()
 
 
 def expand(spec: str | os.PathLike[str] | Sequence[str]) -> list[str]:
@@ -85,7 +87,7 @@ def _expand_one(spec: str | os.PathLike[str]) -> list[str]:
             fix="export the table to TSV or TFRecord and name that file",
         )
     if os.path.isdir(spec):
-        return _expand_folder(spec)
+        return [spec.rstrip("/")] if ending_of(spec, FOLDER_ENDINGS) else _expand_folder(spec)
     if os.path.exists(real_path(spec)):
         return read_file_list(spec) if spec.endswith(_LIST_SUFFIXES) else [spec]
     if glob.has_magic(spec):
@@ -117,6 +119,12 @@ def real_path(name: str) -> str:
     """Returns the file of the file system behind an entry of `expand`, without the part of an `.npz` file."""
     before, mark, _ = name.rpartition(_NPZ_PART)
     return before + mark[:-1] if mark else name
+
+
+def ending_of(path: str, endings: Iterable[str]) -> str | None:
+    """Returns the longest of the endings that a path has, None where it has none; those with a `/` are of folders."""
+    name = f"{os.path.abspath(path)}/" if os.path.isdir(path) else path
+    return max((ending for ending in endings if name.lower().endswith(ending)), key=len, default=None)
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:

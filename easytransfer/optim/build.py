@@ -22,7 +22,13 @@ COMPAT_BETA2 = 0.98
 def build_schedule(train: TrainConfig, total_steps: int) -> Schedule:
     """Returns the learning-rate schedule over `total_steps` updates."""
     return Schedule(
-        train.lr_decay, train.learning_rate, total_steps, train.warmup_ratio, train.lr_milestones, train.lr_power
+        train.lr_decay,
+        train.learning_rate,
+        total_steps,
+        train.warmup_ratio,
+        train.lr_milestones,
+        train.lr_power,
+        train.warmup_start,
     )
 
 

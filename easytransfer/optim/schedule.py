@@ -17,16 +17,18 @@ INVERSE_SQRT_STEPS = 10_000
 class Schedule:
     """Learning rate of the update that follows `t` completed updates.
 
-    With T total steps and W = int(T * warmup_ratio), and warm(t) = min(1, t / W) (1 when W is 0):
+    With T total steps, W = int(T * warmup_ratio) and s = warmup_start, and warm(t) = min(1, s + (1 - s) t / W), which is
+    1 when W is 0:
 
     - `polynomial` (the original's): lr0 * (1 - t/T)^power * warm(t); the warm-up multiplies the already decayed rate.
-    - `linear_after_warmup`: lr0 * t/W, then linearly from lr0 at W to 0 at T.
+    - `linear_after_warmup`: lr0 * warm(t), then linearly from lr0 at W to 0 at T.
     - `cosine`: warm-up, then half a cosine from lr0 at W to 0 at T.
     - `inverse_sqrt`: warm-up, then lr0 * sqrt(W / t).
     - `step`: warm(t) * lr0, times 0.1 at each of the milestones.
     - `constant` and, as in the original, any other word: lr0 * warm(t).
 
-    t counts from 0, so with a warm-up the first update has learning rate 0, as in the original and in transformers.
+    t counts from 0, so with a warm-up from 0 the first update has learning rate 0, as in the original and in
+    transformers.
 
     Args:
         name: One of `SCHEDULES`.
@@ -35,6 +37,7 @@ class Schedule:
         warmup_ratio: Share of steps with warm-up.
         milestones: Shares of T at which `step` lowers the rate.
         power: Of `polynomial`; 1 in the original, 0.9 in most work on dense maps (Chen et al., arXiv 1606.00915).
+        warmup_start: Share of the rate that the warm-up begins with.
     """
 
     def __init__(
@@ -45,8 +48,9 @@ class Schedule:
         warmup_ratio: float = 0.0,
         milestones: Sequence[float] = (0.5, 0.75),
         power: float = 1.0,
+        warmup_start: float = 0.0,
     ) -> None:
-        self.peak, self.milestones, self.power = peak, milestones, power
+        self.peak, self.milestones, self.power, self.warmup_start = peak, milestones, power, warmup_start
         self.total = max(1, total_steps)
         self.warmup = int(self.total * warmup_ratio)
         self._shape: Callable[[tf.Tensor], tf.Tensor] = getattr(self, f"_{name}" if name in SCHEDULES else "_constant")
@@ -57,7 +61,10 @@ class Schedule:
         return tf.cast(self.peak * self._shape(t), tf.float32)
 
     def _warm(self, t: tf.Tensor) -> tf.Tensor:
-        return tf.minimum(t / self.warmup, 1.0) if self.warmup else tf.ones_like(t)
+        if not self.warmup:
+            return tf.ones_like(t)
+        done = tf.minimum(t / self.warmup, 1.0)
+        return self.warmup_start + (1 - self.warmup_start) * done if self.warmup_start else done
 
     def _after_warmup(self, t: tf.Tensor) -> tf.Tensor:
         """Share of the steps after the warm-up that are done, in [0, 1]."""

@@ -19,7 +19,8 @@ _FREEZING = ("num_freezed_layers", "freeze_embeddings")
 # Fields of `TrainConfig` that a stage may have of its own; the others belong to the run.
 SETTINGS = (
     *("optimizer_type", "learning_rate", "weight_decay_ratio", "momentum", "nesterov"),
-    *("adam_beta1", "adam_beta2", "adam_epsilon", "lr_decay", "lr_power", "lr_milestones", "warmup_ratio"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon", "lr_decay", "lr_power", "lr_milestones"),
+    *("warmup_ratio", "warmup_start"),
     *("gradient_clip", "clip_norm_value", "layerwise_lr_decay", "ema_decay", *_FREEZING),
 )
 

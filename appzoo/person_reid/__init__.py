@@ -1,0 +1,1 @@
+"""Re-identification of persons, across clothes too."""
