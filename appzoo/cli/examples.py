@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import appzoo
-from appzoo.cli.verbs import Parser
+from easytransfer.config.parser import Parser
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.run.log import say
 

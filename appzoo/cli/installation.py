@@ -12,7 +12,7 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from appzoo.cli.verbs import Parser
+from easytransfer.config.parser import Parser
 from easytransfer.errors import ConfigError, ResourceError, did_you_mean
 from easytransfer.installing import HOROVOD_LINE, install_line, model_line
 from easytransfer.presets import catalogue

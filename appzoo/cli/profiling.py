@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from appzoo.cli.verbs import Parser
+from easytransfer.config.parser import Parser
 from easytransfer.errors import ConfigError
 from easytransfer.image.size import ImageSize, height_width, size_reader
 from easytransfer.presets.folder import read_json

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from appzoo.cli.verbs import Parser
+from easytransfer.config.parser import Parser
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
 from easytransfer.run import log

@@ -1,6 +1,6 @@
 """Tables of persons: the folders of Market-1501, LTCC and PRCC, read by their file names, and drawn persons.
 
-All have the columns `image`, `pid`, `camera`, `clothes` and `split`; drawn persons also have `mask`.
+All have the columns `name`, `image`, `pid`, `camera`, `clothes` and `split`; drawn persons also have `mask`.
 """
 
 from __future__ import annotations
@@ -70,7 +70,14 @@ def _pictures(path: str, name: str, files: list[str]) -> Iterator[Row]:
             pid, clothes, camera = found.groups()
         elif found := _MARKET.match(file):
             pid, camera = found.groups()
-        yield {"image": f"{name}/{file}", "pid": pid, "camera": camera, "clothes": clothes, "split": split}
+        yield {
+            "name": file,
+            "image": f"{name}/{file}",
+            "pid": pid,
+            "camera": camera,
+            "clothes": clothes,
+            "split": split,
+        }
 
 
 def _person(path: str, folder: str, name: str, camera: str | None = None) -> Iterator[Row]:
@@ -83,6 +90,7 @@ def _person(path: str, folder: str, name: str, camera: str | None = None) -> Ite
         split = _PRCC_SPLITS.get(str(letter), "gallery") if name == "test" else "train"
         known = letter is not None and pid.isdigit()
         yield {
+            "name": f"{folder}/{file}",
             "image": f"{name}/{folder}/{file}",
             "pid": pid if known else f"{folder}/{file}",
             "camera": str(number),
@@ -113,6 +121,7 @@ def read_persons(path: str) -> Iterator[Row]:
                 for image in range(found["images"]):
                     pixels, mask = crop(found["seed"], pid, clothes, camera, image, size)
                     yield {
+                        "name": f"{pid}_{clothes}_c{camera}_{image}",
                         "image": _png_text(pixels),
                         "pid": pid if index < found["labelled"] else -1,
                         "camera": camera,

@@ -18,7 +18,7 @@ import numpy as np
 
 from easytransfer.data.files import FOLDER_ENDINGS, ending_of
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, no_rows, parse_mappings
-from easytransfer.data.schema import Schema
+from easytransfer.data.schema import Column, Schema
 from easytransfer.data.text_formats import guess_column
 from easytransfer.errors import DataError
 from easytransfer.run.atomic import atomic_path
@@ -62,6 +62,13 @@ def reader_of(path: str) -> str | None:
     return ending_of(path, _readers)
 
 
+def common_reader(files: Sequence[str]) -> str | None:
+    """Returns an ending whose reader reads all of the files, None where they have none in common."""
+    endings = [reader_of(file) for file in files]
+    readers = {None if ending is None else _readers[ending] for ending in endings}
+    return endings[0] if len(readers) == 1 else None
+
+
 def writer_of(path: str) -> str | None:
     """Returns the ending of a file name that a registered writer writes, None where there is none."""
     return ending_of(path, _writers)
@@ -77,6 +84,11 @@ def write_rows(ending: str, sources: Sequence[Path], target: Path) -> None:
 
     with atomic_path(target) as temporary:
         _writers[ending](temporary, rows())
+
+
+def _column(name: str, value: Any) -> Column:
+    is_picture = isinstance(value, str) and value.startswith("data:image/")
+    return Column(name, "image") if is_picture else guess_column(name, value)
 
 
 class AppFormat(RowFormat):
@@ -96,7 +108,7 @@ class AppFormat(RowFormat):
         bad = None
         for _, records in self.records(file, 1):
             if not isinstance(records[0], BadRecord):
-                return Schema(tuple(guess_column(name, value) for name, value in records[0].items()))
+                return Schema(tuple(_column(name, value) for name, value in records[0].items()))
             bad = bad or records[0]
         if bad is not None:
             raise DataError(f"no record of {file} can be read; the first: {bad.reason}", received=bad.text)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from easytransfer.config.job import DataConfig
-from easytransfer.data.app_forms import AppFormat, reader_of
+from easytransfer.data.app_forms import AppFormat, common_reader, reader_of
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
 from easytransfer.data.csv_format import CsvFormat
 from easytransfer.data.files import real_path, table_suffix
@@ -64,8 +64,7 @@ def choose_format(
         ConfigError: The files have different forms, or their columns do not fit the schema.
         DataError: A file needed to learn the columns cannot be read.
     """
-    endings = {reader_of(file) for file in files}
-    if form is None and len(endings) == 1 and (ending := endings.pop()) is not None:
+    if form is None and (ending := common_reader(files)) is not None:
         return AppFormat(files, schema, ending)
     forms = {_form_to_read(file): file for file in files}
     if form is None and len(forms) > 1:

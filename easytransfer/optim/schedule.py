@@ -17,8 +17,7 @@ INVERSE_SQRT_STEPS = 10_000
 class Schedule:
     """Learning rate of the update that follows `t` completed updates.
 
-    With T total steps, W = int(T * warmup_ratio) and s = warmup_start, and warm(t) = min(1, s + (1 - s) t / W), which is
-    1 when W is 0:
+    With T total steps, W = int(T * warmup_ratio), s = warmup_start, warm(t) = min(1, s + (1 - s) t / W), 1 for W = 0:
 
     - `polynomial` (the original's): lr0 * (1 - t/T)^power * warm(t); the warm-up multiplies the already decayed rate.
     - `linear_after_warmup`: lr0 * warm(t), then linearly from lr0 at W to 0 at T.
@@ -86,7 +85,9 @@ class Schedule:
         return self._warm(t) * tf.sqrt(scale / tf.maximum(t + shift, scale))
 
     def _step(self, t: tf.Tensor) -> tf.Tensor:
-        passed = tf.reduce_sum(tf.cast(t >= tf.constant(self.milestones, t.dtype) * self.total, t.dtype))
+        # Rounded first: 70 / 120 of 1560 is a little more than 910 in binary.
+        steps = [round(share * self.total, 6) for share in self.milestones]
+        passed = tf.reduce_sum(tf.cast(t >= tf.constant(steps, t.dtype), t.dtype))
         return self._warm(t) * STEP_FACTOR**passed
 
     def _constant(self, t: tf.Tensor) -> tf.Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from easytransfer.data import app_forms
+from easytransfer.data import app_forms, files
 from easytransfer.data.app_forms import BadRecord, register, write_rows, writer_of
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.schema import parse_schema
@@ -18,6 +18,8 @@ from easytransfer.errors import DataError
 def forms_of_this_test(monkeypatch):
     monkeypatch.setattr(app_forms, "_readers", {})
     monkeypatch.setattr(app_forms, "_writers", {})
+    monkeypatch.setattr(files, "FOLDER_ENDINGS", set())
+    monkeypatch.setattr(app_forms, "FOLDER_ENDINGS", files.FOLDER_ENDINGS)
 
 
 def read_pairs(path):
@@ -109,3 +111,24 @@ def test_readers_and_writers_of_an_application_folder_are_found(tmp_path, monkey
     importlib.invalidate_caches()
     Application("zz", "zz_app_with_forms").register_forms()
     assert app_forms.reader_of("t.zz") == ".zz" and writer_of("t.zz") is None
+
+
+def test_a_folder_is_read_by_its_name_and_stands_for_itself(tmp_path):
+    def read_names(path):
+        yield from ({"file": name} for name in sorted(entry.name for entry in Path(path).iterdir()))
+
+    register({"/shots/": read_names, "/takes/": read_names}, {})
+    for name in ("shots/a/1.png", "takes/2.png", "else/a/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"x")
+    table = open_table(f"{tmp_path}/shots/,{tmp_path}/takes", schema=None)
+    assert table.files == [f"{tmp_path}/shots", f"{tmp_path}/takes"]
+    assert [cell for chunk in table.chunks() for cell in chunk.columns["file"]] == ["a", "2.png"]
+    assert open_table(f"{tmp_path}/else", schema=None).files == [f"{tmp_path}/else/a"]
+
+
+def test_pictures_of_a_reader_are_pictures(tmp_path):
+    register({".pics": lambda path: iter([{"shot": "data:image/png;base64,AAAA", "name": "data: no picture"}])}, {})
+    (tmp_path / "t.pics").write_text("x")
+    table = open_table(str(tmp_path / "t.pics"), schema=None)
+    assert [str(column) for column in table.schema] == ["shot:image:1", "name:str:1"]

@@ -260,3 +260,21 @@ def test_prefetch_stops_when_the_consumer_does():
     next(iterator)
     iterator.close()
     assert closed.wait(5) and threading.active_count() == before
+
+
+class Pairs:
+    """Two equal rows in each batch; the batches of an epoch begin with its number."""
+
+    def steps(self, size, workers):
+        return 3
+
+    def plan(self, epoch, size, workers):
+        return [np.full(size, (epoch + step) % 5) for step in range(3)]
+
+
+def test_a_sampler_makes_the_plan_in_place_of_the_shuffled_table():
+    table = table_of([1] * 5)
+    batches = [Batches(table, 1, shuffle=True, shard=(rank, 2), sampler=Pairs()) for rank in range(2)]
+    assert [each.steps_per_epoch for each in batches] == [3, 3]
+    assert [[rows.tolist() for rows in each.rows(4)] for each in batches] == [[[4], [0], [1]]] * 2
+    assert [batch["row"].tolist() for batch in batches[0].epoch(1, start=1)] == [[2], [3]]

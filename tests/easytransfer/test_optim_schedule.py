@@ -77,3 +77,11 @@ def test_a_polynomial_of_another_power():
     config = TrainConfig(lr_power=0.9, learning_rate=0.02, warmup_ratio=0.25)
     expected = [0.02 * (1 - t / 8) ** 0.9 * min(t / 2, 1) for t in range(9)]
     np.testing.assert_allclose(rates(build_schedule(config, 8), 8), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 13, 202])
+def test_warm_up_from_a_share_and_milestones_as_in_the_strong_baseline_of_re_identification(steps):
+    """arXiv 1903.07071: from 0.01 of the rate in 10 epochs, a tenth at epochs 40 and 70 of 120."""
+    schedule = Schedule("step", 2.0, 120 * steps, 10 / 120, (40 / 120, 70 / 120), warmup_start=0.01)
+    found = [float(schedule(epoch * steps)) for epoch in (0, 5, 10, 39, 40, 69, 70, 119)]
+    np.testing.assert_allclose(found, [0.02, 1.01, 2, 2, 0.2, 0.2, 0.02, 0.02], rtol=1e-6)
