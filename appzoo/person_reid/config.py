@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, model_validator
 from easytransfer.config.job import DataConfig, JobConfig, ModelConfig, TrainConfig
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import EasyTransferError
-from easytransfer.image.size import ImageSize, size_reader
+from easytransfer.image.size import ImageSize, height_width, size_reader
 from modelzoo.cnn.names import named
 
 TINY = "tiny"
@@ -248,4 +248,123 @@ def check_batches(batch_size: int, images_per_identity: int, unlabelled: int) ->
         )
 
 
-VARIANTS = {"baseline": BaselineConfig}
+class GanSettings(ConfigModel):
+    """AS-GAN: its networks, its losses and where garments are."""
+
+    size: Literal["full", "tiny"] = setting("full", "Sizes of the networks.", advanced=True, modes="T")
+    masks: Literal["column", "learned", "band"] = setting(
+        "column",
+        "Where garments are: in a column of the table, found by a head that learns it without labels, or in a fixed "
+        "band in the middle.",
+        advanced=True,
+        modes="T",
+    )
+    shading: float = setting(
+        0.3, "Share of the shading of garments that the generator sees; 0 hides it.", advanced=True, modes="T", ge=0
+    )
+    reconstruction_weight: float = setting(5.0, "Weight of L_rec.", advanced=True, modes="T", ge=0)
+    embedding_weight: float = setting(1.0, "Weight of L_emb.", advanced=True, modes="T", ge=0)
+    cycle_weight: float = setting(2.0, "Weight of L_cyc.", advanced=True, modes="T", ge=0)
+    style_weight: float = setting(2.0, "Weight of L_sty.", advanced=True, modes="T", ge=0)
+    adversarial_weight: float = setting(0.1, "Weight of L_adv.", advanced=True, modes="T", ge=0)
+    learning_rate: float = setting(2e-4, "Rate of encoder and generator.", advanced=True, modes="T", gt=0)
+    critic_learning_rate: float = setting(1e-4, "Rate of the critic.", advanced=True, modes="T", gt=0)
+    area_prior: float = setting(
+        0.25, "Share of an image that garments have, of masks=learned.", advanced=True, modes="T", gt=0, lt=1
+    )
+    area_tolerance: float = setting(
+        0.10, "How much that share may differ without a penalty.", advanced=True, modes="T", ge=0, lt=1
+    )
+    variation_weight: float = setting(
+        0.1, "Weight of the length of outlines, of masks=learned.", advanced=True, modes="T", ge=0
+    )
+
+
+class AsGanTrainConfig(PersonTrainConfig, defaults={
+    "num_epochs": 100.0, "batch_size": 32, "weight_decay_ratio": 0.0, "lr_decay": "constant", "warmup_ratio": 0.0,
+    "adam_beta1": 0.5,
+}):  # fmt: skip
+    """Optimization, evaluation during training, and checkpoints; rates are those of the section gan."""
+
+
+class CropDataConfig(PersonDataConfig, defaults={"label_name": None}):
+    """Tables of person crops and their columns."""
+
+
+class AsGanConfig(JobConfig):
+    """Learn, without labels, to draw persons in the clothes of others (AS-GAN)."""
+
+    data: CropDataConfig = CropDataConfig()
+    model: CropSettings = CropSettings()
+    gan: GanSettings = GanSettings()
+    train: AsGanTrainConfig = AsGanTrainConfig()
+
+    @model_validator(mode="after")
+    def _check_gan(self) -> AsGanConfig:
+        check_gan(self.model, self.gan, self.data)
+        return self
+
+
+def check_gan(model: CropSettings, gan: GanSettings, data: PersonDataConfig) -> None:
+    """Checks what the networks of AS-GAN need.
+
+    Raises:
+        ValueError: Images cannot be halved twice, or there is no column of masks.
+    """
+    if any(side % 4 for side in height_width(model.image_size)):
+        raise ValueError(f"model.image_size={model.image_size} must be multiples of 4 for the generator")
+    if gan.masks == "column" and not data.mask_name:
+        raise ValueError("gan.masks=column needs the column data.mask_name")
+
+
+class AiflReidSettings(ReidSettings):
+    """Network, losses and batches."""
+
+    unlabelled_per_batch: int = setting(
+        0,
+        "Unlabelled images in every batch, which have a part in the invariance term alone.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+
+
+class AiflSettings(ConfigModel):
+    """Features that ignore apparel: where other outfits come from, and what they count."""
+
+    generator: str | None = setting(
+        None,
+        "Run of person_reid_as_gan whose generator is used; none: it is trained first, in a stage of this run.",
+        advanced=True,
+        modes="T",
+        path="one",
+    )
+    gan_epochs: float = setting(
+        100.0, "Length of that stage in passes over the training table.", advanced=True, modes="T", gt=0
+    )
+    invariance_weight: float = setting(
+        1.0, "lambda, the weight of the invariance term.", advanced=True, modes="T", ge=0
+    )
+    simulated_share: float = setting(
+        1.0, "Share of the steps in which images in other clothes take part.", advanced=True, modes="T", ge=0, le=1
+    )
+
+
+class AiflConfig(JobConfig):
+    """Find a person again in other clothes: the baseline on images and their simulated twins (AIFL)."""
+
+    data: PersonDataConfig = PersonDataConfig()
+    model: AiflReidSettings = AiflReidSettings()
+    train: PersonTrainConfig = PersonTrainConfig()
+    gan: GanSettings = GanSettings()
+    aifl: AiflSettings = AiflSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+
+    @model_validator(mode="after")
+    def _check_aifl(self) -> AiflConfig:
+        check_batches(self.train.batch_size, self.model.images_per_identity, self.model.unlabelled_per_batch)
+        check_gan(self.model, self.gan, self.data)
+        return self
+
+
+VARIANTS = {"baseline": BaselineConfig, "as_gan": AsGanConfig, "aifl": AiflConfig}

@@ -146,7 +146,7 @@ def _png_text(pixels: Any) -> str:
 def _person_settings(path: str) -> dict[str, Any]:
     with open_text(path) as stream:
         text = stream.read(1 << 16).decode("utf-8")
-    if not text.strip():
+    if not text:
         raise DataError(f"{path} is empty: it has no row", accepted=f"JSON with {', '.join(PERSON_KEYS)} and split")
     try:
         found = json.loads(text)

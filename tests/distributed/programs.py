@@ -414,6 +414,20 @@ def win_prediction(workers: Workers, folder: Path) -> None:
     win_games.run(workers, folder)
 
 
+def person_reid_baseline(workers: Workers, folder: Path) -> None:
+    """Trains features of persons on batches of whole identities."""
+    import person_reid_runs
+
+    person_reid_runs.run(workers, folder, "baseline")
+
+
+def person_reid_as_gan(workers: Workers, folder: Path) -> None:
+    """Trains a generator and a critic."""
+    import person_reid_runs
+
+    person_reid_runs.run(workers, folder, "as_gan")
+
+
 def main() -> None:
     """Runs programs on this worker, each as in a process of its own: names of layers and the reducer are new."""
     names, folder, shards, stages = sys.argv[1:]
