@@ -131,13 +131,10 @@ class PersonReid(App):
 
     def write_pages(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Draws queries with the gallery images that come first."""
-        sides, images = [], np.asarray(encoded.columns["image"])
-        for role in (QUERY, GALLERY):
-            persons, rows = self.target.persons(encoded, outputs["embedding"], role)
-            sides.append((persons, images[rows]))
-        clothes = np.asarray(encoded.columns["clothes"])
-        protocol = "cc" if (clothes != UNKNOWN).any() else ""
-        wrote = write_rankings(folder / RANKINGS_FILE, *sides, protocol, self.config.data.distractor_pid)
+        sides = [self.target.persons(encoded, outputs["embedding"], role) for role in (QUERY, GALLERY)]
+        protocol = "cc" if (np.asarray(encoded.columns["clothes"]) != UNKNOWN).any() else ""
+        images, distractor = encoded.columns["image"], self.config.data.distractor_pid
+        wrote = write_rankings(folder / RANKINGS_FILE, *sides, images, protocol, distractor)
         return [RANKINGS_FILE] if wrote else []
 
     def signatures(self, folder: Path) -> dict[str, Signature]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ def write_rankings(
     path: Path,
     queries: tuple[Persons, np.ndarray],
     gallery: tuple[Persons, np.ndarray],
+    images: Any,
     protocol: str,
     distractor: int | None,
 ) -> bool:
@@ -33,15 +35,16 @@ def write_rankings(
 
     Args:
         path: The file.
-        queries: Persons, and their images uint8 [queries, height, width, 3].
+        queries: Persons, and their rows among the images, int [queries].
         gallery: The same of the gallery.
+        images: uint8 [rows, height, width, 3]; it may be on disk, only what is shown is taken.
         protocol: Which gallery images count, see `ranking.kept`.
         distractor: See there.
 
     Returns:
         Whether there was a query to show.
     """
-    (asked, asked_images), (known, known_images) = queries, gallery
+    (asked, asked_rows), (known, known_rows) = queries, gallery
     if not len(asked) or not len(known):
         return False
     tiles, captions = [], []
@@ -53,10 +56,10 @@ def write_rankings(
         distances = cosine_distance(query.vectors, known.vectors)
         ranked, relevant = kept(query, known, protocol, distractor)
         order = nearest(np.where(ranked, distances, np.inf), min(SHOWN, int(ranked.sum())))[0]
-        tiles.append(framed(asked_images[row[0]], _QUERY))
+        tiles.append(framed(images[asked_rows[row[0]]], _QUERY))
         captions.append((f"query {query.pid[0]}", f"camera {query.camera[0]}"))
         for rank, other in enumerate(order, 1):
-            tiles.append(framed(known_images[other], _RIGHT if relevant[0, other] else _WRONG))
+            tiles.append(framed(images[known_rows[other]], _RIGHT if relevant[0, other] else _WRONG))
             captions.append((f"{rank}: {known.pid[other]}", f"{1 - distances[0, other]:.3f}"))
         tiles += [np.full_like(tiles[-1], 255)] * (SHOWN - len(order))
         captions += [("", "")] * (SHOWN - len(order))

@@ -155,13 +155,15 @@ def test_rankings_are_framed_green_where_they_are_right(tmp_path):
     queries = gallery.take(np.array([0]))
     queries.pid[:], queries.camera[:] = 7, 1
     images = np.full((3, 8, 4, 3), 90, np.uint8)
-    assert write_rankings(tmp_path / "r.png", (queries, images[:1]), (gallery, images), "", 0)
+    rows = np.arange(3)
+    assert write_rankings(tmp_path / "r.png", (queries, rows[:1]), (gallery, rows), images, "", 0)
     pixels = np.asarray(Image.open(tmp_path / "r.png"))
     # The image of the same camera is not ranked: red, then green.
     colours = [tuple(pixels[pixels.shape[0] // 6, x]) for x in range(pixels.shape[1])]
     assert colours.index((210, 0, 0)) < colours.index((0, 160, 0))
-    assert (255, 255, 255) in colours and not write_rankings(tmp_path / "n.png", (queries.take([]), images[:0]),
-                                                             (gallery, images), "", 0)  # fmt: skip
+    assert (255, 255, 255) in colours
+    none = queries.take(np.zeros(0, int))
+    assert not write_rankings(tmp_path / "n.png", (none, rows[:0]), (gallery, rows), images, "", 0)
     assert framed(images[0], (1, 2, 3)).shape == (14, 10, 3)
 
 

@@ -212,7 +212,8 @@ def test_steps_train_both_players_and_read_no_label(masks):
     facts = [engine.facts([engine.run_step([batch])]) for _ in range(2)]
     assert "loss/critic" in facts[0] and ("loss/mask" in facts[0]) == (masks == "learned")
     unmoved = [v.name for v in app.model.trainable_variables if np.array_equal(before[v.name], v.numpy())]
-    assert unmoved == []
+    # While no hinge is closed, real and drawn images pull at the last bias of the critic alike.
+    assert set(unmoved) <= {"critic/scale0_score/bias:0"}
 
 
 def test_figures_do_not_depend_on_the_batch_and_add_up_over_workers():

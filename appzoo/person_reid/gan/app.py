@@ -86,6 +86,10 @@ class AsGan(App):
         """Returns `cloth_embedding`, the code of the clothes."""
         return self.model(batch)
 
+    def evaluate_step(self, batch: Batch) -> Outputs:
+        """Returns the figures alone."""
+        return self.forward(batch)
+
     def output_columns(self) -> tuple[str, ...]:
         """Returns the one column."""
         return ("cloth_embedding",)
