@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import gc
 import importlib
 import importlib.util
@@ -221,6 +222,11 @@ def history(run_dir: Path, event: str) -> list[dict[str, Any]]:
 
 def rows_of(path: Path) -> list[list[str]]:
     """The predictions in a file, as text."""
+    if path.suffix == ".csv":
+        with open(path, newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+        assert header
+        return rows
     lines = path.read_text(encoding="utf-8").splitlines()
     if path.suffix != ".jsonl":
         return [line.split("\t") for line in lines]

@@ -237,3 +237,13 @@ def test_rank_refuses_what_it_cannot_compare(tmp_path, capfd):
         from appzoo.cli.main import run
 
         run(["rnak"])
+
+
+def test_verbs_of_applications_are_listed_behind_the_others(capfd):
+    main([])
+    lines = capfd.readouterr().err.splitlines()
+    (line,) = [line for line in lines if line.startswith("  rank ")]
+    assert line.endswith("Rank a gallery for each query by the vectors that `predict` has written.")
+    with pytest.raises(SystemExit):
+        discovery.commands()["rank"](["--help"])
+    assert "--topk" in capfd.readouterr().out
