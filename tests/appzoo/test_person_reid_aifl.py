@@ -1,8 +1,9 @@
 """AIFL: outfits of the bank, what simulated and unlabelled images have a part in, stages, generators of other runs."""
 
 import json
-import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from appzoo.person_reid.aifl.figures import apparel_figures
 from appzoo.person_reid.aifl.target import ApparelTarget
 from appzoo.person_reid.config import AiflConfig
 from appzoo.person_reid.synthetic import crop
+from appzoo.person_reid.target import GALLERY, QUERY
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import open_table
-from easytransfer.errors import Interrupted, ModelError
+from easytransfer.errors import ModelError
 from easytransfer.image.files import data_text
 from easytransfer.image.maps import encode_png
 from easytransfer.layers.draws import RowDraws
@@ -43,7 +45,7 @@ def table() -> EncodedTable:
     return EncodedTable(columns)
 
 
-def app_of(**aifl) -> Aifl:
+def app_of(rows: EncodedTable | None = None, **aifl) -> Aifl:
     config = AiflConfig(
         model={"network": "tiny", "image_size": list(SIZE), "images_per_identity": 2, "unlabelled_per_batch": 2},
         gan={"size": "tiny"},
@@ -52,7 +54,7 @@ def app_of(**aifl) -> Aifl:
     )
     app = Aifl(config)
     app.load_assets(None)
-    app.on_train_table(table())
+    app.on_train_table(rows or table())
     app.build_model()
     return app
 
@@ -71,13 +73,15 @@ def test_every_outfit_but_the_own_one_is_drawn():
         assert counts[outfit] == 0 and others.min() > 0.8 * others.mean() and others.max() < 1.2 * others.mean()
 
 
-def test_the_bank_has_the_codes_of_all_training_images():
-    app = app_of()
+def test_the_bank_has_the_codes_of_all_training_images_and_of_no_test_image_in_the_same_table():
+    rows = table()
+    rows.columns["role"][[3, 6]] = QUERY, GALLERY
+    app = app_of(rows)
     app.fill_bank()
-    rows = table().columns
-    expected = app.model.gan({"image": rows["image"], "mask": rows["mask"]})["cloth_embedding"]
+    trained = [0, 1, 2, 4, 5, 7, 8, 9]
+    expected = app.model.gan({name: rows.columns[name][trained] for name in ("image", "mask")})["cloth_embedding"]
     np.testing.assert_allclose(app.model.bank.codes, expected, atol=1e-6)
-    assert app.outfit_orders().tolist() == list(range(0, 30, 3))
+    assert app.outfit_orders().tolist() == [3 * row for row in trained]
 
 
 def step_of(app: Aifl, stage: int, steps: int = 1) -> tuple[Engine, dict[str, np.ndarray]]:
@@ -186,30 +190,39 @@ def weights_of(run: Path) -> dict[str, np.ndarray]:
     return load_file(run / last / "weights.safetensors")
 
 
-@pytest.mark.slow
-def test_a_run_killed_ten_times_in_both_stages_ends_with_the_weights_of_an_unbroken_one(
-    in_repository, tmp_path, monkeypatch
-):
-    from easytransfer.run.report import RunReporter
+# Kills itself at the step that is its last argument, as the system would: nothing is saved then.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
+from test_person_reid_aifl import config_of
+from training import without_export
+from appzoo import jobs
+from easytransfer.run.report import RunReporter
+plain, last = RunReporter.step, int(sys.argv[3])
+def step(self, number, metrics):
+    plain(self, number, metrics)
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+RunReporter.step = step
+with without_export():
+    jobs.train(config_of(Path(sys.argv[2]), **{"train.save_checkpoint_steps": 2}))
+"""
 
+
+@pytest.mark.slow
+def test_a_run_killed_ten_times_in_both_stages_ends_with_the_weights_of_an_unbroken_one(in_repository, tmp_path):
+    stops = sorted(np.random.default_rng(0).choice(np.arange(1, 16), 10, replace=False).tolist())
+    killed = tmp_path / "killed"
     with without_export():
         jobs.train(config_of(tmp_path / "unbroken"))
-        stops = sorted(np.random.default_rng(0).choice(np.arange(1, 16), 10, replace=False).tolist())
-        plain = RunReporter.step
-
-        def stopping(self, step, metrics):
-            plain(self, step, metrics)
-            if stops and step == stops[0]:
-                stops.pop(0)
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        monkeypatch.setattr(RunReporter, "step", stopping)
-        for _ in range(10):
-            with pytest.raises(Interrupted):
-                jobs.train(config_of(tmp_path / "killed"))
-        result = jobs.train(config_of(tmp_path / "killed"))
-    assert not stops and result["steps"] == 16
-    one, other = weights_of(tmp_path / "unbroken"), weights_of(tmp_path / "killed")
+        for stop in stops:
+            words = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(killed), str(stop)]
+            result = subprocess.run(words, capture_output=True, text=True)
+            assert result.returncode == -signal.SIGKILL, result.stderr
+        result = jobs.train(config_of(killed, **{"train.save_checkpoint_steps": 2}))
+    assert result["steps"] == 16
+    one, other = weights_of(tmp_path / "unbroken"), weights_of(killed)
     assert one.keys() == other.keys() and [name for name in one if not np.array_equal(one[name], other[name])] == []
 
 

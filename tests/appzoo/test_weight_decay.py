@@ -44,6 +44,7 @@ IMAGE_APPS = {
 }
 # Built from their smoke configurations.
 OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "win_prediction"}
+OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
 def built(name, **model):
@@ -151,3 +152,12 @@ def test_win_prediction_leaves_out_biases_and_the_scale(monkeypatch, repository)
         decayed, others = names(app, kind)
         assert last_parts(decayed) == {"kernel", "recurrent_kernel"}
         assert last_parts(others) == {"bias", "log_scale"}
+
+
+@pytest.mark.parametrize("variant", ["", "_as_gan", "_aifl"])
+def test_person_reid_leaves_out_biases_and_normalization(variant, monkeypatch, repository):
+    app = built_from_smoke(f"person_reid/configs/smoke{variant}.yaml", monkeypatch, repository)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) == {"kernel"}
+        assert last_parts(others) == {"gamma", "beta", "bias"}

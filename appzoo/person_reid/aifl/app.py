@@ -48,6 +48,8 @@ class Aifl(PersonReid):
 
     config: AiflConfig
     _train: EncodedTable
+    # Rows of it whose outfits are in the bank: those that are trained on, not those of a test in the same table.
+    _outfits: np.ndarray
 
     # Preparation ---------------------------------------------------------------------------------------------
 
@@ -85,11 +87,11 @@ class Aifl(PersonReid):
     def on_train_table(self, train: EncodedTable) -> None:
         """Finds the identities, and keeps the table, whose outfits are what images are dressed in."""
         super().on_train_table(train)
-        self._train = train
+        self._train, self._outfits = train, np.flatnonzero(self.target.trained_rows(train))
 
     def save_assets(self, folder: Path) -> None:
         """Writes the size of the bank of outfits."""
-        write_json(folder / BANK_FILE, {"outfits": len(self._train), "code": self.gan_code_size})
+        write_json(folder / BANK_FILE, {"outfits": len(self._outfits), "code": self.gan_code_size})
         super().save_assets(folder)
 
     @property
@@ -103,7 +105,7 @@ class Aifl(PersonReid):
     def build_network(self, assets: Assets) -> AiflModel:
         """Builds the network of the features, the bank of outfits, and the players where they are trained here."""
         if assets.folder is None:
-            outfits, code = len(self._train), self.gan_code_size
+            outfits, code = len(self._outfits), self.gan_code_size
         else:
             stored = RunFolder(assets.folder).read_json(BANK_FILE)
             outfits, code = stored["outfits"], stored["code"]
@@ -150,7 +152,7 @@ class Aifl(PersonReid):
 
     def fill_bank(self) -> None:
         """Puts the codes of the outfits of all training images into the bank."""
-        self.model.bank.fill(self.gan, self._train)
+        self.model.bank.fill(self.gan, self._train, self._outfits)
 
     def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
         """Returns mirrored and shifted crops, float32 from 0 to 1, and their maps; erasing follows in the step."""
@@ -196,7 +198,7 @@ class Aifl(PersonReid):
 
     def outfit_orders(self) -> np.ndarray:
         """Returns the numbers of the rows that the outfits of the bank are of, int64 [outfits], rising."""
-        return np.asarray(self._train.columns["order"], np.int64)
+        return np.asarray(self._train.columns["order"], np.int64)[self._outfits]
 
     # Results -------------------------------------------------------------------------------------------------
 

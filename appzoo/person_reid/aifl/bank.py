@@ -27,18 +27,20 @@ class OutfitBank(keras.layers.Layer):
         self.codes = self.add_weight("codes", [outfits, code], initializer="zeros", trainable=False)
         self.built = True
 
-    def fill(self, gan: ApparelGan, train: EncodedTable) -> None:
-        """Encodes the outfits of all rows of the training table; no label is looked at.
+    def fill(self, gan: ApparelGan, train: EncodedTable, rows: np.ndarray) -> None:
+        """Encodes the outfits of rows of the training table; no identity is looked at.
 
         Args:
             gan: Has the encoder.
             train: `image`, and `mask` where masks come from a column.
+            rows: Which rows, int [outfits].
         """
         names = [name for name in ("image", "mask") if name in train.columns]
         encode = tf.function(lambda batch: gan(batch)["cloth_embedding"], reduce_retracing=True)
         parts = []
-        for start in range(0, len(train), _ROWS):
-            batch = {name: tf.constant(np.asarray(train.columns[name][start : start + _ROWS])) for name in names}
+        for start in range(0, len(rows), _ROWS):
+            chosen = rows[start : start + _ROWS]
+            batch = {name: tf.constant(np.asarray(train.columns[name][chosen])) for name in names}
             parts.append(encode(batch).numpy())
         self.codes.assign(np.concatenate(parts))
 
