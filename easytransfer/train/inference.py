@@ -45,7 +45,8 @@ class Inference:
             check: Called between batches; may raise to stop.
 
         Returns:
-            Metrics of the task's evaluator plus `loss` (the mean of the summed losses), and the evaluator.
+            Metrics of the task's evaluator, `loss` (the mean of the summed losses) where the task has losses here, and
+            the evaluator.
         """
         evaluator = self.task.evaluator()
         losses: dict[str, np.ndarray] = {}
@@ -67,7 +68,8 @@ class Inference:
                 evaluator.merge(state)
         sums, weights = ({name: float(term[i]) for name, term in losses.items()} for i in range(2))
         means = weighted_means(sums, weights)
-        return {"loss": sum(means.values()) if means else float("nan"), **evaluator.result()}, evaluator
+        loss = {"loss": sum(means.values())} if means else {}
+        return {**loss, **evaluator.result()}, evaluator
 
     def _forward_with_losses(self, batch: Batch) -> tuple[Outputs, dict[str, tf.Tensor]]:
         """Returns outputs, and by name the sum and the weight of each loss, float32 [2]."""

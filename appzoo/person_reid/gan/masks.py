@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from appzoo.person_reid.gan.networks import SLOPE, _Layers, garment_of
+from appzoo.person_reid.gan.networks import _Layers, garment_of, leaky
 from easytransfer.image.size import ImageSize, height_width
 
 # Parts of a map of garments: none, upper, lower.
@@ -64,7 +64,7 @@ class MaskHead(_Layers):
         """See the class."""
         values = images
         for conv in self.convs:
-            values = tf.nn.leaky_relu(conv(values), SLOPE)
+            values = leaky(conv(values))
         shares = tf.nn.softmax(self.last(values) + self._prior)[..., 1:]
         stretched = tf.clip_by_value((1 + 2 * _STRETCH) * shares - _STRETCH, 0.0, 1.0)
         # Stretching may bring both together above 1.

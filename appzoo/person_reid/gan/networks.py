@@ -14,7 +14,7 @@ import tensorflow as tf
 from easytransfer import keras
 from modelzoo.cnn.keras_builder import layer_seed
 
-GROUPS, SLOPE = 8, 0.2
+GROUPS, _SLOPE = 8, 0.2
 # Pixels around which the luminance of a garment is averaged.
 _AROUND = 9
 _LUMINANCE = np.float32([0.299, 0.587, 0.114])
@@ -94,7 +94,7 @@ class ClothEncoder(_Layers):
         upper, lower = masks[..., :1], masks[..., 1:]
         found = tf.concat([images * (upper + lower), upper - lower], axis=-1)
         for conv in self.convs:
-            found = tf.nn.leaky_relu(conv(found), SLOPE)
+            found = leaky(conv(found))
         return self.dense(tf.reduce_mean(found, axis=[1, 2]))
 
 
@@ -169,16 +169,16 @@ class Generator(_Layers):
 
     def _draw(self, found: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
         norms = iter(self.norms)
-        skips = [tf.nn.leaky_relu(next(norms)(self.stem(found)), SLOPE)]
+        skips = [leaky(next(norms)(self.stem(found)))]
         for conv in self.down:
-            skips.append(tf.nn.leaky_relu(next(norms)(conv(skips[-1])), SLOPE))
+            skips.append(leaky(next(norms)(conv(skips[-1]))))
         found = skips.pop()
         for film, conv in zip(self.films, self.blocks, strict=True):
-            found = found + conv(tf.nn.leaky_relu(film(next(norms)(found), codes), SLOPE))
+            found = found + conv(leaky(film(next(norms)(found), codes)))
         for film, conv in zip(self.up_films, self.up, strict=True):
             larger = tf.repeat(tf.repeat(found, 2, axis=1), 2, axis=2)
-            found = tf.nn.leaky_relu(film(conv(tf.concat([larger, skips.pop()], axis=-1)), codes), SLOPE)
-        return tf.sigmoid(self.colours(tf.nn.leaky_relu(self.last(found), SLOPE)))
+            found = leaky(film(conv(tf.concat([larger, skips.pop()], axis=-1)), codes))
+        return tf.sigmoid(self.colours(leaky(self.last(found))))
 
 
 class PatchCritic(_Layers):
@@ -208,10 +208,18 @@ class PatchCritic(_Layers):
         for *convs, score in self.scales:
             values = images
             for conv in convs:
-                values = tf.nn.leaky_relu(conv(values), SLOPE)
+                values = leaky(conv(values))
             found.append(score(values)[..., 0])
             images = tf.nn.avg_pool2d(images, 2, 2, "SAME")
         return found
+
+
+def leaky(values: tf.Tensor) -> tf.Tensor:
+    """Returns LeakyReLU of slope 0.2.
+
+    Not `tf.nn.leaky_relu`: TensorFlow 2.20 fuses that into the convolution before it, which fails on empty batches.
+    """
+    return tf.maximum(values, _SLOPE * values)
 
 
 def garment_of(masks: tf.Tensor) -> tf.Tensor:
