@@ -48,7 +48,7 @@ def batch_hard_triplet(features: tf.Tensor, labels: tf.Tensor, weights: tf.Tenso
     real = weights > 0
     pairs = real[:, None] & real[None, :]
     same = labels[:, None] == labels[None, :]
-    positive = pairs & same & ~tf.eye(tf.shape(features)[0], dtype=tf.bool)
+    positive = pairs & same & ~tf.eye(tf.shape(labels)[0], dtype=tf.bool)
     negative = pairs & ~same
     valid = tf.reduce_any(positive, axis=1) & tf.reduce_any(negative, axis=1)
     farthest = tf.reduce_max(tf.where(positive, found, 0.0), axis=1)

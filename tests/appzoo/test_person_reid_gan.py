@@ -199,7 +199,7 @@ def batches(rows: int) -> dict[str, np.ndarray]:
     return {**persons(rows), "example_weight": np.ones(rows, np.float32)}
 
 
-@pytest.mark.parametrize("masks", ["column", "learned"])
+@pytest.mark.parametrize("masks", ["column", pytest.param("learned", marks=pytest.mark.slow)])
 def test_steps_train_both_players_and_read_no_label(masks):
     app = app_of(masks)
     engine = Engine(app, app.config.train, RuntimeConfig(), 20)
