@@ -135,10 +135,9 @@ def trained(folder: Path, name: str, seed: int, scale: float) -> dict:
     command = [
         *("easy_transfer_app", "train", f"--modelName=person_reid_{application}", f"--checkpointDir={runs[name]}"),
         *(f"--inputTable={folder}/{source}.persons,{folder}/test.persons", f"--batchSize={batch}"),
-        *(f"--numEpochs={steps * scale / epoch:.6g}", f"--evalEverySteps={STEPS + GAN_STEPS}"),
+        *(f"--numEpochs={steps * scale / epoch:.6g}", f"--set=train.eval_every_steps={STEPS + GAN_STEPS}"),
         *(f"--set={each}" for each in (f"runtime.seed={seed}", *form, *values)),
     ]
-    command = [word.replace("--evalEverySteps=", "--set=train.eval_every_steps=") for word in command]
     started = time.monotonic()
     code = f"import sys; from appzoo.cli.main import main; sys.exit(main({command[1:]!r}))"
     result = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)

@@ -97,12 +97,6 @@ class PersonReid(App):
             images = jittered(images, draws, settings.colour_jitter)
         return {**batch, "image": erased(images, draws, settings)}
 
-    def forward(self, batch: Batch, training: bool = False) -> Outputs:
-        """Returns `feature`, `neck` and `logits` in training, else `embedding`, what persons are compared by."""
-        if training:
-            return self.model.reid(batch["image"], training=True)
-        return {"embedding": self.model.reid.embed(batch["image"])}
-
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns `identity` and `triplet` in training; persons to be found again are no classes."""
         if not step.training:
@@ -165,8 +159,10 @@ class PersonModel(keras.Model):
         self.built = True
 
     def call(self, batch: Batch, training: bool | None = None) -> Outputs:
-        """Returns what the network of the features does of `image`."""
-        return self.reid(batch["image"], training=training)
+        """Returns `feature`, `neck` and `logits` in training, else `embedding`, what persons are compared by."""
+        if training:
+            return self.reid(batch["image"], training=True)
+        return {"embedding": self.reid.embed(batch["image"])}
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns trainable variables by depth."""

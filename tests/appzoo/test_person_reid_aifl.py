@@ -249,7 +249,7 @@ def test_a_generator_of_another_run_is_used_and_not_changed(in_repository, tmp_p
         with pytest.raises(ModelError, match="is no run of AS-GAN"):
             jobs.train(config_of(tmp_path / "other", **{"aifl.generator": run}))
     found = weights_of(run)
-    assert any(name.endswith("codes:0") for name in found) and not any("critic" in name for name in found)
+    assert "codes" in found and not any("critic" in name for name in found)
     after = weights_of(gan)
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert json.loads((run / "run.json").read_text())["frozen"]["generator"]["model_name"] == "person_reid_as_gan"

@@ -10,7 +10,7 @@ import tensorflow as tf
 from appzoo.person_reid.augment import random_move
 from appzoo.person_reid.config import AiflConfig, AsGanConfig
 from appzoo.person_reid.gan.masks import PARTS
-from appzoo.person_reid.gan.model import ApparelGan
+from appzoo.person_reid.gan.model import ApparelGan, never_empty
 from appzoo.person_reid.gan.pictures import OUTFITS_FILE, write_outfits
 from appzoo.person_reid.gan.training import GanEvaluator, gan_optimizers, gan_step
 from appzoo.person_reid.network import unit_images
@@ -131,11 +131,12 @@ def simulate_signature(gan: ApparelGan, config: AsGanConfig) -> Signature:
         doc += ", and masks of their upper and lower garments"
 
     def simulate(**raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        rows, raw = tf.shape(raw["image"])[0], never_empty(raw)
         if config.gan.masks == "column":
             masks = (raw["cloth_mask"], raw["target_mask"])
         else:
             masks = (gan.masks({"image": raw["image"]}), gan.masks({"image": raw["target_image"]}))
         codes = gan.encoder(raw["target_image"], masks[1])
-        return {"simulated": gan.simulated(raw["image"], masks[0], codes)}
+        return {"simulated": gan.simulated(raw["image"], masks[0], codes)[:rows]}
 
     return Signature(simulate, specs, samples, doc, gan)

@@ -10,6 +10,7 @@ from appzoo.person_reid.gan.networks import SIZES, ClothEncoder, Generator, Patc
 from appzoo.person_reid.network import unit_images
 from easytransfer import keras
 from easytransfer.image.size import ImageSize, height_width
+from easytransfer.layers.text_cnn import one_if_empty
 from easytransfer.train.task import Batch, Outputs
 
 _TINY = 1e-6
@@ -53,8 +54,9 @@ class ApparelGan(keras.Model):
 
     def call(self, batch: Batch, training: bool | None = None) -> Outputs:
         """See the class."""
+        rows, batch = tf.shape(batch["image"])[0], never_empty(batch)
         images = unit_images(batch["image"])
-        return {"cloth_embedding": self.encoder(images, self.masks({**batch, "image": images}))}
+        return {"cloth_embedding": self.encoder(images, self.masks({**batch, "image": images}))[:rows]}
 
     def masks(self, batch: Batch) -> tf.Tensor:
         """Returns upper and lower garment, float32 [batch, height, width, 2], of a batch with float32 images."""
@@ -142,6 +144,12 @@ class ApparelGan(keras.Model):
             "regions": tf.reduce_sum(counted, axis=-1),
             "followed": tf.reduce_sum(counted * tf.cast(errors[0] < errors[1], tf.float32), axis=-1),
         }
+
+
+def never_empty(arrays: Batch) -> Batch:
+    """Returns the arrays of a batch, with a row of zeros where they have none; see `one_if_empty`."""
+    more = {name: [[0, one_if_empty(each)], *[[0, 0]] * (each.shape.rank - 1)] for name, each in arrays.items()}
+    return {name: tf.pad(each, more[name]) for name, each in arrays.items()}
 
 
 def region_colours(images: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -217,7 +217,7 @@ class PatchCritic(_Layers):
 def leaky(values: tf.Tensor) -> tf.Tensor:
     """Returns LeakyReLU of slope 0.2.
 
-    Not `tf.nn.leaky_relu`: TensorFlow 2.20 fuses that into the convolution before it, which fails on empty batches.
+    Not `tf.nn.leaky_relu`, with whose gradient the remapper of TensorFlow 2.20 fails and logs an error.
     """
     return tf.maximum(values, _SLOPE * values)
 
