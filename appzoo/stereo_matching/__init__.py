@@ -1,0 +1,1 @@
+"""Disparity of stereo pairs, learnt without ground truth."""
