@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from easytransfer import keras
 from easytransfer.distributed.workers import Workers
 from easytransfer.train.task import Batch, Task
 
@@ -17,7 +18,8 @@ class LookAhead:
     """Adds up the weights of losses over the micro-batches and workers of a step.
 
     The train step is traced once more, and all that the weights do not depend on is cut out of its graph: forward and
-    backward pass, moving averages and exchanges. What is left costs next to nothing.
+    backward pass, moving averages and exchanges. What is left costs next to nothing, but where weights come from a part
+    of the model that is not trained, such as a teacher's masks: it is called once more for every batch.
 
     Args:
         task: Whose losses have weights of their own.
@@ -40,7 +42,7 @@ class LookAhead:
         """Sets `totals` for the step of these batches and their seeds.
 
         Raises:
-            ValueError: A weight depends on the model.
+            ValueError: A weight depends on what is trained of the model.
         """
         vectors = [tf.stack(self._weights_only(weigh, batch)(batch, seed)) for batch, seed in batches]
         self.totals.assign(self._share(tf.add_n(vectors)))
@@ -62,10 +64,17 @@ class LookAhead:
         return self._traced[key]
 
     def _check(self, cut: tf.types.experimental.ConcreteFunction) -> None:
+        model = self._task.model
         used = {id(handle) for handle, inside in cut.graph.captures if inside.consumers()}
-        found = [v.name for v in self._task.model.weights if id(v.handle) in used]
+        still = {id(v) for layer in model.submodules if _is_still(layer) for v in layer.weights}
+        found = [v.name for v in model.weights if id(v.handle) in used and id(v) not in still]
         if found:
             raise ValueError(
                 f"the weight of a loss of {type(self._task).__name__} depends on the model ({found[0]}); it may depend "
-                "on the batch only"
+                "on the batch only, and on layers with trainable=False"
             )
+
+
+def _is_still(layer: tf.Module) -> bool:
+    """Whether nothing in a layer changes in a step, its moving statistics included."""
+    return isinstance(layer, keras.layers.Layer) and not layer.trainable

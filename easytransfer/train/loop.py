@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class FitResult:
         last_path: Last checkpoint; None without a run folder.
         best_path: Best checkpoint.
         skipped_steps: Steps without an update because gradients were not finite.
-        stopped_early: Whether early stopping ended the run.
+        stopped_early: Whether early stopping or a stage ended the run.
         seconds: Wall time of this part.
         input_share: Share of the time of its steps that they waited for their batches; None without a step.
         stages: Steps of the stages, in order.
@@ -148,7 +148,8 @@ class TrainLoop:
             self.log.restart()
             while progress.step < total and not progress.best.exhausted:
                 self._raise_if_asked()
-                self._begin_stage()
+                if not self._begin_stage():
+                    break
                 asked = time.monotonic()
                 group = next(stream)
                 input_s = time.monotonic() - asked
@@ -159,26 +160,41 @@ class TrainLoop:
                     self._report()
                 self._after_step()
 
-    def _begin_stage(self) -> None:
+    def _begin_stage(self) -> bool:
         """Begins a stage before its first step, with the weights that the stage before was evaluated with.
 
         A run that goes on where a stage has ended does the same: its checkpoint is from before.
+
+        Returns:
+            False where the stage says that the training is over.
         """
         number, step = self.plan.stage_of(self.progress.step + 1), self.progress.step
         stage, span = self.plan.stages[number], self.plan.spans[number]
         if step != span.start:
-            return
+            return True
         if step:
             self._agree()
             self.engine.averages.swap()
         if stage.begin is not None:
-            stage.begin()
+            ends = stage.begin() is False
             if self.workers.size > 1:
                 self.workers.broadcast(self.engine.task.model.weights)
+            if number and self.workers.gather(ends)[0]:
+                self._end_before(number)
+                return False
         if step or stage.begin is not None:
             self.engine.enter(stage, span)
         self._report_stage()
         self.log.restart()
+        return True
+
+    def _end_before(self, number: int) -> None:
+        """Makes the stage before `number` the last one: its evaluation is now one that picks the best checkpoint."""
+        self.engine.averages.swap()
+        self.plan = replace(self.plan, spans=self.plan.spans[:number], stages=self.plan.stages[:number])
+        if self.eval_batches is not None:
+            self._evaluate()
+        self.checkpoints.save(self.progress)
 
     def _report_stage(self) -> None:
         """Says which stage goes on, where there are several."""
@@ -294,7 +310,7 @@ class TrainLoop:
             last_path=path(progress.step),
             best_path=path(progress.best.step),
             skipped_steps=int(self.engine.skipped.numpy()),
-            stopped_early=progress.step < self.plan.total_steps,
+            stopped_early=progress.step < self.engine.total_steps,
             seconds=seconds,
             input_share=self.log.waited / self.log.stepped if self.log.stepped else None,
             stages=self.plan.spans,

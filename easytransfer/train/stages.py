@@ -54,6 +54,7 @@ class TrainingStage:
         settings: Fields of `TrainConfig` that differ in this stage, see `SETTINGS`.
         begin: Called on every worker before the first step with the weights of the stage before (averaged ones where
             there are any), such as to copy a network into the teacher of the stage; the first worker's result counts.
+            False ends the training: this stage and those behind it are not needed, and the one before was the last.
 
     Example:
         >>> [TrainingStage("head", epochs=2, trains=["^head/"], settings={"learning_rate": 1e-3}),
@@ -65,7 +66,7 @@ class TrainingStage:
     steps: int | None = None
     trains: Sequence[tf.Variable | str] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    begin: Callable[[], None] | None = None
+    begin: Callable[[], bool | None] | None = None
 
     @property
     def freezes(self) -> bool:

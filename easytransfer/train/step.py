@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Loss(NamedTuple):
     """One term of an objective: `sum` over the rows of a batch, divided by the `weight` of all batches of the step.
 
-    The weight depends on the batch alone (labels, masks, counts), never on the model: it is added up over micro-batches
-    and workers before anything is differentiated.
+    The weight depends on the batch alone (labels, masks, counts), never on what is trained of the model: it is added up
+    over micro-batches and workers before anything is differentiated.
     """
 
     sum: tf.Tensor

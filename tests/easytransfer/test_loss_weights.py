@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from lane_task import LaneTask, lane_table
+from lane_task import PIXELS, LaneTask, lane_table
 
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.train.engine import Engine
@@ -132,6 +132,30 @@ def test_a_weight_that_depends_on_the_model_is_refused():
 
     with pytest.raises(ValueError, match="depends on the model"):
         engine_of(Wrong(), num_accumulated_batches=2).run_step([rows(*range(12)), rows(*range(12, 24))])
+
+
+def test_a_weight_may_depend_on_what_is_not_trained():
+    class Taught(WholeSlots):
+        def build_model(self):
+            from easytransfer import keras
+
+            model = super().build_model()
+            keras.utils.set_random_seed(2)
+            model.teacher = keras.layers.Dense(PIXELS, trainable=False)
+            model.teacher.build([None, 8])
+            return model
+
+        def losses(self, batch, outputs, step):
+            mask = tf.cast(self.model.teacher(batch["x"]) > 0, tf.float32) * batch["example_weight"][:, None]
+            far = tf.reduce_sum(tf.square(outputs["pixels"]), axis=-1)
+            losses = super().losses(batch, outputs, step)
+            return {**losses, "map": Loss(tf.reduce_sum(mask * far), tf.reduce_sum(mask))}
+
+    whole = after([rows(*range(24))], task=Taught())
+    parts = after(SPLITS["three uneven with fillers"], task=Taught())
+    assert parts[0] == pytest.approx(whole[0], rel=1e-5) and 0 < whole[2]["weight/map"][0] < 24 * PIXELS
+    for one, many in zip(whole[1], parts[1], strict=True):
+        np.testing.assert_allclose(many, one, atol=1e-5)
 
 
 def test_moving_averages_move_once_though_the_step_is_traced_twice():

@@ -231,6 +231,25 @@ def test_the_last_stage_alone_picks_the_best_and_stops_early(tmp_path):
     assert [(span.name, span.start, span.end) for span in result.stages] == [("one", 0, 6), ("two", 6, 24)]
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_stage_may_end_the_training_before_it_begins(tmp_path, ema):
+    def stages(*begins):
+        return [TrainingStage(f"{i}", steps=3, begin=begin) for i, begin in enumerate(begins)]
+
+    unbroken, whole = run(tmp_path / "two", Staged(stages(None, None)), ema_decay=ema)
+    ended, result = run(tmp_path / "ended", Staged(stages(None, None, lambda: False, None)), ema_decay=ema)
+    assert (result.steps, result.stopped_early, whole.stopped_early) == (6, True, False)
+    assert [span.name for span in result.stages] == ["0", "1"]
+    # The evaluation at the end of the second stage is that of the run, whatever was planned.
+    assert result.best_step == 6 and result.best_metrics == whole.best_metrics == result.metrics
+    for name, value in weights(unbroken).items():
+        np.testing.assert_array_equal(weights(ended)[name], value, err_msg=name)
+    again, resumed = run(tmp_path / "ended", Staged(stages(None, None, lambda: False, None)), ema_decay=ema)
+    assert (resumed.steps, resumed.best_step, resumed.metrics) == (6, 6, result.metrics)
+    for name, value in weights(unbroken).items():
+        np.testing.assert_array_equal(weights(again)[name], value, err_msg=name)
+
+
 def test_optimizers_of_a_stage(tmp_path):
     class Players(GeneratorCriticTask):
         def stages(self):
