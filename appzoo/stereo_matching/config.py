@@ -129,6 +129,13 @@ class LossConfig(ConfigModel):
         0.85, "Share of structural dissimilarity in the photometric loss.", advanced=True, modes="T", ge=0, le=1
     )
     smooth_weight: float = setting(0.1, "Weight of the smoothness of disparities.", advanced=True, modes="T", ge=0)
+    match_weight: float = setting(
+        1.0,
+        "Weight of the expected difference over all disparities, falling to 0 in the first half of the warm start.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
     smooth_relative: bool = setting(
         True, "Divide disparities by their mean for it; else it is in pixels.", advanced=True, modes="T"
     )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from appzoo.stereo_matching.config import LossConfig, OcclusionConfig
 from appzoo.stereo_matching.networks import OUTPUT_WEIGHTS
 from appzoo.stereo_matching.occlusion import background_filled, occluded
-from appzoo.stereo_matching.photometric import photometric, roughness, warped
+from appzoo.stereo_matching.photometric import expected_difference, photometric, roughness, warped
 from easytransfer.train.step import Loss, Losses
 
 # Of a pixel inside of a pair, interpolated; roundings excepted.
@@ -118,6 +118,21 @@ def stereo_losses(
         far = [weight * tf.reduce_sum(teaching.hidden * tf.abs(x - teaching.wanted)) for weight, x in weighted]
         found["fill"] = Loss(fill_weight * tf.add_n(far), tf.reduce_sum(teaching.hidden))
     return found
+
+
+def matching_loss(cost: tf.Tensor, pair: Pair, weight: tf.Tensor | float) -> Losses:
+    """Returns `match`, the expected difference of the images over all disparities, see `expected_difference`.
+
+    Args:
+        cost: Of the network, float32 [batch, disparities, rows, columns].
+        pair: The images.
+        weight: Of the loss.
+    """
+    scale = pair.left.shape[1] // cost.shape[2]
+    counted = tf.cast(pair.inside[:, scale // 2 :: scale, scale // 2 :: scale], tf.float32)
+    counted *= pair.rows[:, None, None]
+    each = expected_difference(cost, pair.left, pair.right)
+    return {"match": Loss(weight * tf.reduce_sum(counted * each), tf.reduce_sum(counted))}
 
 
 def _smoothness(weighted: Sequence[tuple[float, tf.Tensor]], pair: Pair, loss: LossConfig, axis: int) -> Loss:

@@ -393,6 +393,13 @@ def adversarial_training(workers: Workers, folder: Path) -> None:
     adversarial.run(workers, folder)
 
 
+def stereo_matching(workers: Workers, folder: Path) -> None:
+    """Trains a warm start and an iteration with a teacher."""
+    import stereo
+
+    stereo.run(workers, folder)
+
+
 def co_training_networks(workers: Workers, folder: Path) -> None:
     """Trains two networks, one per worker of the layout."""
     import co_training_runs

@@ -95,6 +95,17 @@ def save_lanes(folder: Path) -> None:
     tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": traced})
 
 
+def save_pictures(folder: Path) -> None:
+    """Saves a model that answers with two files: a picture of 48 x 32 pixels, and one that is none."""
+
+    def pictures(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        picture = tf.io.encode_png(tf.fill([32, 48, 3], tf.constant(200, tf.uint8)))
+        return {name: tf.fill(tf.shape(image_bytes), x) for name, x in (("map_bytes", picture), ("other_bytes", "no"))}
+
+    traced = tf.function(pictures).get_concrete_function(image_bytes=tf.TensorSpec([None], tf.string))
+    tf.saved_model.save(tf.Module(), str(folder), signatures={"serving_default": traced})
+
+
 def many(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """A hundred classes, the later the likelier."""
     classes, scores = tf.constant([[f"class {i}" for i in range(100)]]), tf.range(100.0)[None] / 4950
@@ -173,6 +184,7 @@ def models(tmp_path_factory) -> Path:
     save_tagger(base / "tags" / "1")
     save_curves(base / "curves" / "1")
     save_lanes(base / "lanes" / "1")
+    save_pictures(base / "pictures" / "1")
     save_toy(base / "numbers" / "1", 1.0, only="serving_default")
     return base
 
@@ -330,6 +342,22 @@ def test_lanes_are_drawn_over_the_image(page, tmp_path):
         assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < 40, colours  # borders are smoothed
     page.check()
     page.browser.keep("page-lanes")
+
+
+def test_pictures_of_an_answer_are_shown(page, tmp_path):
+    tf.io.write_file(str(tmp_path / "left.png"), tf.io.encode_png(tf.fill([8, 8, 3], tf.constant(90, tf.uint8))))
+    page.open("pictures")
+    page.find("#input-image_bytes").send_keys(str(tmp_path / "left.png"))
+    page.find("#send").click()
+    page.text("#latency")
+    page.browser.wait(lambda _: page.browser.run("return document.querySelector('#answer img').naturalWidth") == 48)
+    assert page.browser.run("return document.querySelectorAll('#answer img').length") == 1
+    assert page.browser.run("return [...document.querySelectorAll('#answer h3')].map((x) => x.textContent)") == [
+        "Map",
+        "Other",
+    ]
+    page.check()
+    page.browser.keep("page-pictures")
 
 
 def test_models_that_take_no_text_and_a_server_that_is_gone(browser, models):

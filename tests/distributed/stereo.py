@@ -1,0 +1,48 @@
+"""Stereo matching as the distributed tests run it: a warm start and an iteration with a teacher's masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from appzoo.stereo_matching.app import StereoMatching
+from appzoo.stereo_matching.config import StereoMatchingConfig
+from appzoo.stereo_matching.synthetic import scene
+from easytransfer.data.batches import Batches
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.distributed.workers import Workers
+from easytransfer.train.trainer import Trainer
+
+SIZE = (32, 64)
+
+
+class Still(StereoMatching):
+    """Normalises by moving statistics: by those of a batch, workers would normalise fewer rows than one worker does."""
+
+    def forward(self, batch, training=False):
+        """Returns what the network does outside of training."""
+        return self.model(batch, training=False) if training else super().forward(batch)
+
+
+def run(workers: Workers, folder: Path) -> None:
+    """Trains three steps of a warm start and three of an iteration; writes weights and masks."""
+    made = [scene(np.random.default_rng([3, i]), *SIZE, 16) for i in range(12)]
+    columns = {side: np.stack([getattr(each, side) for each in made]) for side in ("left", "right")}
+    table = EncodedTable({**columns, "size": np.tile(np.int32(SIZE), (12, 1))})
+    config = StereoMatchingConfig(
+        model_name="stereo_matching",
+        model={"network": "tiny", "max_disparity": 16, "image_size": SIZE},
+        loss={"match_weight": 0.0},
+        occlusion={"iterations": 1, "iteration_epochs": 1},
+        augment={"swap_flip": True, "brightness": 0.3},
+        train={"num_epochs": 1, "batch_size": 4 // workers.replicas, "learning_rate": 1e-3},
+    )
+    app = Still(config)
+    app.load_assets(None)
+    app.on_train_table(table)
+    trainer = Trainer(app, config.train, config.runtime, workers=workers)
+    shard = (workers.replica, workers.replicas)
+    trainer.fit(Batches(table, config.train.batch_size, shuffle=True, seed=1, shard=shard, global_batch=4), None)
+    arrays = {variable.name: variable.numpy() for variable in app.model.weights}
+    np.savez(folder / f"rank-{workers.rank}.npz", hidden=app.state()["masks"]["iteration_1"]["hidden_share"], **arrays)
