@@ -109,7 +109,7 @@ def take_reduced_network() -> None:
         def __init__(self) -> None:
             super().__init__()
             blocks = (Residual(8, axes=3, name=f"reduced_{i}") for i in (1, 2, 3, 4))
-            self.layers = [ConvNorm(8, axes=3, on_volume=True, name="on_volume"), *blocks]
+            self.layers = [ConvNorm(8, axes=3, name="on_volume"), *blocks]
 
     networks._PARTS["tiny"] = (Features, Matching)
 
@@ -208,7 +208,6 @@ def pairs(options: argparse.Namespace) -> None:
             "occlusion": {"iterations": 1, "iteration_epochs": options.after * batch / 3 / 32, "jump": 2.0},
             "train": {**sections["train"], "num_epochs": options.after * batch / 32, "learning_rate": 5e-4},
         }
-        real["loss"] = {**sections["loss"], "match_weight": 0.0}
         app = make_app(real, options.seed)
         app.build_model()
         app.model.set_weights(start)
@@ -248,7 +247,7 @@ def speed(options: argparse.Namespace) -> None:
     @tf.function
     def ours(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(network(left, right, training=True).maps[-1])
+            loss = tf.reduce_mean(network(left, right, training=True)[-1])
         return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(loss, network.trainable_variables)])
 
     def torch_step() -> None:

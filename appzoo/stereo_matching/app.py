@@ -13,7 +13,7 @@ from appzoo.stereo_matching.augment import StereoAugmentation
 from appzoo.stereo_matching.config import StereoMatchingConfig, least_side
 from appzoo.stereo_matching.inputs import StereoInput, inside
 from appzoo.stereo_matching.networks import build
-from appzoo.stereo_matching.objective import Pair, hidden_pixels, matching_loss, stereo_losses, taught
+from appzoo.stereo_matching.objective import Pair, hidden_pixels, stereo_losses, taught
 from appzoo.stereo_matching.occlusion import background_filled
 from appzoo.stereo_matching.photometric import photometric, warped
 from appzoo.stereo_matching.serving import further_signatures
@@ -145,7 +145,7 @@ class StereoMatching(App):
         occlusion, disparities = self.config.occlusion, self.config.model.max_disparity
         pixels = inside(batch["size"], self._size)
         masks = [
-            hidden_pixels(network(*_seen(batch)).maps[-1], pixels, occlusion, occlusion.train_jump, disparities)
+            hidden_pixels(network(*_seen(batch))[-1], pixels, occlusion, occlusion.train_jump, disparities)
             for network in (self.model.network, self.model.teacher)
         ]
         counted = (masks[0], masks[0] ^ masks[1], pixels)
@@ -169,21 +169,13 @@ class StereoMatching(App):
         last = outputs["disparity_raw"]
         maps = [*(outputs[name] for name in sorted(outputs) if name.startswith("disparity_of_")), last]
         occlusion, teaching = self.config.occlusion, None
-        further = self._match(outputs, pair, step) if step.stage == WARM_START else {}
         if step.stage is not None and step.stage.startswith(ITERATION):
             teaching = taught(self._taught_by(pair, last), pair, occlusion, self.config.model.max_disparity)
-        return {**stereo_losses(maps, pair, teaching, self.config.loss, occlusion.fill_weight), **further}
+        return stereo_losses(maps, pair, teaching, self.config.loss, occlusion.fill_weight)
 
     def _taught_by(self, pair: Pair, own: tf.Tensor) -> tf.Tensor:
         """Returns the disparities whose hidden pixels count: those of the teacher, not the network's own."""
-        return self.model.teacher(pair.left, pair.right).maps[-1]
-
-    def _match(self, outputs: Outputs, pair: Pair, step: Step) -> Losses:
-        """Returns the loss that finds a first match, the less of it the nearer half of the stage is."""
-        if not self.config.loss.match_weight:
-            return {}
-        done = tf.cast(step.stage_number, tf.float32) / step.stage_total
-        return matching_loss(outputs["cost"], pair, self.config.loss.match_weight * tf.maximum(1 - 2 * done, 0.0))
+        return self.model.teacher(pair.left, pair.right)[-1]
 
     def _pair(self, batch: Batch) -> Pair:
         pixels = batch["inside"] if "inside" in batch else inside(batch["size"], self._size)
@@ -245,7 +237,7 @@ class StereoModel(keras.Model):
 
     Returns:
         `disparity_raw` float32 [batch, height, width]; in training also those of the heads before the last,
-        `disparity_of_1` and so on, and `cost`, see `Matched`.
+        `disparity_of_1` and so on.
     """
 
     def __init__(self, network: str, disparities: int) -> None:
@@ -256,11 +248,10 @@ class StereoModel(keras.Model):
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """See the class."""
-        maps, cost = self.network(*_seen(batch), training=training)
+        maps = self.network(*_seen(batch), training=training)
         if not self.teacher.built:
             self.teacher(*_seen(batch))
-        found = {f"disparity_of_{i}": x for i, x in enumerate(maps[:-1], 1)} | {"disparity_raw": maps[-1]}
-        return {**found, "cost": cost} if training else found
+        return {f"disparity_of_{i}": x for i, x in enumerate(maps[:-1], 1)} | {"disparity_raw": maps[-1]}
 
     def copy_to_teacher(self) -> None:
         """Gives the teacher the weights and statistics of the network."""

@@ -129,12 +129,14 @@ class LossConfig(ConfigModel):
         0.85, "Share of structural dissimilarity in the photometric loss.", advanced=True, modes="T", ge=0, le=1
     )
     smooth_weight: float = setting(0.1, "Weight of the smoothness of disparities.", advanced=True, modes="T", ge=0)
-    match_weight: float = setting(
-        1.0,
-        "Weight of the expected difference over all disparities, falling to 0 in the first half of the warm start.",
+    photo_scales: int = setting(
+        4,
+        "Sizes of the images that the photometric loss is the mean of, each half of the one before: the smallest finds "
+        "matches that are far away, on the whole one a pixel or two are seen.",
         advanced=True,
         modes="T",
-        ge=0,
+        ge=1,
+        le=5,
     )
     smooth_relative: bool = setting(
         True, "Divide disparities by their mean for it; else it is in pixels.", advanced=True, modes="T"
@@ -239,6 +241,14 @@ class StereoMatchingConfig(JobConfig):
                 )
         if part[0] > whole[0] or part[1] > whole[1]:
             raise ValueError(f"model.crop_size={list(part)} is larger than model.image_size={list(whole)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_scales(self) -> StereoMatchingConfig:
+        part, scales = height_width(self.model.crop_size or self.model.image_size), self.loss.photo_scales
+        if min(part) < 2**scales:
+            name = "image_size" if self.model.crop_size is None else "crop_size"
+            raise ValueError(f"loss.photo_scales={scales} needs model.{name} of {2**scales} or more, not {list(part)}")
         return self
 
     @model_validator(mode="after")

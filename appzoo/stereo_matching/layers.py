@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
@@ -18,19 +15,6 @@ _CONVOLUTIONS = {2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
 def start_kernel() -> keras.initializers.Initializer:
     """Returns start values of kernels: normal with deviation sqrt(2 / (k * k * ... * filters))."""
     return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-
-
-class OpposedKernel(keras.initializers.Initializer):
-    """Start values of a convolution on a volume: what it does to right features is the opposite of that to left ones.
-
-    Its result is then one of their difference, small at the right disparity whatever the weights: training need not
-    find out first that features are to be compared, which takes long and is not always found.
-    """
-
-    def __call__(self, shape: Sequence[int], dtype: tf.DType | None = None, **_: Any) -> tf.Tensor:
-        """Returns [..., left and right channels, filters]."""
-        half = start_kernel()([*shape[:-2], shape[-2] // 2, shape[-1]], dtype)
-        return tf.concat([half, -half], axis=-2)
 
 
 def _normalisation(name: str) -> keras.layers.BatchNormalization:
@@ -50,7 +34,6 @@ class ConvNorm(keras.layers.Layer):
         axes: 2 for [batch, height, width, channels], 3 for [batch, disparities, height, width, channels].
         relu: Whether ReLU follows.
         use_bias: Whether the convolution has a bias of its own.
-        on_volume: Whether it takes left features beside right ones, see `OpposedKernel`.
     """
 
     def __init__(
@@ -63,13 +46,12 @@ class ConvNorm(keras.layers.Layer):
         axes: int = 2,
         relu: bool = True,
         use_bias: bool = False,
-        on_volume: bool = False,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self._padding, start = dilation * (size // 2), OpposedKernel() if on_volume else start_kernel()
+        self._padding = dilation * (size // 2)
         self._strided, self._axes, self._relu = stride > 1, axes, relu
-        options = {"dilation_rate": dilation, "use_bias": use_bias, "kernel_initializer": start}
+        options = {"dilation_rate": dilation, "use_bias": use_bias, "kernel_initializer": start_kernel()}
         padding = "valid" if self._strided else "same"
         self.conv = _CONVOLUTIONS[axes](filters, size, stride, padding, name="conv", **options)
         self.norm = _normalisation("norm")

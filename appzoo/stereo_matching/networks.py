@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import tensorflow as tf
 
 from appzoo.stereo_matching.layers import (
@@ -21,8 +19,6 @@ from easytransfer import keras
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Sides of the averages of the pyramid, on features of a quarter of the image's size.
 _POOLS = (8, 16, 32, 64)
-# Of the costs of the tiny network before training.
-_START_VARIANCE = 0.3
 # Weights of the losses of the maps of a network in training, by their number.
 OUTPUT_WEIGHTS = {1: (1.0,), 3: (0.5, 0.7, 1.0)}
 
@@ -51,17 +47,15 @@ class TinyFeatures(keras.layers.Layer):
 class TinyMatching(keras.layers.Layer):
     """Costs of the tiny network from its volume: a convolution, a residual block, a normalisation, a convolution.
 
-    The normalisation and the start values of the last convolution give costs a deviation of about 0.5 at first: with
-    ten times that the soft minimum is nearly a hard one, which has no gradient, and training stays at one disparity.
+    The normalisation gives costs the same spread whatever the random weights before it are.
     """
 
     def __init__(self, name: str = "matching") -> None:
         super().__init__(name=name)
         options = {"axes": 3, "use_bias": True}
-        self.layers = [ConvNorm(16, on_volume=True, name="first", **options), Residual(16, name="block", **options)]
+        self.layers = [ConvNorm(16, name="first", **options), Residual(16, name="block", **options)]
         self.spread = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name="spread")
-        start = keras.initializers.VarianceScaling(_START_VARIANCE, "fan_in", "untruncated_normal")
-        self.cost = keras.layers.Conv3D(1, 3, padding="same", kernel_initializer=start, name="cost")
+        self.cost = keras.layers.Conv3D(1, 3, padding="same", kernel_initializer=start_kernel(), name="cost")
 
     def call(self, volume: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """Returns one map of costs [batch, disparities, height, width, 1]."""
@@ -106,7 +100,7 @@ class BasicMatching(keras.layers.Layer):
 
     def __init__(self, name: str = "matching") -> None:
         super().__init__(name=name)
-        self.first = [ConvNorm(32, axes=3, on_volume=i == 1, name=f"dres0_{i}") for i in (1, 2)]
+        self.first = [ConvNorm(32, axes=3, name=f"dres0_{i}") for i in (1, 2)]
         self.blocks = [Residual(32, axes=3, name=f"dres{i}") for i in (1, 2, 3, 4)]
         self.head = _Head("head")
 
@@ -124,7 +118,7 @@ class HourglassMatching(keras.layers.Layer):
 
     def __init__(self, name: str = "matching") -> None:
         super().__init__(name=name)
-        self.first = [ConvNorm(32, axes=3, on_volume=i == 1, name=f"dres0_{i}") for i in (1, 2)]
+        self.first = [ConvNorm(32, axes=3, name=f"dres0_{i}") for i in (1, 2)]
         self.first += [Residual(32, axes=3, name="dres1")]
         self.hourglasses = [_Hourglass(f"hourglass_{i}") for i in (1, 2, 3)]
         self.heads = [_Head(f"head_{i}") for i in (1, 2, 3)]
@@ -185,19 +179,6 @@ class _Hourglass(keras.layers.Layer):
         return self.up_2(up, training=training), down, up
 
 
-class Matched(NamedTuple):
-    """What a network makes of a pair.
-
-    Attributes:
-        maps: Disparities of the left image in pixels, float32 [batch, height, width]; the last one counts.
-        cost: What the last one was made of, larger where a match is better, float32 [batch, fewer disparities, rows,
-            columns].
-    """
-
-    maps: list[tf.Tensor]
-    cost: tf.Tensor
-
-
 class StereoNetwork(keras.Model):
     """Features of both images, a volume of both at every disparity, costs, and the expected disparity.
 
@@ -211,11 +192,11 @@ class StereoNetwork(keras.Model):
         training: Whether normalisation uses the batch, and all maps are returned.
 
     Returns:
-        `Matched`, with one map outside of training.
+        Disparities of the left image in pixels, a list of float32 [batch, height, width]; the last one counts.
 
     Example:
         >>> network = build("tiny", disparities=16)
-        >>> network(tf.zeros([2, 64, 128, 3]), tf.zeros([2, 64, 128, 3])).maps[0].shape
+        >>> network(tf.zeros([2, 64, 128, 3]), tf.zeros([2, 64, 128, 3]))[0].shape
         TensorShape([2, 64, 128])
     """
 
@@ -225,14 +206,16 @@ class StereoNetwork(keras.Model):
         super().__init__(name=name)
         self.features, self.matching, self.disparities = features, matching, disparities
 
-    def call(self, left: tf.Tensor, right: tf.Tensor, training: bool = False) -> Matched:
+    def call(self, left: tf.Tensor, right: tf.Tensor, training: bool = False) -> list[tf.Tensor]:
         """See the class."""
-        features = [self.features(_normalised(image), training=training) for image in (left, right)]
-        volume = cost_volume(*features, self.disparities // self.features.scale)
-        found = self.matching(volume, training=training)
-        costs = [tf.cast(cost[..., 0], tf.float32) for cost in (found if training else found[-1:])]
+        found = [self.features(_normalised(image), training=training) for image in (left, right)]
+        volume = cost_volume(*found, self.disparities // self.features.scale)
+        costs = self.matching(volume, training=training)
         size = tf.shape(left)[1:3]
-        return Matched([soft_argmin(upsampled_cost(cost, self.disparities, size)) for cost in costs], costs[-1])
+        return [self._disparity(cost, size) for cost in (costs if training else costs[-1:])]
+
+    def _disparity(self, cost: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        return soft_argmin(upsampled_cost(tf.cast(cost[..., 0], tf.float32), self.disparities, size))
 
 
 def _normalised(images: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from appzoo.stereo_matching.config import LossConfig, OcclusionConfig
 from appzoo.stereo_matching.networks import OUTPUT_WEIGHTS
 from appzoo.stereo_matching.occlusion import background_filled, occluded
-from appzoo.stereo_matching.photometric import expected_difference, photometric, roughness, warped
+from appzoo.stereo_matching.photometric import photometric, roughness, smaller, warped
 from easytransfer.train.step import Loss, Losses
 
 # Of a pixel inside of a pair, interpolated; roundings excepted.
@@ -92,9 +92,10 @@ def stereo_losses(
 ) -> Losses:
     """Returns the losses of the maps of a network, the last of which counts most.
 
-    `photo`, of visible pixels; `smooth_x` and `smooth_y`; with a teacher `fill`, the distance of hidden pixels from the
-    background. Without one, pixels whose place is outside of the right image have no photometric loss; they count in
-    its weight, which may not depend on what is predicted.
+    `photo`, of visible pixels, and of smaller images `photo_2` for half of the size, `photo_4` and so on; `smooth_x`
+    and `smooth_y`; with a teacher `fill`, the distance of hidden pixels from the background. Without one, pixels whose
+    place is outside of the right image have no photometric loss; they count in its weight, which may not depend on what
+    is predicted.
 
     Args:
         maps: Disparities, float32 [batch, height, width] each.
@@ -104,14 +105,10 @@ def stereo_losses(
         fill_weight: Weight of `fill`.
     """
     weighted = list(zip(OUTPUT_WEIGHTS[len(maps)], maps, strict=True))
-    everywhere = pair.rows[:, None, None] * tf.cast(pair.inside, tf.float32)
-    photo = tf.zeros([])
-    for weight, disparity in weighted:
-        each = photometric(warped(pair.right, disparity), pair.left, loss.ssim_share)
-        counted = everywhere * tf.cast(in_view(disparity, pair.inside), tf.float32)
-        photo += weight * tf.reduce_sum(each * (counted if teaching is None else teaching.visible))
-    counts = everywhere if teaching is None else teaching.visible
-    found = {"photo": Loss(photo, tf.reduce_sum(counts))}
+    found = {}
+    for scale in (2**i for i in range(loss.photo_scales)):
+        name = "photo" if scale == 1 else f"photo_{scale}"
+        found[name] = _photo(weighted, pair, teaching, loss, scale)
     for axis, name in ((2, "smooth_x"), (1, "smooth_y")):
         found[name] = _smoothness(weighted, pair, loss, axis)
     if teaching is not None:
@@ -120,19 +117,28 @@ def stereo_losses(
     return found
 
 
-def matching_loss(cost: tf.Tensor, pair: Pair, weight: tf.Tensor | float) -> Losses:
-    """Returns `match`, the expected difference of the images over all disparities, see `expected_difference`.
+def _photo(
+    weighted: Sequence[tuple[float, tf.Tensor]], pair: Pair, teaching: Teaching | None, loss: LossConfig, scale: int
+) -> Loss:
+    """Returns the share of the photometric loss of images that are `scale` times smaller.
 
-    Args:
-        cost: Of the network, float32 [batch, disparities, rows, columns].
-        pair: The images.
-        weight: Of the loss.
+    The loss of a pixel tells on which side its match is only where that is a pixel or two away, the grain of the
+    images; on smaller ones that is several times as far. Reference: Godard et al. (CVPR 2017), section 3.2, who
+    compare images of four sizes.
+
+    Each of the smaller pixels counts as much as the mean of what it is of, and not at all where that is partly outside.
     """
-    scale = pair.left.shape[1] // cost.shape[2]
-    counted = tf.cast(pair.inside[:, scale // 2 :: scale, scale // 2 :: scale], tf.float32)
-    counted *= pair.rows[:, None, None]
-    each = expected_difference(cost, pair.left, pair.right)
-    return {"match": Loss(weight * tf.reduce_sum(counted * each), tf.reduce_sum(counted))}
+    left, right = (smaller(image, scale) for image in (pair.left, pair.right))
+    inside = smaller(tf.cast(pair.inside, tf.float32)[..., None], scale)[..., 0] > _WHOLLY_INSIDE
+    visible = pair.rows[:, None, None] * tf.cast(pair.inside, tf.float32) if teaching is None else teaching.visible
+    counts = tf.cast(inside, tf.float32) * smaller(visible[..., None], scale)[..., 0]
+    total = tf.zeros([])
+    for weight, disparity in weighted:
+        moved = smaller(disparity[..., None], scale)[..., 0] / scale
+        each = photometric(warped(right, moved), left, loss.ssim_share)
+        seen = tf.cast(in_view(moved, inside), tf.float32) if teaching is None else 1.0
+        total += weight * tf.reduce_sum(each * counts * seen)
+    return Loss(total / loss.photo_scales, tf.reduce_sum(counts))
 
 
 def _smoothness(weighted: Sequence[tuple[float, tf.Tensor]], pair: Pair, loss: LossConfig, axis: int) -> Loss:

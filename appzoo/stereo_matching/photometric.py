@@ -65,26 +65,14 @@ def photometric(one: tf.Tensor, other: tf.Tensor, ssim_share: float = 0.85) -> t
     return tf.reduce_mean(ssim_share * dissimilar + (1 - ssim_share) * tf.abs(one - other), axis=-1)
 
 
-def expected_difference(cost: tf.Tensor, left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-    """Returns what images differ by on average over the disparities that costs make likely, [batch, rows, columns].
-
-    The photometric loss of an expected disparity says nothing of how well others, further away, would fit; this one
-    does, on images of the size of the costs, where a few planes are all disparities.
+def smaller(x: tf.Tensor, scale: int) -> tf.Tensor:
+    """Returns the means of squares of `scale` x `scale` pixels, [batch, height / scale, width / scale, channels].
 
     Args:
-        cost: Larger where a match is better, float32 [batch, disparities, rows, columns].
-        left: From 0 to 1, float32 [batch, height, width, channels], a whole number of times as high and wide.
-        right: The same.
+        x: float32 [batch, height, width, channels], sides multiples of `scale`.
+        scale: Side of the squares, in pixels.
     """
-    scale = left.shape[1] // cost.shape[2]
-    one, other = (tf.nn.avg_pool2d(image, scale, scale, "VALID") for image in (left, right))
-    planes = []
-    for shift in range(cost.shape[1]):
-        far = tf.reduce_mean(tf.abs(one[:, :, shift:] - other[:, :, : other.shape[2] - shift]), axis=-1)
-        # As bad as can be where the place would lie outside.
-        planes.append(tf.pad(far, [[0, 0], [0, 0], [shift, 0]], constant_values=1.0))
-    around = _mean_3x3(tf.stack(planes, axis=-1))
-    return tf.reduce_sum(tf.nn.softmax(tf.transpose(cost, [0, 2, 3, 1])) * around, axis=-1)
+    return tf.nn.avg_pool2d(x, scale, scale, "VALID") if scale > 1 else x
 
 
 def differences(x: tf.Tensor, axis: int) -> tf.Tensor:

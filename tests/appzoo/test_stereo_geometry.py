@@ -228,6 +228,46 @@ def a_pair(scenes, rows=(1.0, 1.0)):
     return objective.Pair(*map(tf.constant, (left, right, inside, np.float32(rows))))
 
 
+def in_squares(x, scale):
+    """[batch, rows, of a square, columns, of a square, ...]."""
+    return x.reshape(len(x), HEIGHT // scale, scale, WIDTH // scale, scale, *x.shape[3:])
+
+
+def photo_gradient(pair, disparity, scales):
+    """The gradient of the photometric loss of a warm start."""
+    disparity = tf.Variable(disparity)
+    with tf.GradientTape() as tape:
+        losses = objective.stereo_losses([disparity], pair, None, LossConfig(photo_scales=scales), 0.0)
+        total = tf.add_n([loss.sum / loss.weight for name, loss in losses.items() if name.startswith("photo")])
+    return float(total), tape.gradient(total, disparity).numpy()
+
+
+def test_the_photometric_gradient_is_that_of_small_differences(scenes):
+    pair, random = a_pair(scenes), np.random.default_rng(11)
+    # Away from whole pixels, where linear interpolation has corners.
+    disparity = np.stack([s.disparity for s in scenes[:2]]) + random.uniform(0.3, 0.7, (2, HEIGHT, WIDTH))
+    disparity, direction = disparity.astype(np.float32), random.normal(size=disparity.shape).astype(np.float32)
+    _, gradient = photo_gradient(pair, disparity, 1)
+    step = np.float32(0.02)
+    after, before = (photo_gradient(pair, disparity + sign * step * direction, 1)[0] for sign in (1, -1))
+    np.testing.assert_allclose((gradient * direction).sum(), (after - before) / (2 * step), rtol=0.05)
+
+
+@pytest.mark.parametrize(("off", "least"), [(2.5, 0.4), (4.1, 0.2)])
+def test_smaller_images_show_matches_that_are_far_away(scenes, off, least):
+    """Where disparities are off by more than a pixel, the whole images do not tell on which side the match is."""
+    pair = a_pair(scenes)
+    true = np.stack([s.disparity for s in scenes[:2]])
+    known = pair.inside.numpy() & np.stack([s.visible for s in scenes[:2]])
+
+    def pulled_back(scales):
+        """1 where all of the gradient pulls to the match, 0 where as much of it pulls away."""
+        found = [np.sign(x) * photo_gradient(pair, true + np.float32(x), scales)[1][known] for x in (-off, off)]
+        return np.sum(found) / np.abs(found).sum()
+
+    assert pulled_back(1) < 0.1 and pulled_back(4) > least
+
+
 def test_losses_are_those_of_their_formulas(scenes):
     pair, settings = a_pair(scenes, (1.0, 0.5)), OcclusionConfig()
     true = np.stack([s.disparity for s in scenes[:2]])
@@ -235,14 +275,21 @@ def test_losses_are_those_of_their_formulas(scenes):
     teaching = objective.taught(tf.constant(true), pair, settings, DISPARITIES)
     config = LossConfig(smooth_weight=0.5, smooth_relative=False)
     found = objective.stereo_losses([prediction], pair, teaching, config, 0.1)
+    assert list(found) == ["photo", "photo_2", "photo_4", "photo_8", "smooth_x", "smooth_y", "fill"]
     inside, rows = pair.inside.numpy(), np.float32([1.0, 0.5])[:, None, None]
     hidden = np.stack([~s.visible for s in scenes[:2]]) & inside
     # Where a pixel beside the pair would hide one of the pair, it does not.
     seen = teaching.visible.numpy() > 0
     assert (seen <= inside).all() and (seen & hidden).mean() < 0.01
     each = photometric.photometric(photometric.warped(pair.right, prediction), pair.left).numpy()
-    np.testing.assert_allclose(found["photo"].sum, (each * seen * rows).sum(), rtol=1e-4)
+    np.testing.assert_allclose(found["photo"].sum, (each * seen * rows).sum() / 4, rtol=1e-4)
     np.testing.assert_allclose(found["photo"].weight, (seen * rows).sum(), rtol=1e-6)
+    for scale in (2, 4, 8):
+        left, right, moved = (in_squares(x.numpy(), scale).mean(axis=(2, 4)) for x in (*pair[:2], prediction))
+        each = photometric.photometric(photometric.warped(right, moved / scale), left).numpy()
+        counts = in_squares(seen, scale).mean(axis=(2, 4)) * in_squares(inside, scale).all(axis=(2, 4)) * rows
+        np.testing.assert_allclose(found[f"photo_{scale}"].sum, (each * counts).sum() / 4, rtol=1e-4)
+        np.testing.assert_allclose(found[f"photo_{scale}"].weight, counts.sum(), rtol=1e-5)
     rough = photometric.roughness(prediction, pair.left, 2).numpy() * (inside[:, :, 1:] & inside[:, :, :-1]) * rows
     np.testing.assert_allclose(found["smooth_x"].sum, 0.5 * rough.sum(), rtol=1e-4)
     weights = teaching.hidden.numpy()

@@ -15,7 +15,6 @@ from appzoo.stereo_matching import writers
 from appzoo.stereo_matching.app import StereoMatching
 from appzoo.stereo_matching.config import StereoMatchingConfig
 from appzoo.stereo_matching.inputs import inside
-from appzoo.stereo_matching.photometric import expected_difference
 from appzoo.stereo_matching.synthetic import scene
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, HostColumn
@@ -184,7 +183,7 @@ def test_micro_batches_have_the_losses_of_one_batch():
 
     whole = losses(batch)
     parts = [losses({name: x[at : at + 3] for name, x in batch.items()}) for at in (0, 3, 6)]
-    assert list(whole) == ["photo", "smooth_x", "smooth_y", "fill"]
+    assert list(whole) == ["photo", "photo_2", "photo_4", "photo_8", "smooth_x", "smooth_y", "fill"]
     for name, loss in whole.items():
         assert float(loss.weight) > 0
         for i in (0, 1):
@@ -195,23 +194,6 @@ def test_micro_batches_have_the_losses_of_one_batch():
 def test_accumulated_batches_train_through_all_stages():
     result = fit(trainer_of(train={"num_accumulated_batches": 2}))
     assert result.steps == 2 + 1 + 1 and result.skipped_steps == 0
-
-
-# First match ----------------------------------------------------------------------------------------------------
-
-
-def test_expected_difference_is_that_of_its_formula():
-    random = np.random.default_rng(0)
-    left, right = random.random((2, 1, 8, 16, 3)).astype(np.float32)
-    cost = random.normal(size=(1, 3, 4, 8)).astype(np.float32)
-    one, other = (x.reshape(1, 4, 2, 8, 2, 3).mean(axis=(2, 4)) for x in (left, right))
-    planes = np.ones((3, 4, 8))
-    for i in range(3):
-        planes[i, :, i:] = np.abs(one[0, :, i:] - other[0, :, : 8 - i]).mean(axis=-1)
-    around = np.pad(planes, ((0, 0), (1, 1), (1, 1)), "reflect")
-    mean = sum(around[:, y : y + 4, x : x + 8] for y in range(3) for x in range(3)) / 9
-    likely = np.exp(cost[0]) / np.exp(cost[0]).sum(axis=0)
-    np.testing.assert_allclose(expected_difference(cost, left, right)[0], (likely * mean).sum(axis=0), atol=1e-5)
 
 
 # Results ---------------------------------------------------------------------------------------------------------

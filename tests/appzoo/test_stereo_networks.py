@@ -229,16 +229,6 @@ def test_cost_volume_shifts_right_features_and_leaves_zeros():
     assert not np.asarray(found)[:, 3, :, :3].any()
 
 
-def test_matching_begins_with_the_difference_of_features():
-    layer = layers.ConvNorm(6, axes=3, on_volume=True)
-    features = tf.random.stateless_normal([1, 4, 5, 7, 3], [1, 2])
-    layer(tf.concat([features, features], -1))
-    equal, other = (layer.conv(tf.concat([features, x], -1)).numpy() for x in (features, features[:, ::-1]))
-    np.testing.assert_allclose(equal, 0, atol=1e-5)
-    assert np.abs(other).mean() > 0.1
-    assert np.std(layer.conv.kernel) == pytest.approx(np.sqrt(2 / (27 * 6)), rel=0.1)
-
-
 def test_upsampling_is_trilinear_with_centres_at_halves():
     cost = torch.randn(2, 1, 6, 5, 7)
     wanted = nn.functional.interpolate(cost, (24, 20, 28), mode="trilinear", align_corners=False)[:, 0]
@@ -302,7 +292,7 @@ def assert_whole_network_agrees(name, theirs, size, parameters):
     assert sum(v.shape.num_elements() for v in ours.trainable_variables) == parameters
     with torch.no_grad():
         wanted = theirs(left, right)
-    (found,) = ours(channels_last(left), channels_last(right)).maps
+    (found,) = ours(channels_last(left), channels_last(right))
     assert_close(found, wanted[-1], 1e-4)
     assert float(wanted[-1].std()) > 0.01
 
@@ -332,4 +322,4 @@ def test_training_returns_a_map_for_every_head():
     image = tf.zeros([1, 32, 32, 3])
     network = networks.StereoNetwork(networks.TinyFeatures(), networks.HourglassMatching(), 16)
     # Its own features have 16 channels, and the hourglasses take any number.
-    assert [len(network(image, image, training=training).maps) for training in (True, False)] == [3, 1]
+    assert [len(network(image, image, training=training)) for training in (True, False)] == [3, 1]

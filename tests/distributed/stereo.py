@@ -33,7 +33,6 @@ def run(workers: Workers, folder: Path) -> None:
     config = StereoMatchingConfig(
         model_name="stereo_matching",
         model={"network": "tiny", "max_disparity": 16, "image_size": SIZE},
-        loss={"match_weight": 0.0},
         occlusion={"iterations": 1, "iteration_epochs": 1},
         augment={"swap_flip": True, "brightness": 0.3},
         train={"num_epochs": 1, "batch_size": 4 // workers.replicas, "learning_rate": 1e-3},
