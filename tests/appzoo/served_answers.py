@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from pathlib import Path
@@ -70,7 +71,8 @@ def from_json(value: Any, like: np.ndarray) -> np.ndarray:
     if like.dtype != object:
         return np.array(value, like.dtype)
     flat = np.array([*np.array(value, object).ravel(), None], object)[:-1]
-    return np.array([*(text.encode() for text in flat), None], object)[:-1].reshape(like.shape)
+    decoded = (base64.b64decode(x["b64"], validate=True) if isinstance(x, dict) else x.encode() for x in flat)
+    return np.array([*decoded, None], object)[:-1].reshape(like.shape)
 
 
 def compare(found: Arrays, expected: Arrays) -> None:
