@@ -32,12 +32,13 @@ Row = dict[str, Any]
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Yields number and text of the lines of a list that say something; what follows a `#` is a remark."""
+    """Yields number and text of the lines of a list but empty ones and remarks, which follow a `#`."""
     with open_text(path) as stream:
         for number, line in enumerate(stream, 1):
-            text = line.decode("utf-8").partition("#")[0].strip()
-            if text:
-                yield number, text
+            text, remark, _ = line.decode("utf-8").rstrip("\r\n").partition("#")
+            # Blanks alone are no empty line: tables of other forms are not taken for empty ones.
+            if text.strip() or (text and not remark):
+                yield number, text.strip()
 
 
 def read_pairs(path: str) -> Iterator[Row]:
@@ -145,5 +146,5 @@ READERS = {
     ".pairs": read_pairs,
     ".kitti2015": _kitti(KITTI_2015),
     ".kitti2012": _kitti(KITTI_2012),
-    ".scenes.jsonl": read_scenes,
+    ".scenes": read_scenes,
 }

@@ -188,4 +188,6 @@ class MemoryFormat(RowFormat):
 
 def no_rows(file: str) -> DataError:
     """Returns the error for a file whose columns cannot be told because it has no row."""
-    return DataError(f"{file} has no row to take the columns from", fix="give --inputSchema or a file with rows")
+    return DataError(
+        f"{file} is empty: it has no row to take the columns from", fix="give --inputSchema or a file with rows"
+    )

@@ -121,7 +121,7 @@ SCENES = {"pairs": 3, "seed": 1, "height": 32, "width": 64, "max_disparity": 16}
 
 
 def test_scenes_are_the_same_wherever_reading_begins(tmp_path):
-    path = tmp_path / "x.scenes.jsonl"
+    path = tmp_path / "x.scenes"
     path.write_text(json.dumps(SCENES) + "\n" + json.dumps({**SCENES, "seed": 2}) + "\n")
     first, again = (list(readers.read_scenes(str(path))) for _ in range(2))
     assert first == again and [row["scene"] for row in first] == ["1-0", "1-1", "1-2", "2-0", "2-1", "2-2"]
@@ -136,7 +136,7 @@ def test_scenes_are_the_same_wherever_reading_begins(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pairs": 0}, "x.scenes.jsonl:1: pairs is 0; accepted: a whole number from 1"),
+        ({"pairs": 0}, "x.scenes:1: pairs is 0; accepted: a whole number from 1"),
         ({"pairs": 10**9}, "accepted: a whole number from 1 to 100000"),
         ({"seed": True}, "seed is True"),
         ({"height": 4096, "width": 4096}, "at most 4194304 pixels"),
@@ -145,9 +145,9 @@ def test_scenes_are_the_same_wherever_reading_begins(tmp_path):
     ],
 )
 def test_descriptions_of_scenes_are_checked(change, message, tmp_path):
-    (tmp_path / "x.scenes.jsonl").write_text(json.dumps({**SCENES, **change}))
+    (tmp_path / "x.scenes").write_text(json.dumps({**SCENES, **change}))
     with pytest.raises(DataError, match=message):
-        list(readers.read_scenes(str(tmp_path / "x.scenes.jsonl")))
+        list(readers.read_scenes(str(tmp_path / "x.scenes")))
 
 
 # Bad rows ------------------------------------------------------------------------------------------------------

@@ -270,10 +270,10 @@ def test_the_report_draws_the_worst_pairs_first(whole, tmp_path):
 
 
 def test_pairs_without_true_disparities_train_and_are_measured_by_their_images(tmp_path):
-    (tmp_path / "x.scenes.jsonl").write_text(
+    (tmp_path / "x.scenes").write_text(
         json.dumps({"pairs": 4, "seed": 1, "height": 32, "width": 64, "max_disparity": 16})
     )
-    path = str(tmp_path / "x.scenes.jsonl")
+    path = str(tmp_path / "x.scenes")
     config = config_of(data={"train_table": path, "eval_table": path}, occlusion={"mask_use": "post"})
     config = config.model_copy(update={"checkpoint_dir": str(tmp_path / "run")})
     with without_export():

@@ -43,7 +43,7 @@ IMAGE_APPS = {
     "dimension_pruning": {"network": "prunable_resnet8_w8_cifar"},
 }
 # Built from their smoke configurations.
-OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "win_prediction"}
+OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "win_prediction"}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -144,6 +144,14 @@ def test_lane_detection_decays_everything(variant, monkeypatch, repository):
     for kind in DECAYING:
         decayed, others = names(app, kind)
         assert last_parts(decayed) >= {"kernel", "gamma", "beta", "bias"} and not others
+
+
+def test_stereo_matching_decays_kernels_but_those_of_the_teacher(monkeypatch, repository):
+    app = built_from_smoke("stereo_matching/configs/smoke.yaml", monkeypatch, repository)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert last_parts(decayed) == {"kernel"} and last_parts(others) == {"gamma", "beta", "bias"}
+        assert not [name for name in decayed | others if "/teacher/" in name]
 
 
 def test_win_prediction_leaves_out_biases_and_the_scale(monkeypatch, repository):
