@@ -199,7 +199,7 @@ def pairs(options: argparse.Namespace) -> None:
     train(app, synthetic, batch)
     start = app.model.get_weights()
     print(f"synthetic pairs: {options.before} steps, {time.monotonic() - begun:.0f} s", flush=True)
-    print("| pair | when | epe | bad1 | bad3 | hidden |\n| --- | --- | --- | --- | --- | --- |", flush=True)
+    print("| pair | when | epe | bad1 | bad3 |\n| --- | --- | --- | --- | --- |", flush=True)
     for name in ("aloe", "art", "moebius"):
         table = real_pair(Path(options.data), name, whole)
         real = {
@@ -221,7 +221,7 @@ def pairs(options: argparse.Namespace) -> None:
                 found = measured(app, table, fill, has_visible=False)
                 label = f"{when}, {'filled' if fill else 'as it is'}"
                 numbers = " | ".join(f"{found[c]:.3f}" for c in ("epe", "bad1_error", "bad3_error"))
-                print(f"| {name} | {label} | {numbers} | |", flush=True)
+                print(f"| {name} | {label} | {numbers} |", flush=True)
 
 
 # Speed ---------------------------------------------------------------------------------------------------------

@@ -125,7 +125,8 @@ def test_the_teacher_is_the_network_as_it_was_when_the_stage_began(whole):
     assert any((value != of("network", end)[name]).any() for name, value in of("teacher", end).items())
 
 
-@pytest.mark.parametrize("at", [pytest.param(at, marks=() if at == 4 else pytest.mark.slow) for at in (2, 3, 4, 5, 6)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [2, 3, 4, 5, 6])
 def test_a_run_that_was_stopped_in_any_stage_ends_the_same(whole, tmp_path, at):
     """In the warm start, between two stages, or in an iteration."""
     folder, trainer, _ = whole
@@ -269,6 +270,7 @@ def test_the_report_draws_the_worst_pairs_first(whole, tmp_path):
     assert app.write_pages(tmp_path, TABLE, outputs) == ["disparities.png"] and (tmp_path / "disparities.png").is_file()
 
 
+@pytest.mark.slow
 def test_pairs_without_true_disparities_train_and_are_measured_by_their_images(tmp_path):
     (tmp_path / "x.scenes").write_text(
         json.dumps({"pairs": 4, "seed": 1, "height": 32, "width": 64, "max_disparity": 16})

@@ -15,4 +15,5 @@ def test_two_workers_come_to_the_weights_of_one(run_program):
         np.testing.assert_array_equal(second[name], first[name], err_msg=name)
         np.testing.assert_allclose(first[name], alone[name], atol=1e-5, err_msg=name)
     moved = [name for name in names if "/network/" in name and "kernel" in name]
+    assert max(np.abs(alone[name] - alone[name.replace("/network/", "/teacher/")]).max() for name in moved) > 1e-3
     assert all((alone[name] != alone[name.replace("/network/", "/teacher/")]).any() for name in moved)
