@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import at_every_commit
 import group_order
 import pytest
 from export_kinds import ChecksOfOneKind
@@ -33,8 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps tests that share a costly fixture in one process; of several processes each begins with what takes long."""
+    left_to_all = {Path(__file__).parent / name for name in at_every_commit.FILES}
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group_order.group_of(item)))
+        if item.path in left_to_all:
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
         items[:] = group_order.ordered(items, json.loads(group_order.DURATIONS.read_text(encoding="utf-8")))
 

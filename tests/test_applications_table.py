@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from at_every_commit import variant_of
+from at_every_commit import FILES, ONLY_IN_ALL, TOYS, variant_of
 
 from appzoo import discovery
 
@@ -44,3 +44,21 @@ def test_the_tests_it_names_exist_and_take_what_it_says(repository):
         functions = [node for node in ast.parse((TESTS / file).read_text()).body if isinstance(node, ast.FunctionDef)]
         assert test in [function.name for function in functions], column
         assert re.search(rf"`tests/{re.escape(file)}`", page), column
+
+
+def test_what_is_left_to_all_is_there_and_is_listed(repository):
+    page = (repository / PAGE).read_text(encoding="utf-8")
+    for file, guards in FILES.items():
+        assert [name for name in (file, *guards) if not (TESTS / name).is_file()] == []
+        assert file not in guards and f"`tests/{file}`" in page, file
+        assert all(f"`{Path(name).name}`" in page for name in guards), file
+    assert discovery.applications().keys() >= ONLY_IN_ALL
+    assert {f"{toy}.py" for toy in TOYS} <= {path.name for path in (TESTS / "fixtures" / "toy_apps").iterdir()}
+
+
+def test_what_is_left_to_all_is_marked_slow(request):
+    """Whatever this run has of them, it has as slow tests."""
+    left = {TESTS / name for name in FILES}
+    assert [
+        item.name for item in request.session.items if item.path in left and not item.get_closest_marker("slow")
+    ] == []
