@@ -393,6 +393,13 @@ def adversarial_training(workers: Workers, folder: Path) -> None:
     adversarial.run(workers, folder)
 
 
+def lane_detection(workers: Workers, folder: Path) -> None:
+    """Trains lanes with a last batch that is smaller."""
+    import lanes
+
+    lanes.run(workers, folder)
+
+
 def stereo_matching(workers: Workers, folder: Path) -> None:
     """Trains a warm start and an iteration with a teacher."""
     import stereo
