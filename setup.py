@@ -38,6 +38,7 @@ EXTRAS = {
     ],
     "plot": ["matplotlib>=3.8"],
     "parquet": ["pyarrow>=14"],
+    "hub": ["huggingface-hub>=2.4,<3"],
     "test": [
         "pytest>=8,<9.2",  # pytest-xdist 3.8 groups tests by a field that 9.2 removed
         "pytest-xdist>=3.6",

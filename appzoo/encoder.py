@@ -20,6 +20,7 @@ from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.wordpiece import Tokens, WordPiece
 from modelzoo.backbone import Backbone
 from modelzoo.bert.config import BertConfig
+from modelzoo.hub import obtain
 
 
 class Encoder:
@@ -49,6 +50,7 @@ class Encoder:
         if folder is None:
             lower = None if model.lower_case == "auto" else model.lower_case == "true"
             name, root = model.pretrain_model_name_or_path, config.runtime.model_zoo_base_path
+            obtain(name, root, offline=config.runtime.offline)
             self.tokenizer: WordPiece = zoo.load_tokenizer(name, root, lower_case=lower)
             self.config: BertConfig = zoo.load_config(name, root)
         else:

@@ -12,7 +12,12 @@ class EncoderSettings(ModelConfig):
     """A pre-trained text encoder."""
 
     pretrain_model_name_or_path: str = setting(
-        "minilm-l6-en", "Encoder to start from: a ModelZoo name or a folder.", advanced=True, modes="TS", path="one"
+        "minilm-l6-en",
+        "Encoder to start from: a ModelZoo name, a folder, or hf://owner/name@revision of the Hugging Face hub, which "
+        "its first use downloads where runtime.offline is false.",
+        advanced=True,
+        modes="TS",
+        path="one",
     )
     from_scratch: bool = setting(
         False, "Start from random encoder weights instead of the pre-trained ones.", advanced=True, modes="T"

@@ -70,7 +70,7 @@ class Backbone(keras.Model):
 
         Args:
             name_or_path: ModelZoo name or alias, folder, TensorFlow checkpoint prefix, `modelhub:<name>`, or
-                `<owner>/<model>` of the Hugging Face hub where it has been downloaded.
+                `hf://<owner>/<name>@<revision>` of the Hugging Face hub where it has been downloaded.
             zoo: Root of the ModelZoo.
             weights: False for random weights of the same architecture; the folder then needs only a configuration.
             seed: Seed of random weights.

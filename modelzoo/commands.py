@@ -11,10 +11,12 @@ from typing import Any
 
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
-from easytransfer.presets import catalogue, default_zoo, resolve
+from easytransfer.presets import catalogue, default_zoo, hub, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import package_folder, zoo_folders
-from modelzoo.fetch import fetch
+from easytransfer.presets.preset import owner_of_name, package_folder, zoo_folders
+from easytransfer.run.log import warn_once
+from modelzoo.fetch import fetch as fetch_known
+from modelzoo.hub import fetch_model
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.loading import family_module, family_of
 
@@ -92,6 +94,42 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
         "parameters": backbone.count_params(),
         "forward": "finite",
     }
+
+
+def fetch(
+    name: str,
+    zoo: str | Path | None = None,
+    url: str | Sequence[str] | None = None,
+    sha256: str | None = None,
+    offline: bool = True,
+) -> dict[str, Any]:
+    """Downloads a model that is known by name into the zoo, or one of the Hugging Face hub into the hub's cache.
+
+    Args:
+        name: Zoo name or alias, `hf://owner/name@revision`, or `owner/name` that is none of the zoo.
+        zoo: Root of the ModelZoo.
+        url: Address of the archive of a known model, or several mirrors; see `modelzoo.fetch.fetch`.
+        sha256: Expected SHA-256 of that archive.
+        offline: Refuse to use the network.
+
+    Raises:
+        ModelError: See `modelzoo.fetch.fetch` and `modelzoo.hub.fetch_model`.
+        ResourceError: Zoo or cache cannot be written.
+    """
+    model = hub.parse(name)
+    owner = None if model is None or model.explicit else owner_of_name(name, zoo)
+    if model is None or owner:
+        if model and catalogue.find(name):
+            warn_once(f"{name} is taken for {owner}; {hub.SCHEME}{name} is the model of the Hugging Face hub")
+        elif model:
+            raise ModelError(f"{name} is {owner}: nothing to fetch", fix=f"the hub's model is {hub.SCHEME}{name}")
+        return fetch_known(name, zoo, url, sha256, offline)
+    if url or sha256:
+        raise ModelError(
+            f"{model} is fetched from the hub that HF_ENDPOINT names and checked by the hub's checksums",
+            fix="leave out --url and --sha256",
+        )
+    return fetch_model(model, offline=offline)
 
 
 def make_tiny(

@@ -26,12 +26,12 @@ compile() { # output file; further requirements come on stdin, options after the
         --output-file "$output" >/dev/null
 }
 
-{ declared serving plot parquet; cat requirements/models.txt; } | compile requirements/run.txt "$@"
+{ declared serving plot parquet hub; cat requirements/models.txt; } | compile requirements/run.txt "$@"
 
 # What torch imports is named here because torch itself is not locked (peer.txt).
 locked=$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/run.txt)
 # shellcheck disable=SC2086  # one option a word
-{ declared serving plot parquet test; cat requirements/models.txt; printf 'sympy\nnetworkx\njinja2\n'; } |
+{ declared serving plot parquet hub test; cat requirements/models.txt; printf 'sympy\nnetworkx\njinja2\n'; } |
     compile requirements/test.txt --constraint requirements/run.txt $locked "$@"
 
 # What docker/train.gpu.Dockerfile adds: NVIDIA's libraries in the releases that TensorFlow was built with.

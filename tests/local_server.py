@@ -7,11 +7,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def local_server(get):
-    """Calls `get(handler)` for every GET request; yields the address."""
+    """Calls `get(handler)` for every GET and HEAD request; yields the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             get(self)
+
+        do_HEAD = do_GET
 
         def log_message(self, *args):
             pass

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_EXTRAS = ("plot", "parquet")
+RUN_EXTRAS = ("plot", "parquet", "hub")
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 # Distributions by the module they are imported as, where it is not the same word.
 DISTRIBUTIONS = {

@@ -24,8 +24,8 @@ from easytransfer.distributed.layout import Layout
 from easytransfer.distributed.strategy import STARTS_WORKERS, backend, is_worker, require
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.export.base_folder import check_base
-from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run.folder import RunFolder, check_space
+from modelzoo.hub import obtain
 
 
 def check_job(job: Job) -> None:
@@ -51,7 +51,7 @@ def check_job(job: Job) -> None:
     # The vocabulary of a run is in the run.
     from_run = job.mode == "preprocess" and job.config.checkpoint_path
     if name and job.mode in ("train", "preprocess") and not from_run:
-        resolve_preset(name, job.config.runtime.model_zoo_base_path)
+        obtain(name, job.config.runtime.model_zoo_base_path, offline=job.config.runtime.offline)
 
 
 def check_required(mode: str, config: JobConfig) -> None:

@@ -16,8 +16,8 @@ from easytransfer.config.files import dump
 from easytransfer.config.flags import Given, split_flags
 from easytransfer.config.stored import has_run_config
 from easytransfer.errors import ConfigError
-from easytransfer.presets import resolve
 from easytransfer.run import log
+from modelzoo.hub import obtain
 
 MODE = "predict"
 # Flags of the command itself.
@@ -82,4 +82,4 @@ def check(config: FeatureConfig) -> None:
     check_outputs(MODE, config)
     name = str(config.model_name)
     if not (has_run_config(name) or Path(name).is_dir()):
-        resolve(name, config.runtime.model_zoo_base_path)
+        obtain(name, config.runtime.model_zoo_base_path, offline=config.runtime.offline)

@@ -29,6 +29,7 @@ PARTS = {
     "horovod": ("training on several workers", ("horovod",)),
     "plot": ("pictures in run folders", ("matplotlib",)),
     "parquet": ("Parquet tables", ("pyarrow",)),
+    "hub": ("models of the Hugging Face hub", ("huggingface-hub",)),
     "serving": ("the server", ("tensorflow-serving-api", "starlette", "uvicorn", "prometheus-client")),
 }
 _LOAD = "import horovod.tensorflow as hvd; print(hvd.gloo_built() or hvd.mpi_built())"

@@ -29,6 +29,7 @@ from easytransfer.text.wordpiece import WordPiece
 from easytransfer.train.precision import compute_precision
 from modelzoo.backbone import Backbone
 from modelzoo.bert.config import BertConfig
+from modelzoo.hub import obtain
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 # Key of the facts about vectors in the manifest of an export.
@@ -160,7 +161,7 @@ def _from_zoo(
     name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
     root = runtime.model_zoo_base_path
-    preset = resolve(name, root)
+    preset = obtain(name, root, offline=runtime.offline)
     with compute_precision(runtime.mixed_precision):
         backbone = Backbone.from_preset(name, zoo=root)
     module = VectorModule(backbone, lambda outputs: outputs["pooled_output"], columns, layers)

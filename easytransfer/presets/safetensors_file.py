@@ -57,22 +57,32 @@ def read_safetensors_folder(folder: str | Path) -> dict[str, np.ndarray]:
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
         return read_safetensors(folder / WEIGHTS)
-    shards = read_json(folder / INDEX).get("weight_map")
-    if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
-        raise ModelError(
-            f"{folder / INDEX} needs a weight_map of file names",
-            received=None if not isinstance(shards, dict) else next(n for n in shards.values() if not _is_file_name(n)),
-            accepted="tensor names to names of files in the same folder",
-            fix="copy the index again",
-        )
     tensors: dict[str, np.ndarray] = {}
-    for shard in sorted(set(shards.values())):
+    for shard in shards_of(folder):
         found = read_safetensors(folder / shard)
         for name in tensors.keys() & found.keys():
             both = {name: tensors[name], f"{name} in {shard}": found[name]}
             one_spelling(list(both), both, str(folder))
         tensors.update(found)
     return tensors
+
+
+def shards_of(folder: str | Path) -> list[str]:
+    """Returns the names of the files that `model.safetensors.index.json` spreads the tensors over.
+
+    Raises:
+        ModelError: The index is missing, damaged, or names something else than files beside it.
+    """
+    index = Path(folder) / INDEX
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not all(_is_file_name(name) for name in shards.values()):
+        raise ModelError(
+            f"{index} needs a weight_map of file names",
+            received=None if not isinstance(shards, dict) else next(n for n in shards.values() if not _is_file_name(n)),
+            accepted="tensor names to names of files in the same folder",
+            fix="copy the index again",
+        )
+    return sorted(set(shards.values()))
 
 
 def _is_file_name(name: object) -> bool:

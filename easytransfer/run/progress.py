@@ -17,6 +17,7 @@ _FORMS = {
     "loss": "loss {:.4f}",
     "lr": "lr {:.2e}",
     "memory_mb": "{:,.0f} MB",
+    "mb_per_s": "{:,.1f} MB/s",
 }
 
 

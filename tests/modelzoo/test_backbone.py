@@ -168,7 +168,9 @@ def test_the_preset_names_the_tokenizer(tiny_model, tmp_path, monkeypatch):
 def test_models_of_the_hugging_face_hub_are_found_where_they_were_downloaded(tiny_model, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
-    with pytest.raises(ModelError, match="unknown model someone/tiny.*`hf download someone/tiny`"):
+    with pytest.raises(
+        ModelError, match="unknown model someone/tiny.*`easy_transfer_app zoo fetch hf://someone/tiny --offline=false`"
+    ):
         Backbone.from_preset("someone/tiny")
     store, commit = tmp_path / "hub" / "models--someone--tiny", "0123456789" * 4
     (store / "refs").mkdir(parents=True)
