@@ -39,6 +39,7 @@ from easytransfer.distributed.shards import whole_shape
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
 from easytransfer.metrics.names import choose_metric
+from easytransfer.presets import resolve
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
@@ -131,7 +132,7 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
     record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
-    folder.write_run({**record, "frozen": app.frozen_records()})
+    folder.write_run({**record, "pretrained": _pretrained(config), "frozen": app.frozen_records()})
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -156,6 +157,15 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     report["export"] = str(path)
     report["commands"] = commands_of(app, folder.path, report["export"])
     return report
+
+
+def _pretrained(config: JobConfig) -> dict[str, Any] | None:
+    """Returns which pre-trained model the training starts from and where that one is from, for `run.json`."""
+    name = getattr(config.model, "pretrain_model_name_or_path", None)
+    if name is None:
+        return None
+    preset = resolve(name, config.runtime.model_zoo_base_path)
+    return {"name": preset.name, "origin": preset.facts.get("origin")}
 
 
 def _load(

@@ -92,7 +92,7 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
     evaluation = run.read_json(EVALUATION_FILE, default={})
     report = run.read_json(REPORT_FILE, default={}) if report is None else report
     sections = {
-        "introduction": _introduction(config, run),
+        "introduction": _introduction(config, record, run),
         "use": _use(config, report, run.path),
         "results": _results(evaluation, report),
         "robustness": _robustness(report),
@@ -106,13 +106,15 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
     return {name: text for name, lines in sections.items() if (text := "\n".join(lines))}
 
 
-def _introduction(config: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
+def _introduction(config: Mapping[str, Any], record: Mapping[str, Any], run: RunFolder) -> Iterator[str]:
     yield f"# {config.get('model_name') or 'model'}: {run.path.resolve().name}"
     yield ""
     yield "Trained with EasyTransfer."
     rows = []
     if source := (config.get("model") or {}).get("pretrain_model_name_or_path"):
-        rows.append(("pre-trained model", _code(source)))
+        origin = (record.get("pretrained") or {}).get("origin") or {}
+        at = f": {_code(origin['id'])} at commit {_code(origin['revision'])}" if origin.get("kind") == "hub" else ""
+        rows.append(("pre-trained model", _code(source) + at))
     if run.labels:
         rows.append((f"{len(run.labels)} labels", ", ".join(map(_code, run.labels[:_MOST_CLASSES]))))
     if rows:
