@@ -9,61 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
-from easytransfer.presets import catalogue, default_zoo, hub, resolve
+from easytransfer.presets import catalogue, hub, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import owner_of_name, package_folder, zoo_folders
+from easytransfer.presets.preset import owner_of_name
 from easytransfer.run.log import warn_once
 from modelzoo.fetch import fetch as fetch_known
 from modelzoo.hub import fetch_model
 from modelzoo.importing import export_model, forward, import_model
-from modelzoo.loading import family_module, family_of
+from modelzoo.listing import example, list_models, show
+from modelzoo.loading import family_module
 
-__all__ = ["export_model", "fetch", "import_model", "list_models", "make_tiny", "show", "verify"]
-
-_COLUMNS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "language", "licence")
-
-
-def list_models(zoo: str | Path | None = None) -> list[dict[str, Any]]:
-    """Returns every model known by name and every model folder of the zoo; `folder` is None for absent ones."""
-    root = user_path(zoo) if zoo else default_zoo()
-    folders = zoo_folders(root)
-    rows = []
-    for name, facts in catalogue.entries().items():
-        folder = folders.pop(name, None)
-        if folder is None and facts["origin"]["kind"] == "python-package":
-            folder = package_folder(facts["origin"])
-        rows.append({"name": name, **{key: facts[key] for key in _COLUMNS}, "folder": folder and str(folder)})
-    for name, folder in folders.items():
-        facts = resolve(folder).facts
-        rows.append({"name": name, **{key: facts.get(key) for key in _COLUMNS}, "folder": str(folder)})
-    return rows
-
-
-def show(name: str, zoo: str | Path | None = None) -> dict[str, Any]:
-    """Returns all facts about one model, with its configuration and files when it is present.
-
-    Raises:
-        ModelError: The name is unknown.
-    """
-    try:
-        preset = resolve(name, zoo)
-    except ModelError:
-        if (known := catalogue.find(name)) is None:
-            raise
-        return {**known, "folder": None}
-    family = family_of(preset)
-    config = family_module(family, "config").CONFIG_CLASS.from_folder(preset.folder)
-    return {
-        **preset.facts,
-        "name": preset.name,
-        "family": family,
-        "folder": str(preset.folder),
-        "parameters": family_module(family, "convert").parameters_in(preset.folder),
-        "config": config.to_dict(),
-        "files": {path.name: path.stat().st_size for path in sorted(preset.folder.iterdir()) if path.is_file()},
-    }
+__all__ = ["example", "export_model", "fetch", "import_model", "list_models", "make_tiny", "show", "verify"]
 
 
 def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None = None) -> dict[str, Any]:

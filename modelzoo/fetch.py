@@ -12,9 +12,10 @@ from typing import Any
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError, did_you_mean
 from easytransfer.installing import model_line
-from easytransfer.presets import catalogue, default_zoo
+from easytransfer.presets import catalogue, default_zoo, hub
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
+from easytransfer.presets.meter import Meter
 from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.secrets import without_secrets
@@ -61,7 +62,7 @@ def fetch(
     if target.exists():
         raise ModelError(f"{target} already exists", fix="delete it to fetch the model again")
     urls = [url] if isinstance(url, str) else list(url or origin["urls"])
-    archive, source = _download_first(urls, root / ".downloads", sha256)
+    archive, source = _download_first(facts["name"], urls, root / ".downloads", sha256)
     digest = file_sha256(archive)
     kept = {key: facts[key] for key in _KEPT_FACTS}
     source = without_secrets(source)
@@ -79,16 +80,26 @@ def fetch(
     return {**result, "name": facts["name"], "source": source, "sha256": digest, "checksum_known": bool(sha256)}
 
 
-def _download_first(urls: list[str], folder: Path, sha256: str | None) -> tuple[Path, str]:
+def _download_first(name: str, urls: list[str], folder: Path, sha256: str | None) -> tuple[Path, str]:
     """Tries mirrors in order; returns the file and the address it came from."""
     failures = []
     for url in urls:
         try:
-            return download(url, folder, sha256=sha256), url
+            with Meter(name) as meter:
+                return download(url, folder, sha256=sha256, progress=meter.update), url
         except ModelError as error:
             log.warning("%s", error)
             failures.append(str(error))
-    raise ModelError("no address delivered the model: " + " | ".join(failures))
+    raise ModelError(
+        f"no address delivered {name}: " + " | ".join(failures), fix=f"or get it in another way: {_other_ways(name)}"
+    )
+
+
+def _other_ways(name: str) -> str:
+    """Returns how a known model may be had whose addresses fail."""
+    repositories = [alias for alias in catalogue.entries()[name]["aliases"] if hub.parse(alias)]
+    ways = [f"from the Hugging Face hub as {hub.SCHEME}{repository}" for repository in repositories]
+    return ", ".join([*ways, "--url with another address", "zoo import of a copy that you have"])
 
 
 def _model_folder(root: Path) -> Path | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from appzoo import discovery
-from appzoo.cli import features, profiling, text, verbs
+from appzoo.cli import features, profiling, text
+from appzoo.cli.zoo import zoo_parser
 from appzoo.feature_config import FeatureConfig
 from easytransfer.compat.command_line import OWN_FLAGS
 from easytransfer.config.fields import camel, settings_of
@@ -54,8 +55,8 @@ def flags_of(module: str) -> set[str]:
     if module == "appzoo.cli.profiling":
         return options(profiling._parser())
     found = JOB_FLAGS | (set(OWN_FLAGS) if module.startswith("easytransfer.compat") else set())
-    if module.startswith(("modelzoo", "easytransfer.presets", "appzoo.cli.verbs")):
-        found = found | options(verbs._zoo_parser()) | {"check"}
+    if module.startswith(("modelzoo", "easytransfer.presets", "appzoo.cli.verbs", "appzoo.cli.zoo")):
+        found = found | options(zoo_parser()) | {"check"}
     return found
 
 

@@ -97,8 +97,9 @@ def run(arguments: list[str]) -> int:
     from appzoo.cli import installation as parts
     from appzoo.cli import profiling, verbs
     from appzoo.cli.examples import examples
+    from appzoo.cli.zoo import zoo as zoo_verb
 
-    functions: dict[str, Any] = {"apps": verbs.apps, "zoo": verbs.zoo, "config": verbs.config, "check": parts.check}
+    functions: dict[str, Any] = {"apps": verbs.apps, "zoo": zoo_verb, "config": verbs.config, "check": parts.check}
     return print_command({**functions, "profile": profiling.profile, "examples": examples}[verb], rest)
 
 

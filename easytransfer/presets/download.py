@@ -26,6 +26,9 @@ _TIMEOUT_SECONDS = 60
 MAX_BYTES = 20 << 30
 _MOST_REDIRECTIONS = 5
 _NAME_CHARACTERS = 100
+# What a server says of a file that is not there, was taken away, or is closed to everyone; trying again does not help.
+_GONE = (403, 404, 410)
+_AGAIN = "run the same command again to continue"
 
 
 def check_address(url: str) -> SplitResult:
@@ -74,9 +77,12 @@ def download(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _transfer(url, part, note, progress)
+    except urllib.error.HTTPError as error:
+        if error.code in _GONE:
+            raise ModelError(f"{shown} cannot be fetched any more: the server answers HTTP {error.code}") from None
+        raise ModelError(f"download of {shown} failed: {without_secrets(str(error))}", fix=_AGAIN) from None
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ValueError) as error:
-        fix = "run the same command again to continue"
-        raise ModelError(f"download of {shown} failed: {without_secrets(str(error))}", fix=fix) from None
+        raise ModelError(f"download of {shown} failed: {without_secrets(str(error))}", fix=_AGAIN) from None
     except OSError as error:
         raise ResourceError(f"cannot write to {folder}: {error}", fix="check free space and permissions") from None
     actual = file_sha256(part)

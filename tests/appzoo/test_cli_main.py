@@ -163,11 +163,16 @@ def test_help_names_every_flag_and_key(capsys):
 def test_zoo_commands(capsys, tmp_path):
     assert command.main(["zoo", "list", "--zoo", str(tmp_path)]) == 0
     table = capsys.readouterr().out.split("\n")
-    assert table[0].split()[:2] == ["name", "layers"] and any(line.startswith("google-bert-base-zh") for line in table)
+    assert table[0].split() == ["name", "family", "parameters", "MB", "for", "licence", "here"] and any(
+        line.startswith("google-bert-base-zh") for line in table
+    )
     assert command.main(["zoo", "list", "--json", "--zoo", str(tmp_path)]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= {"google-bert-base-en", "minilm-l6-en"}
-    assert command.main(["zoo", "show", "google-bert-base-zh", "--zoo", str(tmp_path)]) == 0
+    assert command.main(["zoo", "show", "google-bert-base-zh", "--json", "--zoo", str(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["vocab"] == 21128
+    assert command.main(["zoo", "show", "google-bert-base-zh", "--zoo", str(tmp_path)]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert ["parameters", "102,267,648"] in lines and ["here", "no"] in lines and ["licence", "Apache-2.0"] in lines
     assert command.main(["zoo", "show", "google-bert-base-z", "--zoo", str(tmp_path)]) == 4
     assert "google-bert-base-zh" in capsys.readouterr().err
     assert command.main(["zoo", "fetch", "google-bert-base-zh", "--zoo", str(tmp_path)]) == 4
@@ -255,6 +260,7 @@ QUICK = {
     "config": ["config", "text_classify_bert"],
     "zoo list": ["zoo", "list"],
     "zoo show": ["zoo", "show", "minilm-l6-en"],
+    "zoo help": ["zoo", "fetch", "--help"],
     "unknown flag": ["train", "--batchSzie=3"],
     "unknown key": ["train", "--modelName=text_classify_bert", "--advancedParameters=drop_rate=1"],
     "wrong type": ["train", "--modelName=text_classify_bert", "--batchSize=x"],
