@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from easytransfer.errors import ModelError
-from easytransfer.presets import catalogue, hub, resolve
+from easytransfer.presets import Preset, catalogue, hub, resolve
 from easytransfer.presets.folder import check_files
 from easytransfer.presets.preset import owner_of_name
 from easytransfer.run.log import warn_once
@@ -30,10 +30,7 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
         ModelError: A check failed; the message says which.
     """
     preset = resolve(name, zoo)
-    checksums = {file: entry["sha256"] for file, entry in preset.facts.get("files", {}).items()}
-    # The checksums of presets.json hold for the published files, those of zoo.json for this very folder.
-    checksums = checksums or preset.facts.get("sha256") or {}
-    problems = check_files(preset.folder, checksums)
+    checked, problems = _of_hub(preset) if preset.facts.get("origin", {}).get("kind") == "hub" else _recorded(preset)
     if problems:
         raise ModelError(
             f"{preset.folder} differs from its recorded checksums: " + "; ".join(problems),
@@ -44,13 +41,31 @@ def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None =
     return {
         "name": preset.name,
         "folder": str(preset.folder),
-        "checksums": f"{len(checksums)} files agree" if checksums else "not recorded",
+        "checksums": f"{checked} files agree" if checked else "not recorded",
         "weights": len(backbone.load_report.matched),
         "random": backbone.load_report.allowed,
         "unexpected": len(backbone.load_report.unexpected),
         "parameters": backbone.count_params(),
         "forward": "finite",
     }
+
+
+def _recorded(preset: Preset) -> tuple[int, list[str]]:
+    """Returns how many files have a recorded checksum, and what is wrong with them."""
+    checksums = {file: entry["sha256"] for file, entry in preset.facts.get("files", {}).items()}
+    # The checksums of presets.json hold for the published files, those of zoo.json for this very folder.
+    checksums = checksums or preset.facts.get("sha256") or {}
+    return len(checksums), check_files(preset.folder, checksums)
+
+
+def _of_hub(preset: Preset) -> tuple[int, list[str]]:
+    """Returns the same by the checksums that the hub gave for the files of a snapshot."""
+    checksums = hub.checksums(preset.folder)
+    actual = {file: hub.digest(preset.folder / file, expected) for file, expected in checksums.items()}
+    wrong = [file for file, expected in checksums.items() if actual[file] != expected]
+    return len(checksums), [
+        f"{file} has {actual[file][:12]}..., the hub had {checksums[file][:12]}..." for file in wrong
+    ]
 
 
 def fetch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -10,12 +11,16 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, shards_of
+from easytransfer.run.atomic import sha256
 
 SCHEME = "hf://"
 MAIN = "main"
 COMMIT = re.compile(r"[0-9a-f]{40}")
+# SHA-256 of large files, Git's SHA-1 of others: what the hub announces, and what the cache names its files after.
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9][\w./-]*", re.ASCII)
+_BLOCK = 1 << 20
 _LONGEST_ID, _LONGEST_REVISION = 96, 200
 # Entries of a model card's heading; the heading is a few lines at the top.
 _CARD_ENTRY, _CARD_BYTES = re.compile(r"^(license|language): *([\w.-]+) *$", re.MULTILINE), 1 << 14
@@ -126,6 +131,26 @@ def absent_weights(folder: Path) -> list[str]:
     if not (folder / INDEX).is_file():
         return [WEIGHTS]
     return [name for name in shards_of(folder) if not (folder / name).is_file()]
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Returns the checksums of a snapshot's files by name, from the names in the cache that the files are links to.
+
+    A cache on a disk without links has none.
+    """
+    links = {path.name: Path(os.readlink(path)).name for path in sorted(folder.iterdir()) if path.is_symlink()}
+    return {name: digest for name, digest in links.items() if DIGEST.fullmatch(digest)}
+
+
+def digest(path: Path, like: str) -> str:
+    """Returns the checksum of a file: SHA-256 where `like` has 64 digits, else the SHA-1 of a blob of Git."""
+    if len(like) == 64:
+        return sha256(path)
+    found = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def facts_of(model: HubId, folder: Path) -> dict[str, Any]:

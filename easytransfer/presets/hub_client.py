@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import logging
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,15 +20,12 @@ from easytransfer.installing import install_line
 from easytransfer.presets import hub
 from easytransfer.presets.download import check_address
 from easytransfer.presets.meter import Meter
-from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.atomic import write_text
 from easytransfer.run.secrets import without_secrets
 
 _OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _TIMEOUT_SECONDS = 60
-_BLOCK = 1 << 20
 _MOST_REASON = 300
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 _AGAIN = "run the same command again: files that have arrived whole are kept"
 
@@ -131,7 +126,7 @@ class Repository:
 
     def _check(self, path: Path, file: RemoteFile) -> None:
         """Compares a file with what the hub announced; one that differs is deleted."""
-        actual = _digest(path, file.digest)
+        actual = hub.digest(path, file.digest)
         if actual == file.digest:
             return
         if path.is_symlink():
@@ -181,7 +176,7 @@ def endpoint() -> str:
 def _check_listing(model: hub.HubId, files: Sequence[RemoteFile], most: int) -> None:
     """Checks that files have a size and a checksum, and together at most `most` bytes."""
     for file in files:
-        if not isinstance(file.size, int) or file.size < 0 or not _DIGEST.fullmatch(str(file.digest)):
+        if not isinstance(file.size, int) or file.size < 0 or not hub.DIGEST.fullmatch(str(file.digest)):
             raise ModelError(
                 f"{endpoint()} does not say size and checksum of {file.name} of {model}",
                 received=f"{file.size}, {file.digest}",
@@ -207,17 +202,6 @@ def _check_space(files: Sequence[RemoteFile]) -> None:
                 accepted=f"at least {needed:,} bytes",
                 fix="free some space, or let HF_HOME name another disk",
             )
-
-
-def _digest(path: Path, like: str) -> str:
-    """Returns the checksum of a file: SHA-256 where `like` has 64 digits, else Git's SHA-1 of a blob."""
-    if len(like) == 64:
-        return file_sha256(path)
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _bar(client: Any, file: RemoteFile, progress: Callable[[int], None]) -> type:

@@ -49,7 +49,8 @@ class Meter:
         now = time.monotonic()
         if self._progress is None:
             whole = total and math.ceil(total / _MEGABYTE)
-            progress = Progress(f"fetch {self._name}, MB", whole, min_interval_s=_LINE_SECONDS)
+            here = done // _MEGABYTE
+            progress = Progress(f"fetch {self._name}, MB", whole, done=here, min_interval_s=_LINE_SECONDS)
             self._progress, self._first = self._stack.enter_context(progress), (done, now)
         begin, since = self._first
         pace = (done - begin) / (now - since) / _MEGABYTE if done > begin and now > since else None

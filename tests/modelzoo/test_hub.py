@@ -141,6 +141,8 @@ def test_a_model_is_fetched_once_and_only_what_can_be_used(stand_in, cache, file
     )  # fmt: skip
     taken = load_backbone(f"hf://{NAME}").example_outputs()
     np.testing.assert_array_equal(taken, load_backbone(tiny_model).example_outputs())
+    verified = commands.verify(f"hf://{NAME}")
+    assert (verified["checksums"], verified["forward"]) == ("5 files agree", "finite")
     stand_in.asked.clear()
     again = fetch()
     assert again == {**found, "downloaded": False}
@@ -253,6 +255,18 @@ def test_other_contents_and_other_lengths_are_refused(stand_in, cache, files, fi
         fetch()
     assert (file in stored(cache)[0], stored(cache)[1]) == (False, [])
     assert not any(file in path.name or path.stat().st_size == len(files[file]) for path in cache.rglob("blobs/*"))
+
+
+def test_verify_finds_a_byte_that_was_changed_in_the_cache(stand_in, cache, files):
+    stand_in.add(NAME, files)
+    fetch()
+    for file in ("vocab.txt", "model.safetensors"):  # one of each kind of checksum
+        path = resolve(NAME).folder / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(ModelError, match=f"recorded checksums: {file} has .*, the hub had"):
+            commands.verify(NAME)
+        path.write_bytes(whole)
 
 
 # what is refused -------------------------------------------------------------------------------------------
