@@ -22,7 +22,7 @@ from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.data.labels import LabelMap
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
-from easytransfer.presets import catalogue, default_zoo
+from easytransfer.presets import catalogue, default_zoo, hub
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run import log
 
@@ -341,7 +341,7 @@ def _is_tokenizer(name: str, draft: Draft) -> bool:
         resolve_preset(name, str(draft.get("runtime.model_zoo_base_path") or ""))
     except ModelError:
         # A known model that is not on this machine has the better message of the two.
-        if catalogue.find(name) is not None:
+        if catalogue.find(name) is not None or name.startswith(hub.SCHEME):
             raise
         return False
     return True

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -255,6 +256,32 @@ def test_other_contents_and_other_lengths_are_refused(stand_in, cache, files, fi
         fetch()
     assert (file in stored(cache)[0], stored(cache)[1]) == (False, [])
     assert not any(file in path.name or path.stat().st_size == len(files[file]) for path in cache.rglob("blobs/*"))
+
+
+def test_bytes_of_the_clients_other_way_of_transfer_are_counted_once():
+    """Xet, which no stand-in speaks: what its reporter calls is what our line counts and bounds."""
+    import huggingface_hub
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    seen = []
+    bar = hub_client._bar(huggingface_hub, hub_client.RemoteFile("a", 100, "0" * 64), seen.append)
+    with XetDownloadProgressReporter(
+        reconstruction_desc="a", total=100, log_level=20, name="x", tqdm_class=bar
+    ) as reporter:
+        for done in (30, 100, 130):
+            report = SimpleNamespace(
+                total_bytes=100,
+                total_bytes_completed=done,
+                total_transfer_bytes_completed=done // 2,
+                total_bytes_completion_rate=1.0,
+                total_transfer_bytes_completion_rate=1.0,
+            )
+            if done <= 100:
+                reporter.update_progress(report)
+                continue
+            with pytest.raises(ModelError, match="a is longer than the hub had said"):
+                reporter.update_progress(report)
+    assert seen == [30, 100]
 
 
 def test_verify_finds_a_byte_that_was_changed_in_the_cache(stand_in, cache, files):
