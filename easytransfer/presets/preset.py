@@ -88,7 +88,9 @@ def contrib_models(root: Path) -> dict[str, str]:
 
 
 def package_folder(origin: dict[str, Any]) -> Path | None:
-    """Returns the model folder of an installed Python package, found without importing the package."""
+    """Returns the model folder of an installed Python package, found without importing it; None where it has none."""
+    if "folder" not in origin:
+        return None
     spec = importlib.util.find_spec(origin["module"])
     for place in (spec.submodule_search_locations or []) if spec else []:
         if _is_model(Path(place, origin["folder"])):
@@ -178,7 +180,9 @@ def _not_found(text: str, root: Path) -> ModelError:
         )
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
-        fix = f"install it with: {model_line(origin['package'])}"
+        fix = f"get it with `easy_transfer_app zoo fetch {name} --offline=false`"
+        if "folder" in origin:
+            fix += f", or install it with: {model_line(origin['package'])}"
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "
