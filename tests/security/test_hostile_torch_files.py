@@ -117,7 +117,7 @@ LIES = {
     "another_number_of_steps": (state(a=tensor(stride=(1, 1))), "not described as one"),
     "a_hundred_axes": (state(a=tensor(size=(1,) * 100, stride=(1,) * 100)), "not described as one"),
     "repeated_to_terabytes": (state(a=tensor(size=(1 << 20, 1 << 20), stride=(0, 0))), "more than 4 times its size"),
-    "shared_by_very_many": (state(**{f"a{i}": tensor() for i in range(4000)}), None),
+    "shared_by_very_many": (state(**{f"a{i}": tensor() for i in range(400)}), None),
     "size_without_end": (state(a=tensor(size=(1 << 70,))), "not described as one"),
     "number_without_end": (b"\x80\x02\x8a\xff" + b"\x01" * 255 + STOP, "a number without end"),
     "text_of_gigabytes": (b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + STOP, "a piece of 4294967295 bytes"),
@@ -148,7 +148,7 @@ def test_pickles_that_lie(tmp_path, lie):
     began = time.perf_counter()
     if message is None:
         # Many small tensors that share numbers are what a state dict may have.
-        assert len(read_torch(path)) == 4000
+        assert len(read_torch(path)) == 400
     else:
         with pytest.raises(ModelError, match=message) as error:
             read_torch(path)
@@ -198,7 +198,7 @@ def _compressed():
         (in_pickles(state(a=tensor()), [], b""), "differs from those"),
         (
             in_pickles(state(a=tensor(source=storage(count=1 << 60))), ["0"], struct.pack("<q", 1 << 60)),
-            "its tensors need",
+            "storage 0 ends at 46116860184273",
         ),
         (in_pickles(state(), version=7), "version is not 1001"),
         (in_pickles(state(), facts={"little_endian": False}), "big-endian"),
