@@ -11,20 +11,25 @@ from typing import Any
 
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ModelError
-from easytransfer.presets import catalogue, default_zoo, resolve
+from easytransfer.presets import Preset, catalogue, default_zoo, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import package_folder, zoo_folders
+from easytransfer.presets.preset import fetch_line, package_folder, zoo_folders
 from modelzoo.fetch import fetch
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.loading import family_module, family_of
 
 __all__ = ["export_model", "fetch", "import_model", "list_models", "make_tiny", "show", "verify"]
 
-_COLUMNS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "language", "licence")
+_COLUMNS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "language", "input", "licence")
 
 
 def list_models(zoo: str | Path | None = None) -> list[dict[str, Any]]:
-    """Returns every model known by name and every model folder of the zoo; `folder` is None for absent ones."""
+    """Returns every model known by name and every model folder of the zoo.
+
+    Returns:
+        Facts of each, None where a family has no such fact; `folder` is None for absent ones, and `get` is the command
+        that gets those, None for present ones.
+    """
     root = user_path(zoo) if zoo else default_zoo()
     folders = zoo_folders(root)
     rows = []
@@ -32,11 +37,26 @@ def list_models(zoo: str | Path | None = None) -> list[dict[str, Any]]:
         folder = folders.pop(name, None)
         if folder is None and facts["origin"]["kind"] == "python-package":
             folder = package_folder(facts["origin"])
-        rows.append({"name": name, **{key: facts.get(key) for key in _COLUMNS}, "folder": folder and str(folder)})
+        rows.append(_row(name, facts["family"], facts, folder))
     for name, folder in folders.items():
-        facts = resolve(folder).facts
-        rows.append({"name": name, **{key: facts.get(key) for key in _COLUMNS}, "folder": str(folder)})
+        preset = resolve(folder)
+        rows.append(_row(name, _family(preset), preset.facts, folder))
     return rows
+
+
+def _row(name: str, family: str | None, facts: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """Returns what is listed of a model."""
+    known = {key: facts.get(key) for key in _COLUMNS}
+    found = {"folder": folder and str(folder), "get": None if folder else fetch_line(name)}
+    return {"name": name, "family": family, **known, **found}
+
+
+def _family(preset: Preset) -> str | None:
+    """Returns the family of a folder, None for one that no family here implements."""
+    try:
+        return family_of(preset)
+    except ModelError:
+        return None
 
 
 def show(name: str, zoo: str | Path | None = None) -> dict[str, Any]:
@@ -50,7 +70,7 @@ def show(name: str, zoo: str | Path | None = None) -> dict[str, Any]:
     except ModelError:
         if (known := catalogue.find(name)) is None:
             raise
-        return {**known, "folder": None}
+        return {**known, "folder": None, "get": fetch_line(known["name"])}
     family = family_of(preset)
     config = family_module(family, "config").CONFIG_CLASS.from_folder(preset.folder)
     return {

@@ -15,10 +15,11 @@ from easytransfer.config.original import from_original_json, is_original
 from easytransfer.config.parser import Parser
 from easytransfer.config.paths import expand_home
 from easytransfer.errors import ConfigError
+from easytransfer.image.size import size_text
 from easytransfer.run import log
 
 # Columns of `zoo list`; `zoo list --json` and `zoo show` have all.
-LIST_COLUMNS = ("name", "layers", "hidden", "heads", "parameters", "language", "folder")
+LIST_COLUMNS = ("name", "family", "layers", "parameters", "takes", "licence", "here")
 
 
 def apps(arguments: Sequence[str]) -> str:
@@ -75,7 +76,7 @@ def zoo(arguments: Sequence[str]) -> Any:
 
     if command == "list":
         found = commands.list_models(options["zoo"])
-        return found if options["json"] else _table(found, LIST_COLUMNS)
+        return found if options["json"] else _table([_listed(row) for row in found], LIST_COLUMNS)
     functions = {
         "show": commands.show,
         "verify": commands.verify,
@@ -85,6 +86,13 @@ def zoo(arguments: Sequence[str]) -> Any:
         "make-tiny": commands.make_tiny,
     }
     return functions[command](**options)
+
+
+def _listed(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row of `zoo list` as people read it: what the model takes, and where it is or how to get it."""
+    form = row["input"]
+    size = size_text(form["image_size"]) if form else None
+    return {**row, "takes": f"images, {size}" if form else row["language"], "here": row["folder"] or row["get"]}
 
 
 def _zoo_parser() -> argparse.ArgumentParser:

