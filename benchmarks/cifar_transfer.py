@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from image_sides import SHARED, Log, accuracy, fit
 from sides import mean_and_spread, print_table
 
@@ -43,10 +44,12 @@ def config_of(options: argparse.Namespace, side: str, seed: int) -> Any:
     table, chosen = options.data / "cifar10_subset.npz", SIDES[side]
     # The linear head sees images as they are, as a classifier on stored features would.
     augment = {"crop_padding": 0, "horizontal_flip": False} if side == "frozen" else {"crop_padding": 8}
+    with np.load(table, allow_pickle=False) as arrays:
+        names = ",".join(arrays["class_names"])
     train = {"num_epochs": options.epochs, "batch_size": options.batch, "learning_rate": options.rate}
     return ImageClassifyConfig(
         model_name="image_classify",
-        data={"train_table": f"{table}#train", "eval_table": f"{table}#test"},
+        data={"train_table": f"{table}#train", "eval_table": f"{table}#test", "label_enumerate_values": names},
         model={"network": NETWORK, "image_size": options.size, **chosen["model"]},
         augment=augment,
         train={**train, **chosen["train"]},

@@ -205,6 +205,45 @@ def test_a_network_that_is_pruned_starts_from_a_model_and_its_parts_do_not(folde
     assert not np.array_equal(app.start_network(str(folder), smaller, 0).export_weights()["stem_conv/kernel"], stored)
 
 
+@pytest.mark.parametrize("setting", ["network", "backbone_path"])
+def test_re_identification_starts_from_models(folder, setting):
+    from appzoo.person_reid.config import ReidSettings
+    from appzoo.person_reid.network import start_body
+
+    persons = ReidSettings(**{setting: str(folder)})
+    assert persons.mean == tuple(FORM["channel_mean"]) and persons.std == tuple(FORM["channel_std"])
+    stored, own = read_safetensors_folder(folder), start_body(persons, 0).export_weights()
+    assert set(own) == {name for name in stored if not name.startswith("logits/")}
+    assert all(np.array_equal(value, stored[name]) for name, value in own.items())
+    random = start_body(ReidSettings(network=str(folder), weights="random"), 0).export_weights()
+    assert not np.array_equal(random["stem_conv/kernel"], stored["stem_conv/kernel"])
+
+
+def test_re_identification_keeps_its_own_defaults():
+    from appzoo.person_reid.config import ReidSettings
+
+    assert ReidSettings().mean == (0.485, 0.456, 0.406) and ReidSettings().weights == "random"
+    lite = ReidSettings(network="efficientnet-lite0")
+    assert lite.mean == pytest.approx([127 / 255] * 3) and lite.weights == "pretrained"
+    assert lite.image_size == (256, 128)
+
+
+def test_lanes_start_from_models(folder, tmp_path):
+    from appzoo.lane_detection.config import BaselineConfig, LaneSettings
+    from appzoo.lane_detection.network import backbone
+    from modelzoo.cnn.backbone import CnnBackbone
+    from modelzoo.cnn.names import named
+
+    shape = named("resnet18_imagenet").scaled(1 / 16).replace(image_size=64)
+    CnnBackbone(shape, 5, seed=3).save_to_preset(tmp_path / "net")
+    stored = read_safetensors_folder(tmp_path / "net")
+    body = backbone(LaneSettings(network=str(tmp_path / "net")), 0)
+    assert body.config.output_stride == 8
+    assert all(np.array_equal(value, stored[name]) for name, value in body.export_weights().items())
+    with pytest.raises(ValueError, match="output_stride belongs to the families resnet"):
+        BaselineConfig(model={"network": "efficientnet-lite0"})
+
+
 # Freezing and rates by depth ---------------------------------------------------------------------------------
 
 
