@@ -37,7 +37,7 @@ from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import network_shape, start_network
 
 NETWORK_FILE = "network.json"
 MISTAKES_FILE = "mistakes.png"
@@ -64,6 +64,8 @@ class ImageApp(App):
 
     def build_inputs(self, assets: Assets) -> list[Input]:
         """Returns the image; statistics come from a trained run, the configuration, or the run whose weights are taken.
+
+        A pre-trained model has put its own into the configuration, see `ImageJobConfig`.
 
         Where none of these has them, they are computed from the training table.
         """
@@ -130,15 +132,23 @@ class ImageApp(App):
             return stored_network(folder)
         model = self.config.model
         chosen = {"image_size": model.image_size, "channels": model.channels}
-        return named(model.network).model_copy(update=chosen)
+        return network_shape(model.network, self.config.runtime.model_zoo_base_path).model_copy(update=chosen)
 
     def build_network(self, assets: Assets) -> keras.Model:
-        """Builds the network, from random weights or the shape stored in a run with weights to be restored."""
-        shape = self.network_config(assets.folder)
-        network = CnnBackbone(shape, self.target.num_outputs, self.config.runtime.seed)
+        """Builds the network with its start values, or the shape stored in a run with weights to be restored."""
+        shape, seed = self.network_config(assets.folder), self.config.runtime.seed
+        if assets.folder is None:
+            network = self.start_network(self.config.model.network, shape, seed)
+        else:
+            network = CnnBackbone(shape, self.target.num_outputs, seed)
         whole = ImageModel(network, self._known_statistics(), shape.image_size)
         whole({"image": tf.zeros([1, *self.config.model.image_shape], tf.uint8)})
         return whole
+
+    def start_network(self, name: str, shape: CnnConfig, seed: int) -> CnnBackbone:
+        """Returns a network with the weights of the model that it is named after, or with random ones."""
+        model, zoo = self.config.model, self.config.runtime.model_zoo_base_path
+        return start_network(name, shape, self.target.num_outputs, seed, weights=model.weights, zoo=zoo)
 
     # Training ------------------------------------------------------------------------------------------------
 
@@ -232,6 +242,15 @@ class ImageModel(keras.Model):
     def compiled_part(self) -> keras.Model:
         """The network without what comes before it: XLA cannot resize images as one pruned in resolution needs."""
         return self.network
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns trained variables by depth: the first layers, each stage, what follows them, and the classifier."""
+        *groups, last = self.network.layer_groups()
+        names = {id(variable): name for name, variable in self.network.named_variables().items()}
+        head = [variable for variable in last if names[id(variable)].startswith("logits/")]
+        known = {id(variable) for variable in head}
+        rest = [variable for variable in last if id(variable) not in known]
+        return [group for group in (*groups, rest, head) if group]
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, outputs]}`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
@@ -12,7 +14,7 @@ from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.settings import AugmentSettings
 from easytransfer.image.size import ImageSize, height_width, size_reader
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import input_form, is_model, looks_like_path, network_shape
 
 
 class ImageDataConfig(DataConfig):
@@ -64,7 +66,21 @@ class ImageTrainConfig(TrainConfig):
 class ImageSettings(TargetSettings):
     """The network and the form of its input."""
 
-    network: str = setting("resnet8_cifar", "Name of the network.", advanced=True, modes="T")
+    network: str = setting(
+        "resnet8_cifar",
+        "Network: a name of `easy_transfer_app profile --list`, an image model of the ModelZoo such as "
+        "efficientnet-lite0, or a model folder.",
+        advanced=True,
+        modes="T",
+        path="one",
+    )
+    weights: Literal["pretrained", "random"] = setting(
+        "random",
+        "Start values: pretrained takes those of the model that network names, the default for one of the ModelZoo or "
+        "a folder; its image settings are then the defaults.",
+        advanced=True,
+        modes="T",
+    )
     image_size: Annotated[ImageSize, BeforeValidator(size_reader(8))] = setting(
         32, "Height and width images are brought to: one number, or [height, width].", advanced=True, modes="T"
     )
@@ -102,13 +118,44 @@ class ImageJobConfig(JobConfig):
     train: ImageTrainConfig = ImageTrainConfig()
     augment: AugmentSettings = AugmentSettings()
 
+    @classmethod
+    def started_networks(cls, model: Mapping[str, Any]) -> list[str]:
+        """Returns the names of the networks that training starts with, of the model section as it was given."""
+        return [str(model["network"])] if model.get("network") else []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_form_of_network(cls, data: Any) -> Any:
+        """Fills in what was not given and belongs to a pre-trained model: weights, and the form of its images."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("model"), Mapping):
+            return data
+        model, zoo = dict(data["model"]), _section(data, "runtime").get("model_zoo_base_path")
+        names = [name for name in cls.started_networks(model) if is_model(name, zoo)]
+        if not names:
+            return data
+        forms = [_form(name, zoo) for name in names]
+        if any(form != forms[0] for form in forms):
+            raise ValueError(f"{', '.join(names)} take images of different forms, and one run has one")
+        form = forms[0]
+        given = model.get("channels")
+        if form and given is not None and int(given) != form["channels"]:
+            raise ValueError(f"model.channels={given}: {names[0]} takes images of {form['channels']} channels")
+        # Weights of another run come with the mean and deviation of that run.
+        statistics = ("channel_mean", "channel_std")
+        if _section(data, "train").get("init_checkpoint_path") or any(model.get(name) for name in statistics):
+            form = {name: value for name, value in form.items() if name not in statistics}
+        missing = {name: value for name, value in form.items() if model.get(name) is None}
+        if model.get("weights") is None:
+            missing["weights"] = "pretrained"
+        return {**data, "model": {**model, **missing}}
+
     @model_validator(mode="after")
     def _check_image(self) -> ImageJobConfig:
         model = self.model
         try:
-            # Where it has no default, the application asks for it.
-            if model.network is not None:
-                named(model.network)
+            # Where it has no default, the application asks for it. The folder that a run started with may be gone.
+            if model.network is not None and not (looks_like_path(model.network) and not Path(model.network).exists()):
+                network_shape(model.network, self.runtime.model_zoo_base_path)
         except EasyTransferError as error:
             raise ValueError(f"model.network: {error}") from error
         for name in ("channel_mean", "channel_std"):
@@ -120,3 +167,16 @@ class ImageJobConfig(JobConfig):
         if model.channel_std is not None and min(model.channel_std) <= 0:
             raise ValueError(f"model.channel_std={model.channel_std} must be above 0")
         return self
+
+
+def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns a section as it was given, {} where it was not given as one."""
+    found = data.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _form(name: str, zoo: Any) -> dict[str, Any]:
+    try:
+        return input_form(name, zoo)
+    except EasyTransferError as error:
+        raise ValueError(f"model.network: {error}") from error

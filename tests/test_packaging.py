@@ -60,10 +60,10 @@ def excluded() -> set[str]:
 
 
 def model_packages() -> set[str]:
-    """Returns the packages of pre-trained models that presets name."""
+    """Returns the packages of pre-trained models that presets name and that are read where they are installed."""
     found = [json.loads(path.read_text(encoding="utf-8"))["presets"] for path in ROOT.glob("modelzoo/*/presets.json")]
     origins = [preset["origin"] for presets in found for preset in presets]
-    return {origin["package"] for origin in origins if origin["kind"] == "python-package"}
+    return {origin["package"] for origin in origins if origin["kind"] == "python-package" and "folder" in origin}
 
 
 @cache

@@ -82,7 +82,11 @@ class CoTraining(ImageApp):
         model, members = self.config.model, []
         images = tf.zeros([1, *model.image_shape], tf.uint8)
         for number, config in enumerate(self.network_configs(assets.folder)):
-            network = CnnBackbone(config, self.target.num_outputs, self.config.runtime.seed + SEED_STEP * number)
+            seed = self.config.runtime.seed + SEED_STEP * number
+            if assets.folder is None:
+                network = self.start_network(model.member_names()[number], config, seed)
+            else:
+                network = CnnBackbone(config, self.target.num_outputs, seed)
             members.append(ImageModel(network, self._known_statistics()))
             members[-1]({"image": images})
             if self.workers.tensor is not None:

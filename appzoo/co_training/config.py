@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from appzoo.image_settings import ImageJobConfig, ImageSettings, ImageTrainConfig
-from easytransfer.config.schema import setting
+from easytransfer.config.schema import read_value, setting
 from easytransfer.errors import EasyTransferError
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import network_shape
 
 
 class CoTrainingSettings(ImageSettings):
@@ -60,9 +61,12 @@ class CoTrainingSettings(ImageSettings):
         Raises:
             ModelError: A name is unknown, or there is no rule for this division.
         """
-        names = self.members or [f"split{self.split}_{self.network}"] * self.split
         chosen = {"image_size": self.image_size, "channels": self.channels}
-        return [named(name).model_copy(update=chosen) for name in names]
+        return [network_shape(name).model_copy(update=chosen) for name in self.member_names()]
+
+    def member_names(self) -> list[str]:
+        """Returns the names of the small networks."""
+        return self.members or [f"split{self.split}_{self.network}"] * self.split
 
     @property
     def count(self) -> int:
@@ -86,6 +90,12 @@ class CoTrainingConfig(ImageJobConfig):
 
     model: CoTrainingSettings = CoTrainingSettings()
     train: CoTrainingTrainConfig = CoTrainingTrainConfig()
+
+    @classmethod
+    def started_networks(cls, model: Mapping[str, Any]) -> list[str]:
+        """Returns the names of the members that were given; divided networks have no weights."""
+        members = read_value(model.get("members") or [], list[str])
+        return [str(name) for name in members]
 
     @model_validator(mode="after")
     def _check_co_training(self) -> CoTrainingConfig:

@@ -63,6 +63,13 @@ class Ensemble(keras.Model):
         """What answers without labels: the ensemble, or one member of it."""
         return self.members[self.answers_with - 1] if self.answers_with else self
 
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns trained variables by depth, those of all members together where these are equally deep."""
+        groups = [member.layer_groups() for member in self.members]
+        if len({len(each) for each in groups}) > 1:
+            return [list(self.trainable_variables)]
+        return [[variable for group in level for variable in group] for level in zip(*groups, strict=True)]
+
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """See the class."""
         images = batch["image"]

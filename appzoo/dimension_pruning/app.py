@@ -24,6 +24,7 @@ from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
+from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.pruning import Weights, check_prunable
 
@@ -83,6 +84,12 @@ class DimensionPruning(ImageApp):
         if folder is not None:
             return super().network_config(folder)
         return self.start[0] if self.start else self.whole_network()
+
+    def start_network(self, name: str, shape: CnnConfig, seed: int) -> CnnBackbone:
+        """Returns the whole network with the weights it is named after, if any; a smaller one gets others later."""
+        if self.base is None and shape == self.whole_network():
+            return super().start_network(name, shape, seed)
+        return CnnBackbone(shape, self.target.num_outputs, seed)
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the pruned network with the weights that were left of the whole one."""

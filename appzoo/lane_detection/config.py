@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, model_validator
 
-from easytransfer.config.job import DataConfig, JobConfig, ModelConfig, TrainConfig
+from appzoo.network_settings import BackboneSettings, shape_to_check
+from easytransfer.config.job import DataConfig, JobConfig, TrainConfig
 from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.size import ImageSize, height_width, size_reader
-from modelzoo.cnn.names import named
 
 # By how much the feature maps are reduced; the decoder doubles them three times.
 STRIDE = 8
@@ -23,21 +23,15 @@ CULANE_LANE, CULANE_WIDTH = 30, 1640
 _LEAST_LANE = 3
 
 
-class LaneSettings(ModelConfig):
+class LaneSettings(BackboneSettings):
     """Network, form of the images, and how lanes are labelled, read off and measured."""
 
     network: str = setting(
         "resnet34_imagenet",
-        "Residual network whose feature maps are used, such as resnet18_imagenet; tiny: three small convolutions.",
+        "Residual network whose feature maps are used, such as resnet18_imagenet, or the folder of one; tiny: three "
+        "small convolutions.",
         advanced=True,
         modes="T",
-    )
-    backbone_path: str | None = setting(
-        None,
-        "Folder or ModelZoo name of the network with its weights, in place of random ones of model.network.",
-        advanced=True,
-        modes="T",
-        path="one",
     )
     backbone_stages: int | None = setting(
         None, "Leave out the stages of the network behind the first so many.", advanced=True, modes="T", ge=2
@@ -245,9 +239,10 @@ class BaselineConfig(JobConfig):
     def _check_network(self) -> None:
         model = self.model
         try:
-            shape = named(model.network).replace(output_stride=STRIDE)
-            if model.backbone_stages is not None:
-                shape.first_stages(model.backbone_stages)
+            shape = shape_to_check(model.network)
+            dilated = None if shape is None else shape.replace(output_stride=STRIDE)
+            if dilated is not None and model.backbone_stages is not None:
+                dilated.first_stages(model.backbone_stages)
         except EasyTransferError as error:
             raise ValueError(f"model.network={model.network}: {error}") from error
 

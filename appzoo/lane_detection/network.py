@@ -13,7 +13,7 @@ from easytransfer.presets import resolve
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.keras_builder import layer_seed
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import network_shape, start_network
 
 # Means of blue, green and red from 0 to 255 that released networks subtract, and ImageNet's of red, green and blue.
 BGR_MEAN = (103.939, 116.779, 123.68)
@@ -150,7 +150,7 @@ def backbone_shape(settings: LaneSettings, zoo: str | None = None) -> CnnConfig 
     elif settings.network == TINY:
         return None
     else:
-        shape = named(settings.network)
+        shape = network_shape(settings.network, zoo)
     shape, stages = shape.replace(output_stride=STRIDE), settings.backbone_stages
     return shape if stages is None else shape.first_stages(stages)
 
@@ -166,5 +166,7 @@ def backbone(settings: LaneSettings, seed: int, zoo: str | None = None) -> CnnBa
     if settings.backbone_path is not None:
         changes = {"classifier": False, "output_stride": STRIDE, "stages": settings.backbone_stages}
         return CnnBackbone.from_preset(settings.backbone_path, zoo=zoo, **changes)
-    shape = backbone_shape(settings)
-    return None if shape is None else CnnBackbone(shape, seed=seed)
+    shape = backbone_shape(settings, zoo)
+    if shape is None:
+        return None
+    return start_network(settings.network, shape, None, seed, weights=settings.weights, zoo=zoo)

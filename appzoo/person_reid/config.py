@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from appzoo.network_settings import BackboneSettings, shape_to_check
 from easytransfer.config.job import DataConfig, JobConfig, ModelConfig, TrainConfig
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.size import ImageSize, height_width, size_reader
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import input_form
 
 TINY = "tiny"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -111,28 +113,25 @@ class CropSettings(ModelConfig):
     )
 
 
-class ReidSettings(CropSettings):
+class ReidSettings(CropSettings, BackboneSettings):
     """Network, losses and batches."""
 
     network: str = setting(
         "resnet50_imagenet",
-        "Network of the features, such as resnet50_imagenet or resnet18_imagenet; tiny: a small one for tests.",
+        "Network of the features, such as resnet50_imagenet, an image model of the ModelZoo or a model folder; tiny: a "
+        "small one for tests.",
         advanced=True,
         modes="T",
-    )
-    backbone_path: str | None = setting(
-        None,
-        "Folder or ModelZoo name of the network with its weights, in place of random ones of model.network.",
-        advanced=True,
-        modes="T",
-        path="one",
     )
     last_stride: Literal[1, 2] = setting(1, "Stride of the last stage of the network.", advanced=True, modes="T")
     channel_mean: list[float] | None = setting(
-        None, "Mean of each channel, 0 to 1; default ImageNet's, of tiny 0.5.", advanced=True, modes="T"
+        None,
+        "Mean of each channel, 0 to 1; default the model's or ImageNet's, of tiny 0.5.",
+        advanced=True,
+        modes="T",
     )
     channel_std: list[float] | None = setting(
-        None, "Standard deviation of each channel; default ImageNet's, of tiny 0.5.", advanced=True, modes="T"
+        None, "Standard deviation of each channel; default as of channel_mean.", advanced=True, modes="T"
     )
     images_per_identity: int = setting(
         4, "Images of each identity in a batch (K); batch_size / K is the number of identities (P).", advanced=True,
@@ -173,6 +172,19 @@ class ReidSettings(CropSettings):
             return tuple(self.channel_std)
         return TINY_STD if self.network == TINY and self.backbone_path is None else IMAGENET_STD
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_statistics(cls, data: Any) -> Any:
+        """Fills in mean and deviation that belong to a pre-trained model, where none of them is given."""
+        names = ("channel_mean", "channel_std")
+        if not isinstance(data, Mapping) or any(data.get(name) is not None for name in names):
+            return data
+        try:
+            form = input_form(str(data.get("backbone_path") or data.get("network") or TINY))
+        except EasyTransferError as error:
+            raise ValueError(f"model.network: {error}") from error
+        return {**data, **{name: form[name] for name in names if name in form}}
+
     @model_validator(mode="after")
     def _check_images(self) -> ReidSettings:
         for name in ("channel_mean", "channel_std"):
@@ -185,10 +197,10 @@ class ReidSettings(CropSettings):
                 raise ValueError(f"model.{name}={value} must be two numbers, 0 < smallest <= largest <= {most}")
         if self.network != TINY:
             try:
-                strides = named(self.network).strides
+                shape = shape_to_check(self.network)
             except EasyTransferError as error:
                 raise ValueError(f"model.network: {error}") from error
-            if not strides:
+            if shape is not None and not shape.strides:
                 raise ValueError(f"model.network={self.network} has no stages, and model.last_stride none to change")
         return self
 

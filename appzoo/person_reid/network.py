@@ -14,7 +14,7 @@ from easytransfer.presets import resolve
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.keras_builder import layer_seed
-from modelzoo.cnn.names import named
+from modelzoo.cnn.pretrained import network_shape, start_network
 
 TINY_WIDTHS, TINY_FEATURES = (24, 48, 72, 96), 64
 _MOMENTUM, _EPSILON = 0.9, 1e-5
@@ -141,7 +141,7 @@ def body_shape(settings: ReidSettings, zoo: str | None = None) -> CnnConfig | No
     elif settings.network == TINY:
         return None
     else:
-        shape = named(settings.network)
+        shape = network_shape(settings.network, zoo)
     strides = (*shape.strides[:-1], settings.last_stride) if shape.strides else shape.strides
     return shape.replace(strides=strides, image_size=settings.image_size, channels=CHANNELS)
 
@@ -158,4 +158,6 @@ def start_body(settings: ReidSettings, seed: int, zoo: str | None = None) -> Cnn
     if settings.backbone_path is not None:
         changes = {"classifier": False, "strides": shape.strides, "image_size": settings.image_size}
         return CnnBackbone.from_preset(settings.backbone_path, zoo=zoo, **changes)
-    return None if shape is None else CnnBackbone(shape, seed=seed)
+    if shape is None:
+        return None
+    return start_network(settings.network, shape, None, seed, weights=settings.weights, zoo=zoo)

@@ -88,8 +88,15 @@ def contrib_models(root: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in read_json(path).items()} if path.is_file() else {}
 
 
+def fetch_line(name: str) -> str:
+    """Returns the command line that downloads a known model into the zoo."""
+    return f"easy_transfer_app zoo fetch {name} --offline=false"
+
+
 def package_folder(origin: dict[str, Any]) -> Path | None:
-    """Returns the model folder of an installed Python package, found without importing the package."""
+    """Returns the model folder of an installed Python package, found without importing it; None where it has none."""
+    if "folder" not in origin:
+        return None
     spec = importlib.util.find_spec(origin["module"])
     for place in (spec.submodule_search_locations or []) if spec else []:
         if _is_model(Path(place, origin["folder"])):
@@ -191,7 +198,9 @@ def _not_found(text: str, root: Path, model: hub.HubId | None) -> ModelError:
 def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> ModelError:
     name, origin = facts["name"], facts["origin"]
     if origin["kind"] == "python-package":
-        fix = f"install it with: {model_line(origin['package'])}"
+        fix = f"get it with `{fetch_line(name)}`"
+        if "folder" in origin:
+            fix += f", or install it with: {model_line(origin['package'])}"
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "

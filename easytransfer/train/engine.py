@@ -280,8 +280,9 @@ class Engine:
         return {name: Loss(*(tf.cast(x, tf.float32) for x in loss)) for name, loss in losses.items()}, updates
 
     def _statistics(self) -> AbstractContextManager[None]:
-        """Context in which a stage leaves alone the statistics of what it does not train."""
-        if not self.stage.freezes:
+        """Context in which the statistics of what is frozen, by a stage or by the settings, are left alone."""
+        train = self._train
+        if not (self.stage.freezes or train.num_freezed_layers or train.freeze_embeddings):
             return nullcontext()
         trained = [variable for chosen in self._parameters.values() for variable in chosen.variables]
         return kept_statistics(self.task.model, trained)

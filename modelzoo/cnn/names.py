@@ -61,6 +61,11 @@ _PATTERNS: list[tuple[str, Callable[..., CnnConfig], list[str]]] = [
     (r"densenet(\d+)_imagenet", recipes.densenet, [f"densenet{depth}_imagenet" for depth in (121, 169, 201)]),
     (r"efficientnet_b([0-7])_imagenet", recipes.efficientnet, [f"efficientnet_b{i}_imagenet" for i in range(8)]),
     (
+        r"efficientnet_lite([0-4])_imagenet",
+        recipes.efficientnet_lite,
+        [f"efficientnet_lite{i}_imagenet" for i in range(5)],
+    ),
+    (
         r"efficientnet_b([0-7])_cifar",
         recipes.cifar_efficientnet,
         ["efficientnet_b0_cifar", "efficientnet_b3_cifar"],

