@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from easytransfer.errors import ModelError
-from easytransfer.presets.folder import new_folder, write_json, write_manifest
+from easytransfer.presets.folder import new_folder, own_file, write_json, write_manifest
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
 from modelzoo.checkpoint import read_checkpoint, write_checkpoint
@@ -132,6 +133,11 @@ def write_files(
         write_checkpoint(folder / _CHECKPOINT, to_google(values, config))
     architectures = {"architectures": ["T5ForConditionalGeneration"]}
     write_json(folder / "config.json", {**config.to_dict(), **architectures})
+    if tokenizer is not None:
+        tokenizer.save(folder)
+    elif source is not None:
+        for path in (path for path in Path(source).glob("*.model") if path.is_file()):
+            shutil.copyfile(own_file(source, path.name), folder / path.name)
 
 
 def _only_checkpoint(folder: Path) -> str:
