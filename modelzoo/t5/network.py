@@ -27,7 +27,7 @@ class RmsNorm(keras.layers.Layer):
     def __init__(self, width: int, epsilon: float, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
-        self.scale = self.add_weight("scale", [width], initializer="ones")
+        self.scale = self.add_weight("gamma", [width], initializer="ones")
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns x in its type."""

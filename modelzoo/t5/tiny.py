@@ -7,12 +7,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from easytransfer.errors import ModelError
-from modelzoo.bert.tiny import tiny_vocabulary
 from modelzoo.t5 import formats
 from modelzoo.t5.config import T5Config
 from modelzoo.t5.convert import initial_value, weight_table
 
-_PIECES = 400
+_PIECES = 300
+_TEXTS = """
+the old man and the sea went out before the day began; she said that it was a good time to read, to write, to work
+what is the name of the place where you have seen my friends? here it is, in the middle of the city, next to the river
+translate this short text into another language: yes, no, many thanks, see you tomorrow at 8 or 9 in the morning
+a summary of 1,234,567 words fits into 50 if most of them are left out; that is how news are made, and why they help
+negative positive neutral: this film is boring, that book was wonderful, the service could have been better than before
+who wrote it, when was it written, how long did it take and which of them were first? nobody knows for sure
+大家 喜欢 这个 城市 的 人 不 知道 明天 我们 去 哪里 看 书 和 电影 很 好 质量 不错 谢谢
+""".strip().splitlines()
 
 
 def write_tiny(
@@ -34,8 +42,7 @@ def write_tiny(
     """
     if vocab is not None:
         raise ModelError("the tokenizer of a T5 is a SentencePiece model, no list of words", fix="leave out --vocab")
-    words = [word for word in tiny_vocabulary() if not word.startswith(("[", "##"))]
-    model = trained_pieces(words, _PIECES)
+    model = trained_pieces(_TEXTS, _PIECES)
     sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2}
     config = T5Config.from_dict({"vocab_size": _PIECES, **sizes})
     values = {row.name: initial_value(row, seed) for row in weight_table(config)}
