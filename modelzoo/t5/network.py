@@ -27,7 +27,7 @@ class RmsNorm(keras.layers.Layer):
     def __init__(self, width: int, epsilon: float, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.epsilon = epsilon
-        self.scale = self.add_weight("gamma", [width], initializer="ones")
+        self.scale = self.add_weight(f"{self.name}/gamma", [width], initializer="ones")
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns x in its type."""
@@ -46,9 +46,9 @@ class Attention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.heads, self.width = config.num_heads, config.d_kv
         inner = self.heads * self.width
-        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name="norm")
-        self.q, self.k, self.v = (self.add_weight(name, [config.d_model, inner]) for name in "qkv")
-        self.o = self.add_weight("o", [inner, config.d_model])
+        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name=f"{self.name}/norm")
+        self.q, self.k, self.v = (self.add_weight(f"{self.name}/{name}", [config.d_model, inner]) for name in "qkv")
+        self.o = self.add_weight(f"{self.name}/o", [inner, config.d_model])
         self.dropout = Dropout(config.dropout_rate)
 
     def keys(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -87,11 +87,11 @@ class FeedForward(keras.layers.Layer):
     def __init__(self, config: T5Config, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.activation = ACTIVATIONS[config.activation]
-        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name="norm")
+        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name=f"{self.name}/norm")
         self.into = ["wi_0", "wi_1"] if config.is_gated else ["wi"]
         for name in self.into:
-            setattr(self, name, self.add_weight(name, [config.d_model, config.d_ff]))
-        self.wo = self.add_weight("wo", [config.d_ff, config.d_model])
+            setattr(self, name, self.add_weight(f"{self.name}/{name}", [config.d_model, config.d_ff]))
+        self.wo = self.add_weight(f"{self.name}/wo", [config.d_ff, config.d_model])
         self.dropout = Dropout(config.dropout_rate)
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -110,9 +110,9 @@ class Block(keras.layers.Layer):
 
     def __init__(self, config: T5Config, has_cross: bool, **kwargs: object) -> None:
         super().__init__(**kwargs)
-        self.attention = Attention(config, name="attention")
-        self.cross = Attention(config, name="cross") if has_cross else None
-        self.feed_forward = FeedForward(config, name="feed_forward")
+        self.attention = Attention(config, name=f"{self.name}/attention")
+        self.cross = Attention(config, name=f"{self.name}/cross") if has_cross else None
+        self.feed_forward = FeedForward(config, name=f"{self.name}/feed_forward")
 
     def call(
         self,
@@ -140,10 +140,12 @@ class Stack(keras.layers.Layer):
     def __init__(self, config: T5Config, is_decoder: bool, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.config, self.is_decoder = config, is_decoder
-        self.positions = self.add_weight("positions", [config.relative_attention_num_buckets, config.num_heads])
+        self.positions = self.add_weight(
+            f"{self.name}/positions", [config.relative_attention_num_buckets, config.num_heads]
+        )
         layers = config.num_decoder_layers if is_decoder else config.num_layers
-        self.blocks = [Block(config, is_decoder, name=f"block_{i}") for i in range(layers)]
-        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name="norm")
+        self.blocks = [Block(config, is_decoder, name=f"{self.name}/block_{i}") for i in range(layers)]
+        self.norm = RmsNorm(config.d_model, config.layer_norm_epsilon, name=f"{self.name}/norm")
         self.dropout = Dropout(config.dropout_rate)
 
     def call(
