@@ -33,6 +33,7 @@ from modelzoo.bert.convert import (
     weight_table,
 )
 from modelzoo.bert.family import check_files
+from modelzoo.checkpoint import read_checkpoint, write_checkpoint
 
 if TYPE_CHECKING:
     from easytransfer.text.wordpiece import WordPiece
@@ -130,7 +131,8 @@ def read_folder(
         by_hf = {row.hf: row.name for row in weight_table(config, PARTS)}
         present = parts_in([by_hf[name] for name in names if name in by_hf], config)
     else:
-        source, tensors = read_checkpoint(folder, checkpoint)
+        source = str(folder / (checkpoint or _checkpoint_prefix(folder)))
+        tensors = read_checkpoint(source, lambda name: google_name(name) is not None)
         present = parts_in([name for name in map(google_name, tensors) if name], config)
     check_files(folder, tensors)
     wanted = parts if parts is not None else ("encoder", "pooler", *(p for p in present if p in ("mlm", "nsp")))
@@ -152,36 +154,6 @@ def _with_tied_weights(tensors: dict[str, np.ndarray], source: str) -> dict[str,
     return {_BIAS: tensors[one_spelling(biases, tensors, source)], **tensors} if biases else tensors
 
 
-def read_checkpoint(folder: Path, prefix: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
-    """Reads all variables except optimizer state of a TensorFlow 1 style checkpoint.
-
-    Returns:
-        The checkpoint's path and its arrays by name; skipped variables have an empty array.
-
-    Raises:
-        ModelError: The checkpoint is missing, cut short, or an object-based TensorFlow 2 one.
-    """
-    import tensorflow as tf
-
-    path = str(folder / (prefix or _checkpoint_prefix(folder)))
-    try:
-        reader = tf.train.load_checkpoint(path)
-        names = sorted(reader.get_variable_to_shape_map())
-        if any(name.endswith("/.ATTRIBUTES/VARIABLE_VALUE") for name in names):
-            raise ModelError(
-                f"{path} is an object-based TensorFlow 2 checkpoint",
-                received=names[0],
-                accepted="checkpoints with variable names, such as bert/pooler/dense/kernel",
-                fix="save the model as model.safetensors, or with tf.compat.v1.train.Saver",
-            )
-        return path, {name: reader.get_tensor(name) if google_name(name) else np.empty(0) for name in names}
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(
-            f"checkpoint {path} cannot be read: {reason}", fix="it is incomplete or damaged; copy it again"
-        ) from None
-
-
 def _checkpoint_prefix(folder: Path) -> str:
     prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))
     for usual in _CHECKPOINTS.values():
@@ -198,19 +170,6 @@ def _checkpoint_prefix(folder: Path) -> str:
         f"{folder} holds {len(prefixes)} TensorFlow checkpoints",
         received=", ".join(prefixes) or None,
         fix="name one of them",
-    )
-
-
-def write_checkpoint(prefix: str | Path, values: Mapping[str, np.ndarray], scope: str = "") -> None:
-    """Writes a checkpoint that TensorFlow 1 and `tf.train.load_checkpoint` read, with exactly the names given."""
-    import tensorflow as tf
-
-    names = sorted(values)
-    tf.raw_ops.SaveV2(
-        prefix=str(prefix),
-        tensor_names=[scope + name for name in names],
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(values[name]) for name in names],
     )
 
 

@@ -370,7 +370,7 @@ def short_config(smoke: SimpleNamespace, run_dir: Path, tiny_model: Path, **data
         **smoke.needed,
         **{f"data.{name}": value for name, value in data.items()},
     }
-    if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields:
+    if "pretrain_model_name_or_path" in type(smoke.config.model).model_fields and not smoke.config.model.from_scratch:
         values["model.pretrain_model_name_or_path"] = tiny_model
     return config_of("train", f"--config={smoke.path}", *(f"--set={key}={value}" for key, value in values.items()))
 

@@ -421,6 +421,13 @@ def co_training_rows(workers: Workers, folder: Path) -> None:
     co_training_runs.run(workers, folder, "rows")
 
 
+def text_generation(workers: Workers, folder: Path) -> None:
+    """Trains an encoder and a decoder on texts of several lengths."""
+    import written_texts
+
+    written_texts.run(workers, folder)
+
+
 def win_prediction(workers: Workers, folder: Path) -> None:
     """Trains three stages on games of different lengths."""
     import win_games

@@ -10,7 +10,8 @@ from tiny_bert import SIZES, write_vocabulary
 from easytransfer.errors import ModelError
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import BACKBONE, initial_value, weight_table
-from modelzoo.bert.formats import write_checkpoint, write_folder
+from modelzoo.bert.formats import write_folder
+from modelzoo.checkpoint import write_checkpoint
 from modelzoo.loading import load_backbone, load_config
 
 CONFIG = BertConfig(**SIZES, hidden_act="gelu")

@@ -12,7 +12,8 @@ from easytransfer.errors import ModelError
 from modelzoo.bert.backbone import BertBackbone
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import PARTS, google_name, hf_name, initial_value, weight_table
-from modelzoo.bert.formats import read_folder, write_checkpoint, write_folder
+from modelzoo.bert.formats import read_folder, write_folder
+from modelzoo.checkpoint import write_checkpoint
 from modelzoo.importing import export_model, import_model
 from modelzoo.loading import load_backbone
 

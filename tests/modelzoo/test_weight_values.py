@@ -16,7 +16,8 @@ from easytransfer.train.weights import assign_arrays
 from modelzoo import commands
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import PARTS, initial_value, weight_table
-from modelzoo.bert.formats import write_checkpoint, write_folder
+from modelzoo.bert.formats import write_folder
+from modelzoo.checkpoint import write_checkpoint
 from modelzoo.importing import import_model
 from modelzoo.loading import load_backbone
 

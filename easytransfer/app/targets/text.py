@@ -24,7 +24,7 @@ class TextTarget(Target):
     """Words with an end behind them: `target_ids` and `target_mask` [batch, words].
 
     Trained are the outputs `logits` [batch, words, vocabulary] of `forward`, which reads the words before each place;
-    `predict_step` gives `ids` [batch, most words], such as `easytransfer.text.decoding.greedy` writes them. The metric
+    `predict_step` gives `ids` [batch, most words], such as `easytransfer.text.decoding.written` writes them. The metric
     is `exact_match`, the share of texts that are right word by word.
 
     Args:

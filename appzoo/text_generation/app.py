@@ -1,0 +1,138 @@
+"""Text to text: a pre-trained encoder reads a text, its decoder writes another one.
+
+Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", arXiv
+1910.10683: summaries, translations, answers and names of classes are all texts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+import modelzoo.loading as zoo
+from appzoo.text_generation.config import TextGenerationConfig
+from appzoo.text_generation.inputs import SourceText
+from appzoo.text_generation.target import GeneratedText
+from easytransfer import keras
+from easytransfer.app.contract import App, Assets
+from easytransfer.app.inputs.base import Input
+from easytransfer.errors import ModelError
+from easytransfer.presets import resolve
+from easytransfer.run.atomic import write_json
+from easytransfer.text.decoding import Decoding, written
+from easytransfer.train.task import Batch, Outputs
+from modelzoo.backbone import Backbone
+from modelzoo.t5.backbone import T5Backbone
+from modelzoo.t5.config import T5Config
+from modelzoo.t5.tokenizer import T5Tokenizer
+
+CONFIG_FILE = "config.json"
+
+
+class TextGeneration(App):
+    """T5, taught every piece with the ones before it, and asked to write by itself in evaluation and prediction."""
+
+    asset_files: ClassVar[tuple[str, ...]] = (CONFIG_FILE,)
+
+    config: TextGenerationConfig
+    target: GeneratedText
+    model: Writer
+
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns the text; the tokenizer comes from the ModelZoo or from a trained run."""
+        settings, data = self.config.model, self.config.data
+        folder = assets.folder
+        if folder is None:
+            preset = resolve(settings.pretrain_model_name_or_path, self.config.runtime.model_zoo_base_path)
+            if (family := zoo.family_of(preset)) != "t5":
+                raise ModelError(
+                    f"{preset.folder} holds a model of the family {family}, which writes no text",
+                    accepted="a T5",
+                    fix="name one by model.pretrain_model_name_or_path",
+                )
+            folder = preset.folder
+        self.tokenizer = T5Tokenizer.from_folder(folder)
+        self.network_config = T5Config.from_folder(folder)
+        limits: dict[str, Any] = {"max_length": data.sequence_length, "no_truncate": data.no_truncate}
+        self.source = SourceText(self.tokenizer, str(data.first_sequence), prefix=settings.prefix, **limits)
+        return [self.source]
+
+    def build_target(self, assets: Assets) -> GeneratedText:
+        """Returns the text that is written."""
+        column, most = str(self.config.data.label_name), self.config.model.target_length
+        return GeneratedText(column, self.source, most, self.config.train.label_smoothing)
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes tokenizer and configuration of the network."""
+        super().save_assets(folder)
+        write_json(folder / CONFIG_FILE, self.network_config.to_dict())
+
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds the network with its pre-trained weights, or with the shape stored in a run and random ones."""
+        settings, folder = self.config.model, assets.folder
+        changes = {} if settings.dropout_rate is None else {"dropout_rate": settings.dropout_rate}
+        backbone = Backbone.from_preset(
+            settings.pretrain_model_name_or_path if folder is None else folder,
+            zoo=self.config.runtime.model_zoo_base_path,
+            weights=folder is None and not settings.from_scratch,
+            seed=self.config.runtime.seed,
+            allow_missing=settings.allow_missing if folder is None else None,
+            **changes,
+        )
+        network, ids = Writer(backbone), tf.ones([1, 2], tf.int32)
+        network({"input_ids": ids, "input_mask": ids, "target_ids": ids})
+        return network
+
+    def predict_step(self, batch: Batch) -> Outputs:
+        """Returns `ids` int32 [batch, target_length], 0 behind the end of a text."""
+        how = self.decoding
+        next_logits, cache = self.model.backbone.writer(batch, how.beams)
+        return {"ids": written(next_logits, cache, tf.shape(batch["input_ids"])[0], how)}
+
+    @property
+    def decoding(self) -> Decoding:
+        """How texts are written."""
+        settings, config = self.config.model, self.network_config
+        drawn = {"is_drawn": True, "temperature": settings.temperature, "top_k": settings.top_k}
+        drawn |= {"top_p": settings.top_p, "seed": self.config.runtime.seed}
+        return Decoding(
+            settings.target_length,
+            config.decoder_start_token_id,
+            self.tokenizer.eos_id,
+            beams=settings.num_beams if settings.decoding == "beam" else 1,
+            length_penalty=settings.length_penalty,
+            **(drawn if settings.decoding == "sampling" else {}),
+        )
+
+
+class Writer(keras.Model):
+    """The network as a training sees it: with the text to write, it gives the logits of each of its places.
+
+    Args:
+        backbone: The network.
+
+    Call arguments:
+        batch: `input_ids`, `input_mask`, and `target_ids`, each integer [batch, pieces].
+
+    Returns:
+        `logits` float32 [batch, pieces, vocabulary].
+    """
+
+    def __init__(self, backbone: T5Backbone) -> None:
+        super().__init__(name="text_generation")
+        self.backbone = backbone
+
+    def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
+        """See the class."""
+        read = {name: batch[name] for name in ("input_ids", "input_mask")}
+        before = self.backbone.shifted(batch["target_ids"])
+        return {"logits": self.backbone({**read, "decoder_ids": before}, training=training)["logits"]}
+
+    def layer_groups(self) -> list[list[tf.Variable]]:
+        """Returns variables by depth, see `T5Backbone.layer_groups`."""
+        return self.backbone.layer_groups()
+
+
+VARIANTS = {"": TextGeneration}

@@ -1,0 +1,1 @@
+"""T5: text to text by an encoder and a decoder."""
