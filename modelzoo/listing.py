@@ -153,13 +153,13 @@ def _place(facts: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         lacks = hub.absent_weights(folder) if facts.get("origin", {}).get("kind") == "hub" else []
         return {"folder": str(folder), "bytes": size, "lacks": lacks, "get": None, "get_note": None}
-    parameters = facts.get("parameters")
+    parameters, is_download = facts.get("parameters"), facts.get("origin", {}).get("kind") == "download"
     return {
         "folder": None,
         "bytes": parameters and parameters * _BYTES_OF_A_FLOAT,
         "lacks": [],
         "get": f"easy_transfer_app zoo fetch {facts['name']} --offline=false",
-        "get_note": facts.get("sha256_reason"),
+        "get_note": facts.get("sha256_reason") if is_download else None,
     }
 
 
