@@ -83,7 +83,7 @@ def test_filters(root):
     assert names(root, pattern="bert-base-uncased") == ["google-bert-base-en"]  # its alias
     assert "pai-bert-base-zh" in names(root, licence="not stated", language="zh")
     assert names(root, licence="gpl") == []
-    for wrong, accepted in (({"type": "bart"}, "bert, roberta"), ({"language": "fr"}, "en, zh")):
+    for wrong, accepted in (({"type": "bart"}, "bert, cnn, roberta"), ({"language": "fr"}, "en, zh")):
         with pytest.raises(ConfigError, match=f"no model has this .* accepted: .*{accepted}"):
             names(root, **wrong)
 
