@@ -31,7 +31,7 @@ _PATH_WORD = re.compile(r"path|_dir\b|dir_|folder|\bfile\b|table\b|^teacher$|Pro
 # ... but these are column names, numbers and the like all the same.
 _NO_PATHS = {
     "train.metric_for_best", "data.input_schema", "data.first_sequence", "distribution.remote_shell",
-    "distribution.worker_hosts", "data.append_cols", "data.output_schema", "model.network",
+    "distribution.worker_hosts", "data.append_cols", "data.output_schema", "model.network", "data.split_name",
 }  # fmt: skip
 
 
