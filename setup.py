@@ -21,6 +21,7 @@ CORE = [
     "PyYAML>=6",
     "pydantic>=2,<3",
     "tokenizers>=0.20",
+    "sentencepiece>=0.2",
     "safetensors>=0.4",
     "scipy>=1.10",
     "rich>=13",

@@ -15,7 +15,6 @@ from easytransfer.installing import model_line
 from easytransfer.presets import catalogue, default_zoo
 from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
-from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.secrets import without_secrets
 from modelzoo.importing import import_model
@@ -71,7 +70,7 @@ def fetch(
         unpack(archive, draft)
         folder = _model_folder(draft)
         if folder is None:
-            raise ModelError(f"the archive from {source} holds no model folder with {CONFIG_NAMES[0]}")
+            raise ModelError(f"the archive from {source} holds no model folder with config.json")
         result = import_model(folder, target, facts=kept)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -94,6 +93,6 @@ def _download_first(urls: list[str], folder: Path, sha256: str | None) -> tuple[
 def _model_folder(root: Path) -> Path | None:
     """Returns the first folder inside an unpacked archive that holds a configuration."""
     for path in sorted(root.rglob("*")):
-        if path.name in CONFIG_NAMES and path.is_file():
+        if path.name in catalogue.config_names() and path.is_file():
             return path.parent
     return None
