@@ -97,7 +97,7 @@ class Encoder(BertEncoderV2):
         super().__init__(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
-            num_layers=config.num_hidden_layers,
+            num_layers=config.stored_layers,
             num_attention_heads=config.num_attention_heads,
             max_sequence_length=config.max_position_embeddings,
             type_vocab_size=config.type_vocab_size,
@@ -107,9 +107,9 @@ class Encoder(BertEncoderV2):
             initializer="zeros",
             name="encoder",
         )
-        # Of layers with the same weights there is one, called again and again.
-        del self._transformer_layers[config.stored_layers :]
         self._stage, self._hidden = stage, config.hidden_size
+        # Of layers with the same weights there is one, called again and again.
+        self._num_layers = config.num_hidden_layers
         # Model Garden fixes epsilon at 1e-12 and has no argument for it; it is read when the layers are built.
         self._embedding_norm_layer.epsilon = config.layer_norm_eps
         self._embedding_dropout = Dropout(config.hidden_dropout_prob, name="embedding_dropout")

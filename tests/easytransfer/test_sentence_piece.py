@@ -17,7 +17,7 @@ from easytransfer.text.piece_model import PieceRules
 from easytransfer.text.sentence_piece import SentencePiece
 
 WHITE_SPACE = re.compile("[\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-RULES = [PieceRules(), PieceRules(lower_case=False, keep_accents=True)]
+RULES = [PieceRules(), pytest.param(PieceRules(lower_case=False, keep_accents=True), marks=pytest.mark.slow)]
 SPECIAL = re.compile(r"\[(CLS|SEP|MASK)\]|<unk>|<pad>", re.IGNORECASE)
 
 
@@ -85,7 +85,8 @@ def test_rows_equal_transformers(tmp_path, rules):
     assert_equal_but_for_ties(found, theirs, scores(model), most=0.02)
     first, second = pairs([line for line, a, b in zip(same, found, theirs, strict=True) if a == b])
     for texts, seconds, length in ((first, second, 64), (first[-300:], second[-300:], 9), (first[-300:], None, 4)):
-        expected = peer(texts, seconds, truncation=True, max_length=length, split_special_tokens=True)
+        options = {"split_special_tokens": True, "return_token_type_ids": True}
+        expected = peer(texts, seconds, truncation=True, max_length=length, **options)
         tokens = tokenizer.encode(texts, seconds, max_length=length)
         assert [tokens.input_ids[row].tolist() for row in range(len(texts))] == expected["input_ids"]
         assert [tokens.segment_ids[row].tolist() for row in range(len(texts))] == expected["token_type_ids"]
@@ -127,7 +128,7 @@ def test_pieces_are_found_in_the_text_that_was_given():
     assert [span for piece, *span in tokenizer.offsets(" \t (") if piece == WORD_BEGIN] == [[3, 3]]
     assert tokenizer.offsets("''") == [(WORD_BEGIN, 0, 0), ("<unk>", 0, 2)]
     # A character that becomes several is the place of each of them.
-    assert {(a, b) for _, a, b in tokenizer.offsets("½")} == {(0, 0), (0, 1)}
+    assert {(a, b) for _, a, b in tokenizer.offsets("½")} == {(0, 1)}
     assert tokenizer.offsets("") == tokenizer.offsets(" \u3000") == []
 
 
