@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +16,10 @@ from easytransfer.data.table import RowChunk
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
-from easytransfer.text.graph import GraphWordPiece
-from easytransfer.text.wordpiece import Tokens, WordPiece
+from easytransfer.text.graph import GraphTokenizer
+from easytransfer.text.tokenizer import Tokenizer, Tokens
 from modelzoo.backbone import Backbone
-from modelzoo.bert.config import BertConfig
+from modelzoo.encoder_config import EncoderConfig
 from modelzoo.hub import obtain
 
 
@@ -41,8 +41,6 @@ class Encoder:
     """
 
     CONFIG_FILE = "config.json"
-    # What `save` writes.
-    ASSET_FILES = (CONFIG_FILE, *TokensInput.asset_files)
 
     def __init__(self, config: JobConfig, folder: Path | None) -> None:
         self.job = config
@@ -51,8 +49,8 @@ class Encoder:
             lower = None if model.lower_case == "auto" else model.lower_case == "true"
             name, root = model.pretrain_model_name_or_path, config.runtime.model_zoo_base_path
             obtain(name, root, offline=config.runtime.offline)
-            self.tokenizer: WordPiece = zoo.load_tokenizer(name, root, lower_case=lower)
-            self.config: BertConfig = zoo.load_config(name, root)
+            self.tokenizer: Tokenizer = zoo.load_tokenizer(name, root, lower_case=lower)
+            self.config: EncoderConfig = zoo.load_config(name, root)
         else:
             self.tokenizer = zoo.load_tokenizer(folder)
             self.config = zoo.load_config(folder)
@@ -91,10 +89,9 @@ class Encoder:
             stage=workers.stage,
         )
 
-    def graph(self, folder: Path) -> GraphWordPiece:
+    def graph(self, folder: Path) -> GraphTokenizer:
         """Returns the same encoding inside a graph; `folder` is where `save` has written."""
-        length = self.job.data.sequence_length
-        return GraphWordPiece(folder / "vocab.txt", self.tokenizer.lower_case, max_length=length)
+        return self.tokenizer.in_graph(self.job.data.sequence_length, folder)
 
 
 class EncoderTokens(TokensInput):
@@ -107,13 +104,16 @@ class EncoderTokens(TokensInput):
         options: As `TokensInput` has them.
     """
 
-    asset_files: ClassVar[tuple[str, ...]] = Encoder.ASSET_FILES
-
     def __init__(self, encoder: Encoder, first: str, second: str | None = None, **options: Any) -> None:
         data = encoder.job.data
         limits = {"max_length": data.sequence_length, "no_truncate": data.no_truncate}
         super().__init__(encoder.tokenizer, first, second, **limits, **options)
         self.encoder = encoder
+
+    @property
+    def asset_files(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the files of encoder and tokenizer."""
+        return (Encoder.CONFIG_FILE, *super().asset_files)
 
     def save_assets(self, folder: Path) -> None:
         """Writes vocabulary, tokenizer settings and encoder configuration."""
@@ -121,7 +121,7 @@ class EncoderTokens(TokensInput):
 
 
 def encode_texts(
-    tokenizer: WordPiece, chunk: RowChunk, first: str, second: str | None, max_length: int, no_truncate: bool
+    tokenizer: Tokenizer, chunk: RowChunk, first: str, second: str | None, max_length: int, no_truncate: bool
 ) -> Tokens:
     """Encodes columns of a chunk; with `no_truncate`, rows of more than `max_length` tokens are bad rows."""
     pairs = chunk.columns[second] if second else None

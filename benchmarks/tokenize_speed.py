@@ -66,11 +66,10 @@ def graph_path(model: Path, texts: list[str], max_length: int, cores: int) -> No
     """Measures `GraphWordPiece` as one traced function, for several batch sizes."""
     import tensorflow as tf
 
-    from easytransfer.text.graph import GraphWordPiece
     from easytransfer.text.wordpiece import WordPiece
 
     tf.config.threading.set_intra_op_parallelism_threads(cores)
-    encoder = GraphWordPiece.from_tokenizer(WordPiece.from_folder(model), max_length)
+    encoder = WordPiece.from_folder(model).in_graph(max_length)
     encode = tf.function(encoder, input_signature=[tf.TensorSpec([None], tf.string)])
     for size in (1, 32, 256, 2048):
         batches = [tf.constant(texts[at : at + size]) for at in range(0, min(len(texts), size * 1000), size)]

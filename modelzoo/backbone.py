@@ -26,7 +26,7 @@ from modelzoo.loading import family_module, family_of
 if TYPE_CHECKING:
     from typing import Self
 
-    from easytransfer.text.wordpiece import WordPiece
+    from easytransfer.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 # What `from_preset` takes only where a network can be split.
@@ -107,7 +107,7 @@ class Backbone(keras.Model):
     def save_to_preset(
         self,
         folder: str | Path,
-        tokenizer: WordPiece | None = None,
+        tokenizer: Tokenizer | None = None,
         *,
         facts: Mapping[str, Any] | None = None,
         overwrite: bool = False,
@@ -136,7 +136,7 @@ class Backbone(keras.Model):
         """Returns the weights of a model's files by the names of `export_weights`, and the report, not yet checked."""
         raise NotImplementedError
 
-    def write_files(self, folder: Path, tokenizer: WordPiece | None) -> None:
+    def write_files(self, folder: Path, tokenizer: Tokenizer | None) -> None:
         """Writes all files of a model folder but the manifest."""
         raise NotImplementedError
 

@@ -17,7 +17,6 @@ from easytransfer.presets.archive import unpack
 from easytransfer.presets.download import download
 from easytransfer.presets.meter import Meter
 from easytransfer.presets.package import download_wheel
-from easytransfer.presets.preset import CONFIG_NAMES
 from easytransfer.run.atomic import sha256 as file_sha256
 from easytransfer.run.log import say
 from easytransfer.run.secrets import without_secrets
@@ -147,7 +146,7 @@ def _model_folder(root: Path, known: dict[str, Any], origin: dict[str, Any]) -> 
     if "folder" in known and (named := root / known["module"] / known["folder"]).is_dir():
         return named
     for path in sorted(root.rglob("*")):
-        if path.name in CONFIG_NAMES and path.is_file():
+        if path.name in catalogue.config_names() and path.is_file():
             return path.parent
     source = origin.get("url") or origin["package"]
-    raise ModelError(f"the archive from {source} holds no model folder with {CONFIG_NAMES[0]}")
+    raise ModelError(f"the archive from {source} holds no model folder with config.json")

@@ -13,7 +13,7 @@ from modelzoo.loading import family_module, family_of, load_backbone
 
 if TYPE_CHECKING:
     from easytransfer import keras
-    from easytransfer.text.wordpiece import WordPiece
+    from easytransfer.text.tokenizer import Tokenizer
 
 
 def import_model(
@@ -93,7 +93,7 @@ def export_model(
 
 def export_backbone(
     backbone: keras.Model,
-    tokenizer: WordPiece,
+    tokenizer: Tokenizer,
     target: str | Path,
     format: str,
     source: str | Path,

@@ -17,7 +17,7 @@ from easytransfer.presets.folder import read_json
 
 if TYPE_CHECKING:
     from easytransfer import keras
-    from easytransfer.text.wordpiece import WordPiece
+    from easytransfer.text.tokenizer import Tokenizer
 
 
 def family_of(preset: Preset) -> str:
@@ -28,8 +28,8 @@ def family_of(preset: Preset) -> str:
     """
     path = preset.folder / "config.json"
     model_type = read_json(path).get("model_type") if path.is_file() else None
-    # Google's bert_config.json, and config.json files from before the key existed, describe BERT.
-    model_type = model_type or preset.facts.get("type") or "bert"
+    # Google's files do not say it but by their names; config.json files from before the key existed describe BERT.
+    model_type = model_type or preset.facts.get("type") or catalogue.type_of_files(preset.folder) or "bert"
     family = catalogue.family_of_type(str(model_type))
     if family is None:
         known = sorted(t for data in catalogue.families().values() for t in data["model_types"])
@@ -75,7 +75,7 @@ def load_backbone(name_or_path: str | Path, *, from_scratch: bool = False, **set
 
 def load_tokenizer(
     name_or_path: str | Path, zoo: str | Path | None = None, lower_case: bool | None = None
-) -> WordPiece:
+) -> Tokenizer:
     """Returns the tokenizer that belongs to a model: of the kind that its manifest or its family names.
 
     Args:
@@ -87,24 +87,46 @@ def load_tokenizer(
         ModelError: The model is not found, has no tokenizer or one of an unknown kind, or its vocabulary is not valid.
     """
     preset = resolve(name_or_path, zoo)
-    family = family_of(preset)
-    kind = preset.facts.get("tokenizer") or catalogue.families()[family].get("tokenizer")
-    if kind is None:
-        raise ModelError(f"models of the family {family} have no tokenizer", received=str(preset.folder))
-    if not isinstance(kind, str) or kind not in TOKENIZERS:
-        raise ModelError(f"{preset.folder} names an unknown tokenizer", received=kind, accepted=sorted(TOKENIZERS))
+    kind = tokenizer_class(preset)
     # Google's folders do not say which casing they need; the catalogue does.
     silent = not (preset.folder / "tokenizer_config.json").is_file()
     if lower_case is None and silent:
         lower_case = preset.facts.get("lower_case")
-    return TOKENIZERS[kind]().from_folder(preset.folder, lower_case=lower_case)
+    return kind.from_folder(preset.folder, lower_case=lower_case)
 
 
-def _word_piece() -> type[WordPiece]:
+def tokenizer_class(preset: Preset) -> type[Tokenizer]:
+    """Returns the kind of tokenizer of a model.
+
+    Its manifest or catalogue entry names it; else it is the first of its family's kinds whose vocabulary is there.
+
+    Raises:
+        ModelError: The family has no tokenizer, or the model names one that is not known.
+    """
+    family = family_of(preset)
+    kinds = (
+        [preset.facts["tokenizer"]] if preset.facts.get("tokenizer") else catalogue.families()[family].get("tokenizers")
+    )
+    if not kinds:
+        raise ModelError(f"models of the family {family} have no tokenizer", received=str(preset.folder))
+    for kind in kinds:
+        if not isinstance(kind, str) or kind not in TOKENIZERS:
+            raise ModelError(f"{preset.folder} names an unknown tokenizer", received=kind, accepted=sorted(TOKENIZERS))
+    classes = [TOKENIZERS[kind]() for kind in kinds]
+    return next((found for found in classes[:-1] if found.is_in(preset.folder)), classes[-1])
+
+
+def _word_piece() -> type[Tokenizer]:
     from easytransfer.text.wordpiece import WordPiece
 
     return WordPiece
 
 
+def _sentence_piece() -> type[Tokenizer]:
+    from easytransfer.text.sentence_piece import SentencePiece
+
+    return SentencePiece
+
+
 # Classes by the name that `presets.json` and `zoo.json` give a tokenizer; each is imported when it is needed.
-TOKENIZERS: dict[str, Callable[[], type[WordPiece]]] = {"WordPiece": _word_piece}
+TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {"WordPiece": _word_piece, "SentencePiece": _sentence_piece}

@@ -22,7 +22,6 @@ from easytransfer.run.atomic import write_json
 from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature
-from easytransfer.text.graph import GraphWordPiece
 
 # Layers of an export: the last one.
 LAYERS = (-1,)
@@ -86,7 +85,7 @@ def _assets(source: VectorSource, folder: Path) -> dict[str, Path]:
 
 def _signatures(source: VectorSource, paired: bool) -> dict[str, Signature]:
     module: VectorModule = source.module
-    tokenizer = GraphWordPiece.from_tokenizer(source.tokenizer, source.max_length)
+    tokenizer = source.tokenizer.in_graph(source.max_length)
     text, samples = tf.TensorSpec([None], tf.string), np.array(SAMPLE_TEXTS, object)
 
     def serve_text(text: tf.Tensor) -> dict[str, tf.Tensor]:

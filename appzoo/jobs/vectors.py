@@ -25,10 +25,10 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.presets import resolve
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.savedmodel.loading import is_exported, load_exported
-from easytransfer.text.wordpiece import WordPiece
+from easytransfer.text.tokenizer import Tokenizer
 from easytransfer.train.precision import compute_precision
 from modelzoo.backbone import Backbone
-from modelzoo.bert.config import BertConfig
+from modelzoo.encoder_config import EncoderConfig
 from modelzoo.hub import obtain
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
@@ -53,7 +53,7 @@ class VectorSource:
         text_counts: What `encode` has seen, see `App.text_counts`.
     """
 
-    tokenizer: WordPiece
+    tokenizer: Tokenizer
     max_length: int
     two_towers: bool
     columns: tuple[str, ...]
@@ -61,7 +61,7 @@ class VectorSource:
     path: Path
     name: str
     module: VectorModule | None = None
-    config: BertConfig | None = None
+    config: EncoderConfig | None = None
     text_counts: Counter[str] = field(default_factory=Counter)
 
     def encode(self, chunk: RowChunk, first: str, second: str | None, no_truncate: bool = False) -> EncodedTable:
@@ -209,7 +209,7 @@ def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_l
     if length > facts["positions"]:
         raise _too_long(length, facts["positions"])
     signature = exported.signatures["predict_ids"]
-    tokenizer = WordPiece.from_folder(exported.assets)
+    tokenizer = zoo.load_tokenizer(exported.assets)
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         found = signature(**batch)
@@ -230,7 +230,7 @@ def vectors_facts(source: VectorSource, layers: Sequence[int]) -> dict[str, Any]
 
 
 def _source(
-    module: VectorModule, tokenizer: WordPiece, max_length: int, runtime: RuntimeConfig, *, path: Path, name: str
+    module: VectorModule, tokenizer: Tokenizer, max_length: int, runtime: RuntimeConfig, *, path: Path, name: str
 ) -> VectorSource:
     config = module.backbone.config
     if max_length > config.max_position_embeddings:

@@ -17,7 +17,8 @@ import numpy as np
 
 from easytransfer.data.encoded import Ragged
 from easytransfer.data.label_names import class_name
-from easytransfer.text.wordpiece import WordPiece, text_room
+from easytransfer.text.packing import text_room
+from easytransfer.text.tokenizer import Tokenizer
 
 Unit = Literal["word", "character"]
 # Only the space separates: other white space may be a character that carries a tag.
@@ -77,7 +78,7 @@ class Windows:
         return Ragged(values, self.input_ids.offsets)
 
 
-def encode_words(tokenizer: WordPiece, rows: Sequence[Sequence[str]], max_length: int) -> Windows:
+def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], max_length: int) -> Windows:
     """Encodes rows of words to windows of at most `max_length` pieces.
 
     Each word is tokenized on its own, so that pieces and words cannot be misaligned; a word the tokenizer drops
@@ -149,7 +150,7 @@ def _with_unknown(pieces: Ragged, unknown_id: int) -> Ragged:
     return Ragged(values, _offsets(np.maximum(pieces.lengths, 1)))
 
 
-def _between_special(values: np.ndarray, begin: np.ndarray, length: np.ndarray, tokenizer: WordPiece) -> Ragged:
+def _between_special(values: np.ndarray, begin: np.ndarray, length: np.ndarray, tokenizer: Tokenizer) -> Ragged:
     """Returns `[CLS] values[begin : begin + length] [SEP]` for every window."""
     offsets = _offsets(length + 2)
     ids = np.full(offsets[-1], tokenizer.sep_id, np.int32)

@@ -5,23 +5,24 @@ from __future__ import annotations
 import tensorflow as tf
 
 from appzoo.sequence_labeling.data import Unit
-from easytransfer.text.graph import GraphWordPiece
-from easytransfer.text.wordpiece import WordPiece, text_room
+from easytransfer.text.graph import GraphTokenizer
+from easytransfer.text.packing import text_room
+from easytransfer.text.tokenizer import Tokenizer
 
 
 class GraphWindows(tf.Module):
     """Splits texts into words or characters and encodes them to windows; equal to `encode_words` for any text.
 
     Args:
-        wordpiece: Tokenizer inside the graph.
+        graph: Tokenizer inside the graph.
         tokenizer: The same tokenizer outside, for the ids of special tokens.
         unit: What carries a tag.
     """
 
-    def __init__(self, wordpiece: GraphWordPiece, tokenizer: WordPiece, unit: Unit) -> None:
+    def __init__(self, graph: GraphTokenizer, tokenizer: Tokenizer, unit: Unit) -> None:
         super().__init__(name="word_windows")
-        self._wordpiece, self._unit = wordpiece, unit
-        self._room = text_room(wordpiece.max_length, paired=False)
+        self._graph, self._unit = graph, unit
+        self._room = text_room(graph.max_length, paired=False)
         self._pad, self._unk, self._cls, self._sep = (
             getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep")
         )
@@ -71,7 +72,7 @@ class GraphWindows(tf.Module):
         self, units: tf.Tensor, row_of_word: tf.Tensor, texts: tf.Tensor
     ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the pieces of every word, their numbers, the pieces of each text, and the texts with cut words."""
-        pieces = self._wordpiece.pieces(units)
+        pieces = self._graph.pieces(units)
         missing = tf.cast(tf.equal(pieces.row_lengths(), 0), tf.int64)
         unknown = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(missing)], self._unk), missing)
         pieces = tf.concat([pieces, unknown], axis=1)

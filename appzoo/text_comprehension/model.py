@@ -54,16 +54,17 @@ class SpanModel(keras.Model):
 
 
 class HistorySpanModel(SpanModel):
-    """The same with an embedding of 2 x hidden that marks tokens of an earlier answer (Qu et al. 2019, 1905.05412).
+    """The same with an embedding, as wide as that of words, that marks tokens of an earlier answer (Qu et al. 2019).
 
-    It is added to the other embeddings before their LayerNorm. `history_answer_marker` [batch, tokens] is 0 or 1.
+    It is added to the other embeddings before their LayerNorm (arXiv 1905.05412). `history_answer_marker` [batch,
+    tokens] is 0 or 1.
     """
 
     def __init__(self, backbone: Backbone, dropout_rate: float) -> None:
         super().__init__(backbone, dropout_rate)
         self.history = keras.layers.Embedding(
             2,
-            backbone.config.hidden_size,
+            backbone.input_embeddings.shape[1],
             embeddings_initializer=keras.initializers.TruncatedNormal(stddev=backbone.config.initializer_range),
             name="history_answer_embedding",
         )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from appzoo.text_comprehension.model import PADDING
 from appzoo.text_comprehension.search import Search
 from appzoo.text_comprehension.windows import WindowEncoder
-from easytransfer.text.graph import GraphWordPiece
+from easytransfer.text.graph import GraphTokenizer
 
 # (context, question) every export is checked on: plain, another script, empty, control characters, many windows. No
 # text repeats itself, since then equal windows would compete and rounding would pick one.
@@ -32,7 +32,7 @@ class GraphQuestions(tf.Module):
         windows: The same encoding outside, for its lengths.
     """
 
-    def __init__(self, tokenizer: GraphWordPiece, windows: WindowEncoder) -> None:
+    def __init__(self, tokenizer: GraphTokenizer, windows: WindowEncoder) -> None:
         super().__init__(name="questions")
         self._tokenizer, self._windows = tokenizer, windows
 
@@ -162,7 +162,7 @@ def best_answers(outputs: Mapping[str, tf.Tensor], search: Search) -> dict[str, 
 class _Builder:
     """Puts the parts of windows between special tokens and pads them."""
 
-    def __init__(self, tokenizer: GraphWordPiece, query: tf.RaggedTensor, part: tf.RaggedTensor) -> None:
+    def __init__(self, tokenizer: GraphTokenizer, query: tf.RaggedTensor, part: tf.RaggedTensor) -> None:
         self._tokenizer, self._query, self._part = tokenizer, query, part
         self._width = tf.maximum(tf.reduce_max(query.row_lengths() + part.row_lengths()), 0) + 3  # also for no row
 

@@ -12,7 +12,7 @@ from appzoo.text_comprehension.questions import Asked, Gold
 from easytransfer.app.inputs.base import Column, Encoded
 from easytransfer.data.encoded import HostColumn, Ragged
 from easytransfer.errors import ConfigError
-from easytransfer.text.wordpiece import WordPiece
+from easytransfer.text.tokenizer import Tokenizer
 
 # Places of a window beside those of the question: three special tokens and one token of the context.
 LEAST_ROOM = 4
@@ -94,7 +94,7 @@ class WindowEncoder:
 
     def __init__(
         self,
-        tokenizer: WordPiece,
+        tokenizer: Tokenizer,
         sequence_length: int,
         max_query_length: int,
         doc_stride: int,

@@ -21,9 +21,9 @@ from easytransfer.data.table import RowChunk
 from easytransfer.data.values import read_number
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.layers.created_once import created_once
-from easytransfer.text.graph import GraphWordPiece
+from easytransfer.text.graph import GraphTokenizer
 from easytransfer.text.masking import TokenMasker
-from easytransfer.text.wordpiece import Tokens, WordPiece
+from easytransfer.text.tokenizer import Tokenizer, Tokens
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class TextPreprocessor(Process):
     # For stages of a `ProcessExecutor`: the settings of the running `base_model`.
     default_settings: ClassVar[Settings | None] = None
 
-    def __init__(self, tokenizer: WordPiece, multi_label: bool = False, **stage: Any) -> None:
+    def __init__(self, tokenizer: Tokenizer, multi_label: bool = False, **stage: Any) -> None:
         super().__init__(type(self).__name__, **stage)
         self.tokenizer, self.multi_label = tokenizer, multi_label
         self._settings: Settings | None = None
@@ -188,11 +188,11 @@ class TextPreprocessor(Process):
             encoded.columns["label_id"] = np.zeros([rows, 1] if self.multi_label else [rows], dtype)
         return {name: tf.constant(value) for name, value in encoded.batch(np.arange(rows)).items()}
 
-    def graph(self) -> GraphWordPiece:
+    def graph(self) -> GraphTokenizer:
         """Returns the same encoding of texts, inside a graph."""
-        return GraphWordPiece.from_tokenizer(self.tokenizer, self.settings.data.sequence_length)
+        return self.tokenizer.in_graph(self.settings.data.sequence_length)
 
-    def serve(self, graph: GraphWordPiece, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def serve(self, graph: GraphTokenizer, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the features of raw texts, given by column name, inside a graph."""
         data = self.settings.data
         return graph(inputs[data.first_sequence], inputs[data.second_sequence] if data.second_sequence else None)
@@ -221,7 +221,7 @@ class PairedPreprocessor(TextPreprocessor):
             columns |= {f"input_ids_{side}": tokens.input_ids, f"segment_ids_{side}": tokens.segment_ids}
         return columns, {f"input_mask_{side}": f"input_ids_{side}" for side in "ab"}
 
-    def serve(self, graph: GraphWordPiece, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def serve(self, graph: GraphTokenizer, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns the features of raw texts, given by column name, inside a graph."""
         sides = zip("ab", self._texts(), strict=True)
         return {f"{name}_{side}": value for side, column in sides for name, value in graph(inputs[column]).items()}

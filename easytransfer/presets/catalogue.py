@@ -50,3 +50,17 @@ def family_of_type(model_type: str) -> str | None:
         if model_type in data["model_types"]:
             return family
     return None
+
+
+@functools.cache
+def config_names() -> tuple[str, ...]:
+    """Returns the names that configurations of models have: `config.json`, and what families call theirs elsewhere."""
+    return ("config.json", *(data["config_file"] for data in families().values() if "config_file" in data))
+
+
+def type_of_files(folder: Path) -> str | None:
+    """Returns the `model_type` of the family whose own configuration file is in a folder, or None."""
+    for data in families().values():
+        if "config_file" in data and (folder / data["config_file"]).is_file():
+            return data["model_types"][0]
+    return None

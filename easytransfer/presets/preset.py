@@ -14,7 +14,6 @@ from easytransfer.installing import model_line
 from easytransfer.presets import catalogue, hub
 from easytransfer.presets.folder import MANIFEST, read_json
 
-CONFIG_NAMES = ("config.json", "bert_config.json")
 CONTRIB = "contrib_models.json"
 MODELHUB = "modelhub"
 # What file systems allow for a path and for one name in it.
@@ -105,7 +104,7 @@ def package_folder(origin: dict[str, Any]) -> Path | None:
 
 
 def _is_model(folder: Path) -> bool:
-    return any(os.path.isfile(folder / name) for name in CONFIG_NAMES)
+    return any(os.path.isfile(folder / name) for name in catalogue.config_names())
 
 
 def _of_folder(folder: Path, facts: dict[str, Any] | None = None, checkpoint: str | None = None) -> Preset:
@@ -124,7 +123,9 @@ def _from_path(text: str) -> Preset | None:
     looks_like_path = text.startswith((".", "/", "~")) or text.endswith("/")
     if os.path.isdir(path) and (looks_like_path or not catalogue.find(text)):
         content = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
-        raise ModelError(f"{path} is not a model folder", received=content, accepted=f"a folder with {CONFIG_NAMES[0]}")
+        raise ModelError(
+            f"{path} is not a model folder", received=content, accepted=f"a folder with {catalogue.config_names()[0]}"
+        )
     if looks_like_path:
         raise ModelError(f"no model at {path}", fix="check the path; for zoo names leave out the leading folders")
     return None

@@ -1,6 +1,6 @@
-"""What BERT's text rules do to every single Unicode character, as one small table.
+"""What the text rules of tokenizers do to every single Unicode character, as one small table.
 
-The rules look at one character at a time, except that NFD sorts neighbouring combining characters. So the table plus
+BERT's rules look at one character at a time, except that NFD sorts neighbouring combining characters. So the table plus
 that sort is the whole of text cleaning and word splitting, and a TensorFlow graph that applies it cannot differ from
 `tokenizers` by Unicode version, locale or regular-expression dialect. The table is measured on the installed
 `tokenizers` rather than written down, for the same reason.
@@ -8,6 +8,7 @@ that sort is the whole of text cleaning and word splitting, and a TensorFlow gra
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +16,6 @@ import numpy as np
 from tokenizers import normalizers, pre_tokenizers
 
 from easytransfer.text.vocabulary import Rules
-from easytransfer.text.wordpiece import bert_normalizer
 
 # What an output element is to word splitting.
 LETTER, ALONE, SPACE, BREAK = range(4)
@@ -26,6 +26,8 @@ _SURROGATES = range(0xD800, 0xE000)
 _COMBINING = range(0x20000)
 # Stands between characters under test: no rule changes it, it ends a word in none, and nothing sorts across it.
 _FENCE = "0"
+# The same where compatible characters are decomposed, which makes digits of others.
+_PRIVATE = "\ue000"
 # Combining marks of the lowest (1) and the highest (240) class in use.
 _LOWEST_MARK, _HIGHEST_MARK = "\u0334", "\u0345"
 
@@ -65,20 +67,69 @@ class CharacterTable:
 @lru_cache(maxsize=4)
 def character_table(rules: Rules) -> CharacterTable:
     """Measures the table of `rules` on the installed `tokenizers`; takes about two seconds."""
-    measure = _Measure(rules)
+    return table_of(_Measure(rules).page)
+
+
+def table_of(page_of: Callable[[list[str]], list[tuple[Element, ...]]]) -> CharacterTable:
+    """Returns the table of all characters.
+
+    Args:
+        page_of: Returns the elements of each of the characters it is given: 256 in a row, or none where they are
+            surrogates, which are no characters.
+    """
     shape_numbers: dict[tuple[Element, ...], int] = {_SAME: 0, _SPACED: 1, _GONE: 2}
     blocks: dict[bytes, int] = {}
     pages = np.zeros(_CODE_POINTS // PAGE, np.int32)
     for page in range(len(pages)):
-        # Surrogates are no characters: decoding UTF-8 never yields them.
+        # Decoding UTF-8 never yields a surrogate.
         characters = [] if page * PAGE in _SURROGATES else [chr(page * PAGE + i) for i in range(PAGE)]
-        lists = measure.page(characters) or [_GONE] * PAGE
+        lists = page_of(characters) or [_GONE] * PAGE
         block = np.array([shape_numbers.setdefault(entry, len(shape_numbers)) for entry in lists], np.int32)
         pages[page] = blocks.setdefault(block.tobytes(), len(blocks))
     shapes = np.concatenate([np.frombuffer(block, np.int32) for block in blocks])
     starts = np.cumsum([0, *map(len, shape_numbers)], dtype=np.int32)
     elements = np.array([element for entry in shape_numbers for element in entry], np.int32).reshape(-1, 4)
     return CharacterTable(pages, shapes, starts, elements)
+
+
+@lru_cache(maxsize=4)
+def piece_table(lower_case: bool, keep_accents: bool) -> CharacterTable:
+    """Measures what happens to characters before a SentencePiece model reads them; see `SentencePiece`.
+
+    White space becomes a space, of the kind SPACE. Without accents a character is decomposed (NFKD) and combining marks
+    are dropped, so nothing is left that NFKD would sort: characters can be looked at one by one.
+    """
+    steps = [] if keep_accents else [normalizers.NFKD(), normalizers.StripAccents()]
+    steps += [normalizers.Lowercase()] if lower_case else []
+    change = normalizers.Sequence(steps)
+
+    def page(characters: list[str]) -> list[tuple[Element, ...]]:
+        text = "".join(characters)
+        if change.normalize_str(text) == text and not any(map(str.isspace, characters)):
+            return [_SAME] * len(characters)
+        return [_replaced(c, result) for c, result in zip(characters, _each(change, characters, _PRIVATE), strict=True)]
+
+    return table_of(page)
+
+
+def _replaced(character: str, result: str) -> tuple[Element, ...]:
+    """Returns the elements of a character that becomes `result`."""
+    # Python counts four separators of files and records as white space, Unicode does not.
+    if character.isspace() and character not in "\x1c\x1d\x1e\x1f":
+        return ((0, ord(" "), SPACE, 0),)
+    if len(result) == 1 and result != " ":
+        return ((1, ord(result) - ord(character), LETTER, 0),)
+    return tuple((0, ord(c), SPACE if c == " " else LETTER, 0) for c in result)
+
+
+def bert_normalizer(rules: Rules) -> normalizers.BertNormalizer:
+    """Returns the normalizer that applies `rules`."""
+    return normalizers.BertNormalizer(
+        clean_text=rules.clean,
+        handle_chinese_chars=rules.split_cjk,
+        strip_accents=rules.strips_accents,
+        lowercase=rules.lower_case,
+    )
 
 
 class _Measure:
@@ -164,10 +215,10 @@ class _Measure:
         return {c: 1 + int(count) for c, count in zip(stays, swapped.sum(1), strict=True)}, moves
 
 
-def _each(normalizer: normalizers.Normalizer, texts: list[str]) -> list[str]:
-    """Normalizes many short texts in one call."""
+def _each(normalizer: normalizers.Normalizer, texts: list[str], fence: str = _FENCE) -> list[str]:
+    """Normalizes many short texts in one call; nothing but `fence` may become `fence`."""
     if not texts:
         return []
-    plain = ["" if text == _FENCE else text for text in texts]
-    results = normalizer.normalize_str(_FENCE + _FENCE.join(plain) + _FENCE)[1:-1].split(_FENCE)
-    return [_FENCE if text == _FENCE else result for text, result in zip(texts, results, strict=True)]
+    plain = ["" if text == fence else text for text in texts]
+    results = normalizer.normalize_str(fence + fence.join(plain) + fence)[1:-1].split(fence)
+    return [fence if text == fence else result for text, result in zip(texts, results, strict=True)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from easytransfer.data.encoded import Ragged
-from easytransfer.text.wordpiece import WordPiece
+from easytransfer.text.tokenizer import Tokenizer
 
 
 @dataclass
@@ -40,12 +40,11 @@ class TokenMasker:
         most: Largest number of hidden pieces.
     """
 
-    def __init__(self, tokenizer: WordPiece, seed: int, share: float = 0.15, most: int = 20) -> None:
-        special = [getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep", "mask")]
+    def __init__(self, tokenizer: Tokenizer, seed: int, share: float = 0.15, most: int = 20) -> None:
         self._mask_id, self._seed, self._share, self._most = tokenizer.mask_id, seed, share, most
-        self._is_special = np.isin(np.arange(len(tokenizer)), special)
+        self._is_special = np.isin(np.arange(len(tokenizer)), list(tokenizer.special_ids.values()))
         self._ordinary = np.flatnonzero(~self._is_special).astype(np.int32)
-        self._continues = np.array([token.startswith("##") for token in tokenizer.vocab])
+        self._continues = tokenizer.continues
 
     def mask(self, rows: Ragged, numbers: np.ndarray) -> MaskedTokens:
         """Hides pieces in every row.
@@ -74,7 +73,7 @@ class TokenMasker:
         """Returns the positions to hide, in ascending order."""
         candidates = np.flatnonzero(~self._is_special[ids])
         wanted = min(self._most, max(1, round(len(ids) * self._share)))
-        # A piece `##x` belongs to the word of the piece before it, if that is its neighbour.
+        # A piece that continues belongs to the word of the piece before it, if that is its neighbour.
         follows = self._continues[ids[candidates]] & (np.diff(candidates, prepend=-2) == 1)
         words = np.split(candidates, np.flatnonzero(~follows)[1:]) if len(candidates) else []
         chosen: list[int] = []

@@ -13,7 +13,6 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
-from easytransfer.presets.preset import CONFIG_NAMES
 
 # Names of weights that only one family has; with a dot in files of Hugging Face, with a slash in Google's.
 _WEIGHTS = {
@@ -49,6 +48,7 @@ _OTHER_FILES = {
     "merges.txt": "byte pairs",
     **dict.fromkeys(("sentencepiece.bpe.model", "spiece.model", "spm.model"), "SentencePiece"),
 }
+_CONFIG, _GOOGLE_CONFIG = "config.json", "bert_config.json"
 _KIN = "RoBERTa or one of its kin"
 # RoBERTa's table of positions begins with two rows that stand for no position.
 _UNUSED_POSITIONS = 2
@@ -76,12 +76,12 @@ def check_files(folder: Path, names: Iterable[str] = ()) -> None:
     Raises:
         ModelError: They are those of another one, or nothing says that a `roberta` is a BERT.
     """
-    config = next((name for name in CONFIG_NAMES if _has(folder, name)), CONFIG_NAMES[0])
+    config = next((name for name in (_CONFIG, _GOOGLE_CONFIG) if _has(folder, name)), _CONFIG)
     data, names = read_json(folder / config) if _has(folder, config) else {}, list(names)
     signs = []
     for pattern, family in _WEIGHTS.items():
         signs += [(family, f"the weight {name}") for name in names if re.match(f"{_SCOPE}({pattern})", name)][:1]
-    if not _is_declared(data) and config == CONFIG_NAMES[0]:
+    if not _is_declared(data) and config == _CONFIG:
         signs += _vocabulary_signs(folder) + _position_signs(folder, data)
     _refuse(signs, str(folder))
     shown = _has_words(folder) or any(re.match(rf"{_SCOPE}bert[./]", name) for name in names)

@@ -9,34 +9,16 @@ from pathlib import Path
 from easytransfer.text.vocabulary import SPECIAL_TOKENS, check_vocabulary, read_vocab_file
 from modelzoo.bert import formats
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import PARTS, initial_value, weight_table
-
-_WORDS = """
-the a an and or but if of to in on at by for from with without as is are was were be been being am do does did done have
-has had not no nor yes i you he she it we they me him her us them my your his its our their this that these those who
-what when where why how which there here all any some many much more most less few each every other another same own
-can could will would shall should may might must go goes went gone come came get got give gave take took make made see
-saw seen know knew think thought say said tell told find found want need like love hate feel felt look seem try use work
-play read write run walk eat drink buy sell open close start stop good bad great poor best worst better worse new old
-big small long short high low hot cold fast slow easy hard happy sad funny boring beautiful ugly nice terrible awful
-excellent perfect wonderful interesting dull smart stupid right wrong true false time day week month year night morning
-man woman child people friend family home house city country world school book film movie story music song food water
-money price product service phone computer word text model data test one two three four five six seven eight nine ten
-first last next before after over under up down out off again very too so just only also even still never always often
-""".split()
-_SUFFIXES = "s ed ing er est ly ness ment tion able ful less y al en ity".split()
-_CJK = (
-    "的一是不了在人有我他这个上们来到时大地为子中你说生国年着就那和要她出也得里后自以会家可下而过天去能对"
-    "小多然于心学么之都好看起发当没成只如事把还用第样道想作种开美乎无情己面最女但现前些所同日手又行意动方"
-    "期它头经长儿回位分爱老因很给名法间斯知世什两次使身者被高已亲其进此话常与活正感差评坏棒"
-)
+from modelzoo.bert.convert import BERT
+from modelzoo.encoder_weights import initial_value
+from modelzoo.tiny_words import CJK, SUFFIXES, WORDS
 
 
 def tiny_vocabulary() -> list[str]:
     """Returns special tokens, letters, digits, punctuation, common Chinese characters and English words."""
     letters, digits = string.ascii_lowercase, string.digits
-    tokens = [*SPECIAL_TOKENS, *string.punctuation, *digits, *letters, *_CJK, *_WORDS]
-    tokens += [f"##{piece}" for piece in (*digits, *letters, *_SUFFIXES)]
+    tokens = [*SPECIAL_TOKENS, *string.punctuation, *digits, *letters, *CJK, *WORDS]
+    tokens += [f"##{piece}" for piece in (*digits, *letters, *SUFFIXES)]
     return list(dict.fromkeys(tokens))
 
 
@@ -71,7 +53,7 @@ def write_tiny(
         pad_token_id=tokens.index("[PAD]"),
         do_lower_case=True,
     )
-    values = {row.name: initial_value(row, seed, config.initializer_range) for row in weight_table(config, PARTS)}
+    values = {row.name: initial_value(row, seed, config.initializer_range) for row in BERT.table(config)}
     facts = {"name": Path(target).name, "type": "bert", "language": "en, zh", "licence": "Apache-2.0", "seed": seed}
     facts["origin"] = {"kind": "made", "how": "random weights of zoo make-tiny"}
     formats.write_folder(target, "hf", config, values, vocabulary=tokens, facts=facts, overwrite=overwrite)

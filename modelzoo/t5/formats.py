@@ -156,5 +156,4 @@ def size_facts(config: T5Config) -> dict[str, Any]:
         "intermediate": config.d_ff,
         "vocab": config.vocab_size,
         "parameters": sum(int(np.prod(row.shape)) for row in weight_table(config)),
-        "tokenizer": "SentencePiece",
     }

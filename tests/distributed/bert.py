@@ -132,7 +132,7 @@ def run(workers: Workers, folder: Path) -> None:
 
 def without_backward_sum():
     """Has the input of split layers pass gradients on as they are, which leaves out the other workers' heads."""
-    return mock.patch("modelzoo.bert.encoder.copy_to", lambda x, group, name: x)
+    return mock.patch("modelzoo.encoder_network.copy_to", lambda x, group, name: x)
 
 
 def without_last_micro_batch():

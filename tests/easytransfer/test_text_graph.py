@@ -12,9 +12,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tokenizers import pre_tokenizers
 
 from easytransfer.errors import ConfigError, ModelError
-from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.vocabulary import Rules
 from easytransfer.text.wordpiece import WordPiece, bert_normalizer
+from easytransfer.text.wordpiece_graph import GraphWordPiece
 
 ALL_RULES = [
     Rules(),
@@ -55,7 +55,7 @@ def assert_same_ids(tokenizer, graph, texts, seconds=None):
     "rules", ALL_RULES, ids=lambda rules: "".join(f"{int(value or 0)}-" for value in vars(rules).values())[:-1]
 )
 def test_words_equal_tokenizers(rules):
-    graph = GraphWordPiece.from_tokenizer(WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], rules))
+    graph = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], rules).in_graph()
     expected, found = reference_words(corpus(), rules), graph_words(graph, corpus())
     wrong = [(ascii(line), a, b) for line, a, b in zip(corpus(), expected, found, strict=True) if a != b]
     assert not wrong, wrong[:3]
@@ -66,7 +66,7 @@ def test_words_equal_tokenizers(rules):
     "rules", ALL_RULES[:2], ids=lambda rules: "".join(f"{int(value or 0)}-" for value in vars(rules).values())[:-1]
 )
 def test_every_code_point_equals_tokenizers(rules):
-    graph = GraphWordPiece.from_tokenizer(WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], rules))
+    graph = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], rules).in_graph()
     points = [chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000]
     for between in ("", "a", "\u302f", "\u0345"):
         lines = [between.join(points[at : at + 64]) for at in range(0, len(points), 64)]
@@ -78,7 +78,7 @@ def test_ids_equal_with_a_vocabulary_of_characters(lower_case):
     rules = Rules(lower_case=lower_case)
     tokenizer = WordPiece(character_vocabulary(rules), rules)
     assert tokenizer.encode(corpus(), max_length=512).unknown.mean() < 1
-    graph = GraphWordPiece.from_tokenizer(tokenizer)
+    graph = tokenizer.in_graph()
     for graph.max_length in (4, 64):
         assert_same_ids(tokenizer, graph, corpus())
         assert_same_ids(tokenizer, graph, *pairs(corpus()))
@@ -99,7 +99,7 @@ def small_tokenizer(*extra, **rules):
 
 
 def test_batches_of_none_and_one():
-    graph = GraphWordPiece.from_tokenizer(small_tokenizer(), 8)
+    graph = small_tokenizer().in_graph(8)
     encode = tf.function(graph, input_signature=[tf.TensorSpec([None], tf.string)])
     for value in encode(tf.constant([], tf.string)).values():
         # One column of nothing: encoders read the first token.
@@ -111,19 +111,19 @@ def test_batches_of_none_and_one():
 
 
 def test_bytes_that_are_not_utf8_are_dropped():
-    graph = GraphWordPiece.from_tokenizer(small_tokenizer(), 8)
+    graph = small_tokenizer().in_graph(8)
     assert graph(tf.constant([b"a\xff\xfeb \xc3"]))["input_ids"].numpy().tolist() == [[2, 5, 7, 3]]
 
 
 def test_long_words_are_bounded_in_characters_not_bytes():
     tokenizer = small_tokenizer(lower_case=False, max_word_chars=150)
-    graph = GraphWordPiece.from_tokenizer(tokenizer, 256)
+    graph = tokenizer.in_graph(256)
     assert_same_ids(tokenizer, graph, ["é" * 150, "é" * 151, "\U00020000" * 151, "a" + "b" * 149])
 
 
 def test_vocabularies_with_odd_tokens():
     tokenizer = small_tokenizer("##", "#", "\ue000", "a b", "\u2028", "##a#", " ", clean=False)
-    graph = GraphWordPiece.from_tokenizer(tokenizer, 16)
+    graph = tokenizer.in_graph(16)
     assert_same_ids(tokenizer, graph, ["# ## a#b \ue000 \ue000a a b", "x" * 300, "\u2028"])
 
 
@@ -132,9 +132,9 @@ def test_construction_is_checked(tmp_path):
     with pytest.raises(ModelError, match="lacks special tokens"):
         GraphWordPiece(tmp_path / "vocab.txt")
     with pytest.raises(ConfigError, match="no room"):
-        GraphWordPiece.from_tokenizer(small_tokenizer(), 2)
+        small_tokenizer().in_graph(2)
     with pytest.raises(ConfigError, match="no room"):
-        GraphWordPiece.from_tokenizer(small_tokenizer(), 3)(tf.constant(["a"]), tf.constant(["b"]))
+        small_tokenizer().in_graph(3)(tf.constant(["a"]), tf.constant(["b"]))
 
 
 LOADER = """
@@ -162,7 +162,7 @@ print(json.dumps({"answers": answers, "session": ids.tolist()}))
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A SavedModel of the tokenizer alone, its folder, and the live module."""
-    graph = GraphWordPiece.from_tokenizer(WordPiece(character_vocabulary(Rules())), 32)
+    graph = WordPiece(character_vocabulary(Rules())).in_graph(32)
     text = tf.TensorSpec([None], tf.string, "text")
     pair = tf.TensorSpec([None], tf.string, "pair")
     signatures = {

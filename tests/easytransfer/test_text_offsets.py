@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 from multilingual_corpus import SENTENCES, character_vocabulary, corpus, minilm_folder
 
-from easytransfer.text.graph import GraphWordPiece
 from easytransfer.text.vocabulary import Rules
 from easytransfer.text.wordpiece import WordPiece
 
@@ -46,7 +45,7 @@ def reorders(text):
 @pytest.mark.parametrize("rules", [Rules(), Rules(lower_case=False), Rules(split_cjk=False)], ids=str)
 def test_graph_finds_the_same_pieces_and_places(rules):
     tokenizer = WordPiece(character_vocabulary(rules), rules)
-    graph = GraphWordPiece.from_tokenizer(tokenizer)
+    graph = tokenizer.in_graph()
     find = tf.function(graph.pieces_with_offsets, input_signature=[tf.TensorSpec([None], tf.string)])
     lines = [*corpus()[::4], "x" * 99 + " " + "y" * 150 + " z", *SENTENCES]
     expected, places = tokenizer.pieces_with_offsets(lines)
@@ -61,7 +60,7 @@ def test_graph_finds_the_same_pieces_and_places(rules):
 
 
 def test_graph_of_no_text_finds_nothing():
-    graph = GraphWordPiece.from_tokenizer(WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]))
+    graph = WordPiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]).in_graph()
     for lines in ([], ["", "  "]):
         ids, spans = graph.pieces_with_offsets(tf.constant(lines, tf.string))
         assert ids.to_list() == spans.to_list() == [[] for _ in lines]

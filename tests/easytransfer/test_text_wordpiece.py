@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.text.chunks import ChunkBank
+from easytransfer.text.packing import longest_first
 from easytransfer.text.vocabulary import Rules
-from easytransfer.text.wordpiece import WordPiece, longest_first
+from easytransfer.text.wordpiece import WordPiece
 
 VOCAB = "[PAD] [UNK] [CLS] [SEP] [MASK] good ##ness ##nes ##s me , [ sep ] e 中 文 a b".split()
 PAD, UNK, CLS, SEP, MASK, GOOD, NESS, NES, S, ME, COMMA, OPEN, SEP_WORD, CLOSE, E, ZHONG, WEN, A, B = range(19)

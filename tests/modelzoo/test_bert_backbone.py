@@ -10,8 +10,9 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.layers.dropout import Dropout, dropout_seed
 from modelzoo.bert.backbone import BertBackbone
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import PARTS, initial_value, parameter_count, weight_table
+from modelzoo.bert.convert import BERT
 from modelzoo.bert.heads import BertMlmHead
+from modelzoo.encoder_weights import initial_value
 
 CONFIG = BertConfig(**SIZES, initializer_range=0.2)
 
@@ -72,8 +73,8 @@ def test_parameter_count_is_the_formula():
     v, h, n, i, p, t = 63, 32, 2, 48, 24, 2
     layer = 4 * (h * h + h) + 2 * h + h * i + i + i * h + h + 2 * h
     expected = (v + p + t) * h + 2 * h + n * layer + h * h + h
-    assert parameter_count(CONFIG) == expected == BertBackbone(CONFIG).count_params()
-    assert parameter_count(CONFIG, ["mlm", "nsp"]) == h * h + h + 2 * h + v + 2 * h + 2
+    assert BERT.parameter_count(CONFIG) == expected == BertBackbone(CONFIG).count_params()
+    assert BERT.parameter_count(CONFIG, ["mlm", "nsp"]) == h * h + h + 2 * h + v + 2 * h + 2
 
 
 def test_fresh_weights_depend_only_on_seed_and_name():
@@ -87,7 +88,7 @@ def test_fresh_weights_depend_only_on_seed_and_name():
 
 
 def test_fresh_kernels_are_truncated_normal():
-    row = next(r for r in weight_table(BertConfig(vocab_size=20000, hidden_size=32, num_attention_heads=4)))
+    row = next(r for r in BERT.weights(BertConfig(vocab_size=20000, hidden_size=32, num_attention_heads=4)))
     values = initial_value(row, 0, 0.02)
     assert np.abs(values).max() <= 0.04
     # Standard deviation of a normal distribution cut at two deviations: 0.87963.
@@ -137,7 +138,7 @@ def test_pooled_only_has_the_same_gradients_and_does_not_stick(batch):
 
 def test_the_head_shares_the_embeddings(batch):
     backbone, head = BertBackbone(CONFIG), BertMlmHead(CONFIG)
-    assert len(head.trainable_variables) == len(weight_table(CONFIG, ["mlm"]))
+    assert len(head.trainable_variables) == len(BERT.weights(CONFIG, ["mlm"]))
     with tf.GradientTape() as tape:
         logits = head(tf.stop_gradient(backbone(batch)["sequence_output"]), backbone.input_embeddings)["mlm_logits"]
         loss = tf.reduce_sum(logits**2)
@@ -184,5 +185,5 @@ def test_configuration_survives_keras_serialisation():
 
 def test_table_has_no_name_twice():
     for column in ("name", "hf"):
-        names = [getattr(row, column) for row in weight_table(CONFIG, PARTS)]
+        names = [getattr(row, column) for row in BERT.weights(CONFIG, BERT.parts)]
         assert len(names) == len(set(names))

@@ -9,13 +9,14 @@ from tiny_bert import SIZES, write_vocabulary
 
 from easytransfer.errors import ModelError
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import BACKBONE, initial_value, weight_table
+from modelzoo.bert.convert import BERT
 from modelzoo.bert.formats import write_folder
 from modelzoo.checkpoint import write_checkpoint
+from modelzoo.encoder_weights import BACKBONE, initial_value
 from modelzoo.loading import load_backbone, load_config
 
 CONFIG = BertConfig(**SIZES, hidden_act="gelu")
-VALUES = {row.name: initial_value(row, 5, 0.1) for row in weight_table(CONFIG, BACKBONE)}
+VALUES = {row.name: initial_value(row, 5, 0.1) for row in BERT.weights(CONFIG, BACKBONE)}
 # What transformers needs to read the folder, without the two keys it writes on its own.
 PLAIN = {"hidden_act": "gelu", **SIZES}
 
@@ -160,10 +161,12 @@ def test_keys_of_another_family(change, family, found):
         BertConfig.from_dict({**SIZES, **change})
 
 
-@pytest.mark.parametrize("model_type", ["albert", "distilbert", "electra", "xlm-roberta", "camembert", "mpnet"])
+@pytest.mark.parametrize("model_type", ["deberta", "distilbert", "electra", "xlm-roberta", "camembert", "mpnet"])
 def test_a_type_that_is_named_is_refused_with_its_name(tmp_path, model_type):
     for read in (load_config, load_backbone):
-        with pytest.raises(ModelError, match=f"unknown model_type; got '{model_type}'; accepted: bert, cnn.*zoo list"):
+        with pytest.raises(
+            ModelError, match=f"unknown model_type; got '{model_type}'; accepted: albert, bert, cnn.*zoo list"
+        ):
             read(make(tmp_path / read.__name__, {"model_type": model_type}))
 
 

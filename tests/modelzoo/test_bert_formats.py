@@ -11,20 +11,21 @@ from tiny_bert import SIZES, VOCABULARY, hf_folder, write_vocabulary
 from easytransfer.errors import ModelError
 from modelzoo.bert.backbone import BertBackbone
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import PARTS, google_name, hf_name, initial_value, weight_table
+from modelzoo.bert.convert import BERT
 from modelzoo.bert.formats import read_folder, write_folder
 from modelzoo.checkpoint import write_checkpoint
+from modelzoo.encoder_weights import google_name, initial_value
 from modelzoo.importing import export_model, import_model
 from modelzoo.loading import load_backbone
 
 CONFIG = BertConfig(**SIZES, hidden_act="gelu")
 
 
-def _values(parts=PARTS):
-    return {row.name: initial_value(row, 5, 0.1) for row in weight_table(CONFIG, parts)}
+def _values(parts=BERT.parts):
+    return {row.name: initial_value(row, 5, 0.1) for row in BERT.weights(CONFIG, parts)}
 
 
-def _folder(path, form="hf", parts=PARTS, values=None):
+def _folder(path, form="hf", parts=BERT.parts, values=None):
     source = path.parent / "vocabulary"
     source.mkdir(exist_ok=True)
     write_vocabulary(source)
@@ -324,9 +325,9 @@ def test_checkpoint_names(source, expected):
 
 
 def test_hugging_face_names():
-    assert hf_name("bert.encoder.layer.0.output.LayerNorm.gamma") == "encoder.layer.0.output.LayerNorm.weight"
-    assert hf_name("cls.predictions.transform.LayerNorm.beta") == "cls.predictions.transform.LayerNorm.bias"
-    assert hf_name("cls.predictions.decoder.bias") is None
+    assert BERT.hf_name("bert.encoder.layer.0.output.LayerNorm.gamma") == "encoder.layer.0.output.LayerNorm.weight"
+    assert BERT.hf_name("cls.predictions.transform.LayerNorm.beta") == "cls.predictions.transform.LayerNorm.bias"
+    assert BERT.hf_name("cls.predictions.decoder.bias") is None
 
 
 def test_saved_folder_equals_its_source(tmp_path):

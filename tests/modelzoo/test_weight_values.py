@@ -15,9 +15,10 @@ from easytransfer.presets.safetensors_file import read_safetensors
 from easytransfer.train.weights import assign_arrays
 from modelzoo import commands
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import PARTS, initial_value, weight_table
+from modelzoo.bert.convert import BERT
 from modelzoo.bert.formats import write_folder
 from modelzoo.checkpoint import write_checkpoint
+from modelzoo.encoder_weights import initial_value
 from modelzoo.importing import import_model
 from modelzoo.loading import load_backbone
 
@@ -36,7 +37,7 @@ def make(folder, form="hf", change=None):
     vocabulary = folder.parent / "vocabulary"
     vocabulary.mkdir(exist_ok=True)
     write_vocabulary(vocabulary)
-    values = {row.name: initial_value(row, 5, 0.1) for row in weight_table(CONFIG, PARTS)}
+    values = {row.name: initial_value(row, 5, 0.1) for row in BERT.weights(CONFIG, BERT.parts)}
     write_folder(folder, form, CONFIG, values, source=vocabulary)
     if change is None:
         return folder

@@ -16,8 +16,9 @@ from local_server import local_server
 from easytransfer.errors import ModelError
 from easytransfer.presets import catalogue, resolve
 from modelzoo import commands
+from modelzoo.albert.convert import ALBERT
 from modelzoo.bert.config import BertConfig
-from modelzoo.bert.convert import parameter_count
+from modelzoo.bert.convert import BERT
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
 from modelzoo.loading import load_backbone, load_tokenizer
@@ -39,15 +40,26 @@ def tiny(tmp_path_factory):
     return folder
 
 
-def test_the_34_bert_names_and_roberta_are_known(tmp_path):
+ALBERT_NAMES = [
+    f"{owner}-albert-{size}-{language}"
+    for owner in ("google", "pai")
+    for size in ("base", "large", "xlarge", "xxlarge")
+    for language in ("zh", "en")
+]
+
+
+def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
     rows = {row["name"]: row for row in commands.list_models(tmp_path)}
     assert len(SPEC_NAMES) == 34
-    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES}
+    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES}
     large = rows["google-bert-large-en"]
     assert (large["layers"], large["hidden"], large["heads"], large["parameters"]) == (24, 1024, 16, 335141888)
     # Published: 109,482,240 parameters for bert-base-uncased and 4,385,920 for BERT-tiny, pooler included.
     assert rows["google-bert-base-en"]["parameters"] == 109482240
     assert rows["google-bert-L2-H128-A2-en"]["parameters"] == 4385920
+    # As transformers counts the published albert-base, large, xlarge and xxlarge, the pooler included.
+    counts = [rows[f"google-albert-{size}-en"]["parameters"] for size in ("base", "large", "xlarge", "xxlarge")]
+    assert counts == [11683584, 17683968, 58724864, 222595584]
 
 
 def test_facts_are_complete_and_sizes_computed():
@@ -58,14 +70,15 @@ def test_facts_are_complete_and_sizes_computed():
             assert facts["parameters"] == counted.parameters + counted.statistics, name
             assert set(facts["input"]) == {"image_size", "channels", "channel_mean", "channel_std", "resize_mode"}
         else:
-            config = BertConfig(
+            family = {"bert": BERT, "albert": ALBERT}[facts["family"]]
+            config = family.config_class(
                 vocab_size=facts["vocab"],
                 hidden_size=facts["hidden"],
                 num_hidden_layers=facts["layers"],
                 num_attention_heads=facts["heads"],
                 intermediate_size=facts["intermediate"],
             )
-            assert facts["parameters"] == parameter_count(config), name
+            assert facts["parameters"] == family.parameter_count(config), name
             assert facts["language"] in ("en", "zh") and facts["lower_case"] is True
         assert facts["licence"]
         assert facts["sha256"] or facts["sha256_reason"]
@@ -77,6 +90,7 @@ def test_listing_showing_and_making_import_no_tensorflow(tmp_path):
     code = (
         "import sys; from modelzoo import commands as c; c.list_models(); c.show('google-bert-base-en');"
         f"c.make_tiny({str(tmp_path / 'tiny')!r}); c.show({str(tmp_path / 'tiny')!r});"
+        f"c.make_tiny({str(tmp_path / 'albert')!r}, 'albert'); c.show({str(tmp_path / 'albert')!r});"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -84,7 +98,7 @@ def test_listing_showing_and_making_import_no_tensorflow(tmp_path):
 
 def test_show(tiny):
     shown = commands.show(str(tiny))
-    assert shown["parameters"] == parameter_count(BertConfig.from_folder(tiny))
+    assert shown["parameters"] == BERT.parameter_count(BertConfig.from_folder(tiny))
     assert {"config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "zoo.json"} == set(shown["files"])
     assert commands.show("bert-tiny", tiny.parent)["folder"] is None
     with pytest.raises(ModelError, match="did you mean google-bert-base-en"):
@@ -110,7 +124,7 @@ def test_make_tiny_is_seeded_and_usable(tiny, tmp_path):
     batch = {"input_ids": ids.input_ids.values[None], "segment_ids": ids.segment_ids.values[None]}
     batch["input_mask"] = np.ones_like(batch["input_ids"])
     assert load_backbone(tiny)(batch)["pooled_output"].shape == (1, 32)
-    with pytest.raises(ModelError, match="got 'bart'; accepted: bert"):
+    with pytest.raises(ModelError, match="got 'bart'; accepted: albert, bert"):
         commands.make_tiny(tmp_path / "x", family="bart")
     with pytest.raises(ModelError, match=r"special tokens"):
         commands.make_tiny(tmp_path / "x", vocab=["a"])

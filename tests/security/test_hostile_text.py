@@ -66,9 +66,7 @@ def test_tokenizing_in_the_graph_takes_time_in_proportion(tmp_path):
     """What a server does with a request, before the model sees it."""
     import tensorflow as tf
 
-    from easytransfer.text.graph import GraphWordPiece
-
-    encode = GraphWordPiece.from_tokenizer(WordPiece(VOCABULARY), max_length=64)
+    encode = WordPiece(VOCABULARY).in_graph(64)
     encode(tf.constant(["warm"]))
     for name, text in TEXTS.items():
         begin = time.monotonic()

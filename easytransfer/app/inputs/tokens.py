@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +10,8 @@ import tensorflow as tf
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
-from easytransfer.text.graph import GraphWordPiece
-from easytransfer.text.wordpiece import WordPiece
+from easytransfer.text.graph import GraphTokenizer
+from easytransfer.text.tokenizer import Tokenizer
 
 # Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
 SAMPLE_TEXTS = ("as promised", "", "Überraschend gut, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
@@ -33,11 +32,9 @@ class TokensInput(Input):
         reads_apart: Whether the text has a vector of its own, see `Input`.
     """
 
-    asset_files: ClassVar[tuple[str, ...]] = ("vocab.txt", "tokenizer_config.json")
-
     def __init__(
         self,
-        tokenizer: WordPiece,
+        tokenizer: Tokenizer,
         first: str,
         second: str | None = None,
         *,
@@ -53,7 +50,12 @@ class TokensInput(Input):
         self.raw = raw or (("text",) if second is None else ("text_a", "text_b"))
         self.doc = "raw text" if len(self.raw) == 1 else "raw text pairs"
         self.masks = {f"input_mask{suffix}": f"input_ids{suffix}"}
-        self._graph: GraphWordPiece | None = None
+        self._graph: GraphTokenizer | None = None
+
+    @property
+    def asset_files(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Names of the files of the tokenizer."""
+        return self.tokenizer.files
 
     def table_columns(self) -> list[str]:
         """Returns the text columns."""
@@ -98,7 +100,7 @@ class TokensInput(Input):
 
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the tokenizer in a graph."""
-        self._graph = GraphWordPiece(folder / "vocab.txt", self.tokenizer.lower_case, max_length=self.max_length)
+        self._graph = self.tokenizer.in_graph(self.max_length, folder)
         return self._graph
 
     def save_assets(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The encoder of TensorFlow Model Garden as BERT needs it, whole or shared out over workers.
+"""The encoder of TensorFlow Model Garden as BERT and ALBERT need it, whole or shared out over workers.
 
 All that depends on how Model Garden is written inside stands here: its private attributes by our names (`PARTS`), its
 epsilons and dropout layers, and the order of its layers.
@@ -19,7 +19,7 @@ from easytransfer.distributed.pipeline import Stage
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.errors import ConfigError
 from easytransfer.layers.dropout import Dropout
-from modelzoo.bert.config import BertConfig
+from modelzoo.encoder_config import EncoderConfig
 
 
 def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
@@ -28,12 +28,13 @@ def gelu_tanh(x: tf.Tensor) -> tf.Tensor:
 
 
 ACTIVATIONS = {"gelu": keras.activations.gelu, "gelu_tanh": gelu_tanh, "relu": keras.activations.relu}
-# Attributes of Model Garden's layers by the names that `convert.py` gives the parts of an encoder, and of one layer.
+# Attributes of Model Garden's layers by the names of parts of an encoder, and of one layer, in tables of weights.
 PARTS = {
     "words": "_embedding_layer",
     "positions": "_position_embedding_layer",
     "segments": "_type_embedding_layer",
     "norm": "_embedding_norm_layer",
+    "projection": "_embedding_projection",
     "layers": "_transformer_layers",
     "pooler": "_pooler_layer",
 }
@@ -73,8 +74,8 @@ class Encoder(BertEncoderV2):
 
     Call arguments:
         inputs: `input_ids` and `segment_ids`, integer [batch, tokens], or `embeddings` in their place, float [batch,
-            tokens, hidden]; `input_mask`, integer [batch, tokens], or [batch, tokens, tokens] where each token has
-            tokens of its own to look at; `added_embeddings` (optional) [batch, tokens, hidden].
+            tokens, width of the word embeddings]; `input_mask`, integer [batch, tokens], or [batch, tokens, tokens]
+            where each token has tokens of its own to look at; `added_embeddings` (optional), as wide as `embeddings`.
         first_tokens: Compute the last layer for so many first tokens only; None: for all.
 
     Returns:
@@ -86,7 +87,7 @@ class Encoder(BertEncoderV2):
         ConfigError: There are more stages than layers, or the layers cannot be split over so many workers.
     """
 
-    def __init__(self, config: BertConfig, tensor: Group | None = None, stage: Stage | None = None) -> None:
+    def __init__(self, config: EncoderConfig, tensor: Group | None = None, stage: Stage | None = None) -> None:
         if stage is not None and stage.stages > config.num_hidden_layers:
             raise ConfigError(
                 f"{config.num_hidden_layers} encoder layers cannot be cut into {stage.stages} stages",
@@ -96,16 +97,19 @@ class Encoder(BertEncoderV2):
         super().__init__(
             vocab_size=config.vocab_size,
             hidden_size=config.hidden_size,
-            num_layers=config.num_hidden_layers,
+            num_layers=config.stored_layers,
             num_attention_heads=config.num_attention_heads,
             max_sequence_length=config.max_position_embeddings,
             type_vocab_size=config.type_vocab_size,
             inner_dim=config.intermediate_size,
             inner_activation=activation,
+            embedding_width=config.word_width,
             initializer="zeros",
             name="encoder",
         )
         self._stage, self._hidden = stage, config.hidden_size
+        # Of layers with the same weights there is one, called again and again.
+        self._num_layers = config.num_hidden_layers
         # Model Garden fixes epsilon at 1e-12 and has no argument for it; it is read when the layers are built.
         self._embedding_norm_layer.epsilon = config.layer_norm_eps
         self._embedding_dropout = Dropout(config.hidden_dropout_prob, name="embedding_dropout")
@@ -129,6 +133,7 @@ class Encoder(BertEncoderV2):
         stage, mask = self._stage, tf.convert_to_tensor(inputs["input_mask"])
         if stage is None or stage.is_first:
             x = self._embedding_dropout(self._embedding_norm_layer(self.embedded(inputs)))
+            x = x if self._embedding_projection is None else self._embedding_projection(x)
         else:
             ids = inputs["input_ids"] if "input_ids" in inputs else inputs["embeddings"][:, :, 0]
             x = stage.receive(tf.concat([tf.shape(ids), [self._hidden]], 0))
@@ -136,14 +141,15 @@ class Encoder(BertEncoderV2):
         mask = self._attention_mask_layer(x, mask) if mask.shape.rank == 2 else tf.cast(mask, x.dtype)
         states, last = [x], self._num_layers - 1
         for depth in range(self._num_layers) if stage is None else stage.share(self._num_layers):
-            x = self._transformer_layers[depth]([x, mask], output_range=first_tokens if depth == last else None)
+            layer = self._transformer_layers[depth % len(self._transformer_layers)]
+            x = layer([x, mask], output_range=first_tokens if depth == last else None)
             states.append(x)
         if stage is not None and not stage.is_last:
             return {"sent": stage.send(x)}
         return {"hidden_states": tuple(states), "pooled_output": self._pooler_layer(x[:, 0])}
 
     def embedded(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
-        """Returns the sum of word, position and segment embeddings [batch, tokens, hidden], before their LayerNorm."""
+        """Returns the sum of word, position and segment embeddings [batch, tokens, width], before their LayerNorm."""
         if "embeddings" in inputs:
             x = tf.cast(inputs["embeddings"], self.compute_dtype)
             return x if "added_embeddings" not in inputs else x + tf.cast(inputs["added_embeddings"], x.dtype)
@@ -153,7 +159,7 @@ class Encoder(BertEncoderV2):
         return self._get_embeddings(inputs["input_ids"], inputs["segment_ids"], words, None, None)
 
     def variable(self, path: str) -> tf.Variable:
-        """Returns a variable by its path in `convert.py`, such as `words` or `layers.0.query.kernel`."""
+        """Returns a variable by its path in the table of weights, such as `words` or `layers.0.query.kernel`."""
         part, *rest = path.split(".")
         found = getattr(self, PARTS[part])
         if part in _TABLES:
@@ -171,7 +177,7 @@ def _part(block: keras.layers.Layer, part: str) -> keras.layers.Layer:
     return block
 
 
-def _replace_dropout(block: keras.layers.Layer, config: BertConfig, part: int) -> None:
+def _replace_dropout(block: keras.layers.Layer, config: EncoderConfig, part: int) -> None:
     """Puts dropout that a resumed run repeats in place of Keras'."""
     # The workers' heads have masks of their own; all else is the same on every worker, so its masks must be.
     block._attention_layer._dropout_layer = Dropout(config.attention_probs_dropout_prob, part, name="probs_dropout")
@@ -204,7 +210,7 @@ class SplitBlock(TransformerEncoderBlock):
         ConfigError: The group's size does not divide the heads or the feed-forward units.
     """
 
-    def __init__(self, config: BertConfig, group: Group, activation: Callable[..., Any], **options: Any) -> None:
+    def __init__(self, config: EncoderConfig, group: Group, activation: Callable[..., Any], **options: Any) -> None:
         heads, inner = config.num_attention_heads, config.intermediate_size
         for number, what in ((heads, "attention heads"), (inner, "feed-forward units")):
             if number % group.size:

@@ -1,0 +1,248 @@
+"""Reads SentencePiece models, from their own files and from `tokenizer.json`, and refuses what would be read wrongly.
+
+Needs no TensorFlow, so that configuration checks can read a tokenizer quickly.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from easytransfer.errors import ModelError
+from easytransfer.presets.folder import read_json
+from easytransfer.text.tokenizer import ROLES
+
+MODEL_FILE, CONFIG_FILE, JSON_FILE = "spiece.model", "tokenizer_config.json", "tokenizer.json"
+# The largest known ones, of 250,000 pieces, have 5 MB.
+MOST_BYTES = 64 << 20
+SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+_KINDS_OF_MODELS = {1: "unigram", 2: "bpe"}
+# What a model must say of white space: pieces are places in a text only where it is treated like this.
+_WHITE_SPACE = {"remove_extra_whitespaces": True, "escape_whitespaces": True}
+
+
+@dataclass(frozen=True)
+class PieceRules:
+    """What happens to a text before a SentencePiece model reads it.
+
+    Attributes:
+        lower_case: Lower-case every character.
+        keep_accents: Leave accents; without it characters are decomposed (NFKD) and combining marks dropped.
+    """
+
+    lower_case: bool = True
+    keep_accents: bool = False
+
+
+@dataclass(frozen=True)
+class PieceFiles:
+    """What a model folder says of its tokenizer.
+
+    Attributes:
+        model: SentencePiece model, a serialized `ModelProto`.
+        rules: What happens to a text before.
+        special: Special tokens, in the order of `ROLES`.
+    """
+
+    model: bytes
+    rules: PieceRules
+    special: tuple[str, ...]
+
+
+def model_file(folder: Path) -> Path | None:
+    """Returns the SentencePiece model of a folder: `spiece.model`, or the only file with the ending `.model`."""
+    if (folder / MODEL_FILE).is_file():
+        return folder / MODEL_FILE
+    others = [path for path in folder.glob("*.model") if path.is_file()]
+    return others[0] if len(others) == 1 else None
+
+
+def holds_unigram(folder: Path) -> bool:
+    """Returns whether a folder holds a `tokenizer.json` of the pieces of a SentencePiece model."""
+    if not (folder / JSON_FILE).is_file():
+        return False
+    model = read_json(folder / JSON_FILE).get("model")
+    return isinstance(model, dict) and model.get("type") == "Unigram"
+
+
+def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFiles:
+    """Reads model, rules and special tokens of a model folder.
+
+    Args:
+        folder: Holds `spiece.model`, one other `.model`, or a `tokenizer.json` with a Unigram model; optionally
+            `tokenizer_config.json` with `do_lower_case`, `keep_accents` and names of special tokens, and `config.json`
+            with `vocab_size`.
+        lower_case: Overrides what the files say.
+
+    Raises:
+        ModelError: Files are missing, damaged or contradict each other, or ask for what is not done here.
+    """
+    folder = Path(folder)
+    config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
+    rules, special = _rules(folder, config, lower_case), _special(folder, config)
+    path = model_file(folder)
+    if path is not None:
+        model, where = _bounded(path).read_bytes(), path
+    elif holds_unigram(folder):
+        where = folder / JSON_FILE
+        stated = PieceRules(_flag(folder, config, "do_lower_case", True), rules.keep_accents)
+        model = model_of_json(read_json(_bounded(where)), stated, special, str(where))
+    else:
+        raise ModelError(
+            f"no SentencePiece model in {folder}",
+            accepted=f"{MODEL_FILE}, one other .model file, or {JSON_FILE} with a Unigram model",
+            fix="copy the tokenizer of the model into the folder",
+        )
+    check_model(model, special, str(where), _vocab_size(folder))
+    return PieceFiles(model, rules, special)
+
+
+def check_model(model: bytes, special: tuple[str, ...], where: str, vocab_size: int | None = None) -> None:
+    """Checks that a model is whole and that its pieces can be places in a text.
+
+    Args:
+        model: Serialized `ModelProto`.
+        special: Special tokens, in the order of `ROLES`.
+        where: Name of the file, for messages.
+        vocab_size: Rows of the model's word embeddings, if known.
+
+    Raises:
+        ModelError: It is not.
+    """
+    proto = parse_model(model, where)
+    kind = proto.trainer_spec.model_type
+    if kind not in _KINDS_OF_MODELS:
+        raise ModelError(f"{where}: a model of another kind", received=kind, accepted=_KINDS_OF_MODELS.values())
+    for name, wanted in _WHITE_SPACE.items():
+        if getattr(proto.normalizer_spec, name) != wanted:
+            raise ModelError(f"{where}: {name} is not supported", received=not wanted, accepted=str(wanted))
+    if proto.trainer_spec.treat_whitespace_as_suffix:
+        raise ModelError(f"{where}: treat_whitespace_as_suffix is not supported", received=True, accepted="False")
+    types = {piece.piece: piece.type for piece in proto.pieces}
+    if len(types) != len(proto.pieces):
+        raise ModelError(f"{where} holds a piece twice", received=f"{len(proto.pieces)} pieces, {len(types)} different")
+    if "" in types or not np.isfinite([piece.score for piece in proto.pieces]).all():
+        raise ModelError(f"{where} is damaged: it has an empty piece, or a score that is not finite")
+    piece = type(proto).SentencePiece
+    if list(types.values()).count(piece.UNKNOWN) != 1:
+        raise ModelError(f"{where} is damaged: it must have one unknown piece")
+    for role, token in zip(ROLES, special, strict=True):
+        wanted = piece.UNKNOWN if role == "unk" else piece.CONTROL
+        if types.get(token) != wanted:
+            kind = "unknown" if role == "unk" else "control"
+            raise ModelError(
+                f"{where}: the special token of the role {role} is no {kind} piece",
+                received=token,
+                fix=f"name it in {CONFIG_FILE} as {role}_token; tokens that text could spell are not special",
+            )
+    if vocab_size is not None and len(types) > vocab_size:
+        raise ModelError(f"{where} does not fit the model", received=f"{len(types)} pieces", accepted=f"{vocab_size}")
+
+
+def parse_model(model: bytes, where: str) -> Any:
+    """Returns the `ModelProto` of serialized bytes; ModelError where they are none."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except (DecodeError, RuntimeError) as error:
+        raise ModelError(f"{where} is no SentencePiece model ({error})", fix="copy the file again") from None
+    if not proto.pieces:
+        raise ModelError(f"{where} is no SentencePiece model: it has no pieces", fix="copy the file again")
+    return proto
+
+
+def model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
+    """Returns the model that a `tokenizer.json` of an ALBERT describes.
+
+    Raises:
+        ModelError: It describes another one, or other rules than `rules`.
+    """
+    try:
+        return _model_of_json(data, rules, special, where)
+    except (AttributeError, TypeError, LookupError, ValueError) as error:
+        raise ModelError(f"{where} describes no ALBERT tokenizer", received=repr(error)) from None
+
+
+def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
+    from sentencepiece import sentencepiece_model_pb2
+
+    steps = data["normalizer"]["normalizers"]
+    shown = [step["type"] for step in steps]
+    wanted = ["Replace", "Replace", *([] if rules.keep_accents else ["NFKD", "StripAccents"])]
+    wanted += ["Lowercase"] if rules.lower_case else []
+    rest = shown[len(wanted) :]
+    if shown[: len(wanted)] != wanted or rest not in ([], ["Precompiled"], ["Replace"], ["Precompiled", "Replace"]):
+        raise ModelError(f"{where} and {CONFIG_FILE} have different text rules", received=shown, accepted=wanted)
+    if data["model"].get("byte_fallback"):
+        raise ModelError(f"{where}: byte_fallback is not supported", received=True, accepted="False")
+    proto = sentencepiece_model_pb2.ModelProto()
+    for token, score in data["model"]["vocab"]:
+        kind = proto.SentencePiece.CONTROL if token in special else proto.SentencePiece.NORMAL
+        proto.pieces.add(piece=token, score=score, type=kind)
+    proto.pieces[data["model"]["unk_id"]].type = proto.SentencePiece.UNKNOWN
+    for added in data.get("added_tokens") or []:
+        if proto.pieces[added["id"]].piece != added["content"]:
+            raise ModelError(f"{where} adds a token that is no piece of the model", received=added["content"])
+    proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
+    charsmap = next((step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"), "")
+    proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap or "", validate=True)
+    return proto.SerializeToString()
+
+
+def tokenizer_config(rules: PieceRules, special: tuple[str, ...]) -> dict[str, Any]:
+    """Returns `tokenizer_config.json`, readable by this module and by `transformers`."""
+    names = {f"{role}_token": token for role, token in zip(ROLES, special, strict=True)}
+    # In transformers, bos and eos are what begins and ends the text: the same as cls and sep.
+    names |= {"bos_token": names["cls_token"], "eos_token": names["sep_token"]}
+    return {
+        "tokenizer_class": "AlbertTokenizer",
+        "do_lower_case": rules.lower_case,
+        "keep_accents": rules.keep_accents,
+        "remove_space": True,
+        **names,
+    }
+
+
+def _rules(folder: Path, config: dict[str, Any], lower_case: bool | None) -> PieceRules:
+    if not _flag(folder, config, "remove_space", True):
+        raise ModelError(f"remove_space in {folder / CONFIG_FILE} is not supported", received=False, accepted="True")
+    stated = _flag(folder, config, "do_lower_case", True)
+    return PieceRules(stated if lower_case is None else lower_case, _flag(folder, config, "keep_accents", False))
+
+
+def _flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
+    value = config.get(name, default)
+    if not isinstance(value, bool):
+        raise ModelError(f"bad {name} in {folder / CONFIG_FILE}", received=value, accepted="true, false")
+    return value
+
+
+def _special(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+    found = []
+    for role, usual in zip(ROLES, SPECIAL_TOKENS, strict=True):
+        token = config.get(f"{role}_token", usual)
+        token = token.get("content") if isinstance(token, dict) else token
+        if not isinstance(token, str) or not token:
+            raise ModelError(f"bad {role}_token in {folder / CONFIG_FILE}", received=token, accepted="a piece")
+        found.append(token)
+    return tuple(found)
+
+
+def _vocab_size(folder: Path) -> int | None:
+    path = folder / "config.json"
+    size = read_json(path).get("vocab_size") if path.is_file() else None
+    return size if isinstance(size, int) else None
+
+
+def _bounded(path: Path) -> Path:
+    """Returns the path of a file that is small enough to be read whole."""
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise ModelError(f"{path} is too large for a tokenizer", received=f"{size} bytes", accepted=f"{MOST_BYTES}")
+    return path

@@ -1,0 +1,92 @@
+"""Every application on a text encoder takes one of another family: trained, exported, served like in memory."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from appzoo import jobs
+from appzoo.cli.reader import JobReader
+from modelzoo import commands
+from modelzoo.albert.backbone import AlbertBackbone
+
+# Smoke configuration -> columns of its evaluation table to predict on, and epochs that bring the loss down.
+APPLICATIONS = {
+    "text_comprehension/configs/smoke": 2,
+    "sequence_labeling/configs/smoke": 2,
+    "text_classify/configs/smoke": 3,
+    "text_match/configs/smoke": 2,
+    "text_match/configs/smoke_bert_two_tower": 2,
+    "text_comprehension/configs/smoke_bert_hae": 2,
+}
+# At every commit the one that asks most of a tokenizer: places in the text, of pieces and in the graph.
+CASES = [
+    pytest.param(name, epochs, marks=() if number == 0 else pytest.mark.slow, id=name.replace("/configs/", "_"))
+    for number, (name, epochs) in enumerate(APPLICATIONS.items())
+]
+
+
+def job(mode, *arguments):
+    return JobReader(mode, list(map(str, arguments)), []).read().config
+
+
+@pytest.fixture(scope="module")
+def albert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families") / "albert"
+    commands.make_tiny(folder, "albert")
+    return folder
+
+
+@pytest.mark.parametrize(("name", "epochs"), CASES)
+def test_albert_is_trained_exported_and_served(name, epochs, albert, repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    config = repository / "appzoo" / f"{name}.yaml"
+    settings = {
+        "checkpoint_dir": tmp_path / "run",
+        "model.pretrain_model_name_or_path": albert,
+        "model.dropout_rate": 0.0,
+        "train.num_epochs": epochs,
+        "train.learning_rate": 2e-3,
+    }
+    trained = job("train", f"--config={config}", *(f"--set={key}={value}" for key, value in settings.items()))
+    result = jobs.train(trained)
+    records = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    losses = [record["loss"] for record in records if record["event"] == "step"]
+    quarter = max(len(losses) // 4, 1)
+    assert np.mean(losses[-quarter:]) < 0.97 * np.mean(losses[:quarter])
+    # A run is a model of its family, and its tokenizer lies beside it.
+    assert (tmp_path / "run" / "spiece.model").is_file()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "albert"
+
+    # The export answers like the run, away from everything it was made from.
+    exported = Path(shutil.copytree(result["export"], tmp_path / "elsewhere" / Path(result["export"]).name))
+    rows = []
+    for number, source in enumerate((tmp_path / "run", exported)):
+        output = tmp_path / f"{number}.jsonl"
+        words = (f"--checkpointPath={source}", f"--inputTable={trained.data.eval_table}", f"--outputTable={output}")
+        answer = jobs.predict(job("predict", *words))
+        assert answer["written"] == answer["read"] > 0
+        rows.append([json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()])
+    for ours, theirs in zip(*rows, strict=True):
+        assert ours.keys() == theirs.keys()
+        for column, value in ours.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(theirs[column], abs=2e-5)
+            else:
+                assert value == theirs[column]
+    for package in ("tensorflow_serving", "starlette", "httpx"):
+        pytest.importorskip(package, reason="needs the extras serving and test")
+    from served_answers import check_served
+
+    check_served(exported)
+
+
+def test_workers_that_split_layers_are_refused(albert):
+    from easytransfer.errors import ConfigError
+    from modelzoo.backbone import Backbone
+
+    assert isinstance(Backbone.from_preset(albert), AlbertBackbone)
+    with pytest.raises(ConfigError, match="networks of the family albert cannot be split over workers"):
+        Backbone.from_preset(albert, tensor=object())
