@@ -44,7 +44,7 @@ def _requests(signature: Signature, max_batch_size: int, rounding: Rounding | No
         for rows in sorted({1, max_batch_size}):
             yield take_rows(signature.samples, rows)
         return
-    free = {name for name, spec in signature.inputs.items() if spec.shape.rank > 1 and spec.shape[1] is None}
+    free = {name for name, spec in signature.inputs.items() if _has_length(spec)}
     for rows in rounding.rows:
         batch = take_rows(signature.samples, rows)
         for length in rounding.lengths if free else (0,):
@@ -52,6 +52,11 @@ def _requests(signature: Signature, max_batch_size: int, rounding: Rounding | No
                 name: value[:, np.arange(length) % value.shape[1]] if name in free else value
                 for name, value in batch.items()
             }
+
+
+def _has_length(spec: tf.TensorSpec) -> bool:
+    """Whether the second axis is a free length; pictures of any height and width are brought to one size instead."""
+    return spec.shape.rank > 1 and spec.shape[1] is None and not (spec.shape.rank > 2 and spec.shape[2] is None)
 
 
 def _tensor(value: np.ndarray, dtype: tf.DType) -> bytes:

@@ -8,6 +8,7 @@ from tensorflow.core.framework import tensor_pb2
 from easytransfer import keras
 from easytransfer.export.compiled import Rounding, compiled
 from easytransfer.export.saved_model import write_servable
+from easytransfer.export.warmup import write_warmup
 from easytransfer.savedmodel.requests import read_requests
 from easytransfer.savedmodel.signature import Signature
 
@@ -133,3 +134,19 @@ def test_every_shape_is_among_the_warm_up_requests(tmp_path):
         for key in ("serving_default", "predict_ids")
     ]
     assert names[0] == names[1] and len(names[0]) == 1
+
+
+def test_pictures_of_any_size_have_no_length(tmp_path):
+    """A signature on pixels brings them to the size of the network; one of them may be the largest that is taken."""
+    shape, pixels = [None, None, None, 3], np.zeros([2, 5, 7, 3], np.uint8)
+    picture = Signature(
+        lambda image: {"n": tf.shape(image)}, {"image": tf.TensorSpec(shape, tf.uint8)}, {"image": pixels}
+    )
+    (tmp_path / "assets.extra").mkdir()
+    write_warmup(tmp_path, "pictures", {"serving_image": picture}, 6, ROUNDING)
+    shapes = [
+        tf.make_ndarray(tensor_pb2.TensorProto.FromString(item.value)).shape
+        for request in read_requests(tmp_path)
+        for item in request.inputs
+    ]
+    assert shapes == [(rows, 5, 7, 3) for rows in (1, 2, 4, 6)]
