@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from appzoo.lane_detection.config import BaselineConfig
-from appzoo.lane_detection.decoding import read_off
+from appzoo.lane_detection.decoding import faint_lanes, read_off
 from appzoo.lane_detection.inputs import CameraImage
 from appzoo.lane_detection.losses import IGNORED, pixel_counts, row_losses
 from appzoo.lane_detection.network import LaneNetwork, backbone, backbone_shape
@@ -26,6 +26,7 @@ from easytransfer.image.size import height_width
 from easytransfer.layers.draws import RowDraws
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
+from easytransfer.run.log import warn
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Losses, Step
@@ -68,6 +69,8 @@ class LaneDetection(App):
         """Builds the network, its backbone from weights, random, or of the shape stored in a run."""
         settings, seed = self.config.model, self.config.runtime.seed
         if assets.folder is None:
+            if faint := faint_lanes(settings):
+                warn(faint)
             body = backbone(settings, seed, self.config.runtime.model_zoo_base_path)
         else:
             stored = RunFolder(assets.folder).read_json(NETWORK_FILE)

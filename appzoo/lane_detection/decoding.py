@@ -79,6 +79,22 @@ def read_off(logits: tf.Tensor, exist_logits: tf.Tensor, settings: LaneSettings)
     return {"lane_x": tf.where(seen, x, ABSENT), "row_score": score, "exist": exist}
 
 
+def faint_lanes(settings: LaneSettings) -> str | None:
+    """Returns what to tell where lanes are too thin to be read off; None where they are not.
+
+    The mean over 9 pixels leaves of a sure, upright lane its width divided by 9, which must exceed the threshold.
+    """
+    width = settings.line_width * height_width(settings.image_size)[1] / height_width(settings.original_size)[1]
+    most, least = min(width / BLUR, 1.0), settings.least_probability
+    if most > least:
+        return None
+    return (
+        f"lanes of model.line_width={settings.line_width} are {width:.1f} pixels wide in model.image_size: the mean of "
+        f"{BLUR} pixels leaves {most:.2f} of the surest, and model.threshold={least} finds none of them; give a larger "
+        f"image_size or line_width, or a threshold below {most:.2f}"
+    )
+
+
 def without_gaps(lane_x: np.ndarray) -> np.ndarray:
     """Returns lanes whose gaps are filled linearly, cut to whole pixels, by the rule of TuSimple.
 

@@ -7,7 +7,15 @@ import pytest
 import tensorflow as tf
 
 from appzoo.lane_detection.config import LaneSettings
-from appzoo.lane_detection.decoding import blurred, lanes_of, map_rows, read_off, submitted, without_gaps
+from appzoo.lane_detection.decoding import (
+    blurred,
+    faint_lanes,
+    lanes_of,
+    map_rows,
+    read_off,
+    submitted,
+    without_gaps,
+)
 from appzoo.lane_detection.losses import dice, existence, pixel_counts, row_losses, weighted_cross_entropy
 
 RANDOM = np.random.default_rng(11)
@@ -189,3 +197,31 @@ def test_lanes_to_hand_in():
     np.testing.assert_array_equal(submitted(x[1:2]), [[-2] * 4])
     lanes = lanes_of(x, [10, 20, 30, 40])
     assert [lane.tolist() for lane in lanes] == [[[100, 20], [120, 40]]]
+
+
+@pytest.mark.parametrize(
+    ("size", "threshold", "found"),
+    [
+        # The released sizes: lanes of 7.5 pixels. Half of them: 3.75 of 9 pixels, 0.42 of the surest probability.
+        ([368, 640], None, True),
+        ([176, 320], None, False),
+        ([176, 320], 0.4, True),
+        ([176, 320], 0.43, False),
+    ],
+)
+def test_lanes_too_thin_to_be_read_off_are_told(size, threshold, found):
+    settings = LaneSettings(image_size=size, threshold=threshold)
+    warning = faint_lanes(settings)
+    assert (warning is None) is found
+    if not found:
+        assert "line_width=15" in warning and "3.8 pixels" in warning and "below 0.42" in warning
+    # A sure, upright lane of as many whole pixels, or one more where that is what the width of a pixel gives.
+    pixels = int(15 * size[1] / 1280)
+    logits = np.zeros([1, *size, 7], np.float32)
+    logits[..., 0] = 40
+    logits[:, :, 100 : 100 + pixels, 3] = 80
+    lane_x = read_off(tf.constant(logits), tf.zeros([1, 6]), settings)["lane_x"].numpy()
+    if found and threshold is None:
+        assert (lane_x[0, 2] >= 0).all()
+    if not found:
+        assert (lane_x < 0).all()
