@@ -424,7 +424,9 @@ def test_stopped_and_resumed_run_equals_an_unbroken_one(smoke, unbroken, tiny_mo
 # Presets -----------------------------------------------------------------------------------------------------
 
 
-PRESET_KEYS = {"name", "aliases", "type", "layers", "hidden", "licence", "origin", "sha256", "sha256_reason"}
+PRESET_KEYS = {"name", "aliases", "type", "parameters", "licence", "origin", "sha256", "sha256_reason"}
+# Of an image network sizes follow from its name.
+SIZE_KEYS = {"cnn": {"network", "classes", "input"}}
 
 
 def test_every_preset_has_its_facts_and_a_name_of_its_own(repository: Path):
@@ -435,7 +437,8 @@ def test_every_preset_has_its_facts_and_a_name_of_its_own(repository: Path):
     ]
     assert presets
     for preset in presets:
-        assert preset.keys() >= PRESET_KEYS, preset["name"]
+        sizes = SIZE_KEYS.get(preset["type"], {"layers", "hidden"})
+        assert preset.keys() >= PRESET_KEYS | sizes, preset["name"]
         assert bool(preset["sha256"]) != bool(preset["sha256_reason"]), (
             f"{preset['name']}: checksums, or why there are none"
         )
