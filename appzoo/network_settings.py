@@ -10,6 +10,7 @@ from pydantic import model_validator
 
 from easytransfer.config.job import ModelConfig
 from easytransfer.config.schema import setting
+from easytransfer.presets import resolve
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.pretrained import is_model, looks_like_path, network_shape
 
@@ -39,6 +40,19 @@ class BackboneSettings(ModelConfig):
         if isinstance(data, Mapping) and data.get("weights") is None and is_model(str(data.get("network") or "-")):
             return {**data, "weights": "pretrained"}
         return data
+
+
+def stated_shape(settings: Any, tiny: str, zoo: str | None = None) -> CnnConfig | None:
+    """Returns the shape of the backbone that settings name; None for the tiny one, which has none.
+
+    Args:
+        settings: `BackboneSettings` with the field `network`.
+        tiny: Name of the tiny network.
+        zoo: Root of the ModelZoo.
+    """
+    if settings.backbone_path is not None:
+        return CnnConfig.from_folder(resolve(settings.backbone_path, zoo).folder)
+    return None if settings.network == tiny else network_shape(settings.network, zoo)
 
 
 def shape_to_check(network: str) -> CnnConfig | None:

@@ -8,12 +8,12 @@ import tensorflow as tf
 from appzoo.lane_detection.config import STRIDE, TINY, LaneSettings, ResaSettings
 from appzoo.lane_detection.decoders import BusdDecoder, ExistHead, PlainDecoder
 from appzoo.lane_detection.resa import Resa
+from appzoo.network_settings import stated_shape
 from easytransfer import keras
-from easytransfer.presets import resolve
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.keras_builder import layer_seed
-from modelzoo.cnn.pretrained import network_shape, start_network
+from modelzoo.cnn.pretrained import start_network
 
 # Means of blue, green and red from 0 to 255 that released networks subtract, and ImageNet's of red, green and blue.
 BGR_MEAN = (103.939, 116.779, 123.68)
@@ -145,12 +145,9 @@ def backbone_shape(settings: LaneSettings, zoo: str | None = None) -> CnnConfig 
         settings: Name it, or the place of its weights.
         zoo: Root of the ModelZoo.
     """
-    if settings.backbone_path is not None:
-        shape = CnnConfig.from_folder(resolve(settings.backbone_path, zoo).folder)
-    elif settings.network == TINY:
+    shape = stated_shape(settings, TINY, zoo)
+    if shape is None:
         return None
-    else:
-        shape = network_shape(settings.network, zoo)
     shape, stages = shape.replace(output_stride=STRIDE), settings.backbone_stages
     return shape if stages is None else shape.first_stages(stages)
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from appzoo.network_settings import stated_shape
 from appzoo.person_reid.config import CHANNELS, TINY, ReidSettings
 from easytransfer import keras
-from easytransfer.presets import resolve
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.config import CnnConfig
 from modelzoo.cnn.keras_builder import layer_seed
-from modelzoo.cnn.pretrained import network_shape, start_network
+from modelzoo.cnn.pretrained import start_network
 
 TINY_WIDTHS, TINY_FEATURES = (24, 48, 72, 96), 64
 _MOMENTUM, _EPSILON = 0.9, 1e-5
@@ -136,12 +136,9 @@ def body_shape(settings: ReidSettings, zoo: str | None = None) -> CnnConfig | No
         settings: Name it, or the place of its weights.
         zoo: Root of the ModelZoo.
     """
-    if settings.backbone_path is not None:
-        shape = CnnConfig.from_folder(resolve(settings.backbone_path, zoo).folder)
-    elif settings.network == TINY:
+    shape = stated_shape(settings, TINY, zoo)
+    if shape is None:
         return None
-    else:
-        shape = network_shape(settings.network, zoo)
     strides = (*shape.strides[:-1], settings.last_stride) if shape.strides else shape.strides
     return shape.replace(strides=strides, image_size=settings.image_size, channels=CHANNELS)
 

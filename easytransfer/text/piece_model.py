@@ -87,11 +87,11 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFile
     rules, special = _rules(folder, config, lower_case), _special(folder, config)
     path = model_file(folder)
     if path is not None:
-        model, where = _bounded(path).read_bytes(), path
+        model, where = bounded(path).read_bytes(), path
     elif holds_unigram(folder):
         where = folder / JSON_FILE
         stated = PieceRules(_flag(folder, config, "do_lower_case", True), rules.keep_accents)
-        model = model_of_json(read_json(_bounded(where)), stated, special, str(where))
+        model = model_of_json(read_json(bounded(where)), stated, special, str(where))
     else:
         raise ModelError(
             f"no SentencePiece model in {folder}",
@@ -241,7 +241,7 @@ def _vocab_size(folder: Path) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _bounded(path: Path) -> Path:
+def bounded(path: Path) -> Path:
     """Returns the path of a file that is small enough to be read whole."""
     if (size := path.stat().st_size) > MOST_BYTES:
         raise ModelError(f"{path} is too large for a tokenizer", received=f"{size} bytes", accepted=f"{MOST_BYTES}")

@@ -110,12 +110,12 @@ class SentencePiece(Tokenizer):
 
     def pieces(self, texts: Sequence[str]) -> Ragged:
         """See `Tokenizer`."""
-        return _ragged(self._run(0, texts))
+        return in_memory(self._run(0, texts))
 
     def pieces_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ragged]:
         """See `Tokenizer`; white space around a piece does not belong to it."""
         parts = self._run(1, texts)
-        ids, spans = (_ragged([part[i] for part in parts]) for i in range(2))
+        ids, spans = (in_memory([part[i] for part in parts]) for i in range(2))
         return ids, spans
 
     @cached_property
@@ -168,8 +168,8 @@ class SentencePiece(Tokenizer):
         write_file(folder / CONFIG_FILE, json.dumps(tokenizer_config(self.rules, self.special), indent=2) + "\n")
 
 
-def _ragged(parts: list[tf.RaggedTensor]) -> Ragged:
-    """Returns rows in memory, those of several parts one after the other."""
+def in_memory(parts: list[tf.RaggedTensor]) -> Ragged:
+    """Returns rows of ids, those of several parts one after the other."""
     lengths = np.concatenate([part.row_lengths().numpy() for part in parts])
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
     return Ragged(np.concatenate([part.values.numpy() for part in parts]), offsets)

@@ -13,21 +13,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_text
 
 from easytransfer.data.encoded import Ragged
-from easytransfer.data.values import is_utf8
-from easytransfer.errors import DataError, ModelError
+from easytransfer.errors import ModelError
 from easytransfer.run.atomic import atomic_path
-
-MODEL_FILE = "spiece.model"
-# The largest known ones, of 250,000 pieces, have 5 MB.
-_MOST_BYTES = 64 << 20
-# Rows tokenized at a time: bounds the tensors alive at once.
-_ROWS_AT_A_TIME = 8192
-_no_autograph = tf.autograph.experimental.do_not_convert
+from easytransfer.text.graph import no_autograph
+from easytransfer.text.piece_model import MODEL_FILE, bounded, model_file, parse_model
+from easytransfer.text.sentence_piece import ROWS_AT_A_TIME, in_memory
+from easytransfer.text.tokenizer import not_a_text
 
 
 class T5Tokenizer:
@@ -70,18 +65,14 @@ class T5Tokenizer:
         Raises:
             ModelError: The file is missing, too large or damaged.
         """
-        found = [path for path in sorted(Path(folder).glob("*.model")) if path.is_file()]
-        named = [path for path in found if path.name == MODEL_FILE]
-        if len(named or found) != 1:
+        path = model_file(Path(folder))
+        if path is None:
             raise ModelError(
                 f"no {MODEL_FILE} in {folder}",
-                received=", ".join(path.name for path in found) or None,
+                received=", ".join(sorted(path.name for path in Path(folder).glob("*.model"))) or None,
                 fix="copy the SentencePiece model of the network into the folder",
             )
-        path = (named or found)[0]
-        if path.stat().st_size > _MOST_BYTES:
-            raise ModelError(f"{path} is larger than any SentencePiece model", received=f"{path.stat().st_size} bytes")
-        return cls(path.read_bytes(), str(path))
+        return cls(bounded(path).read_bytes(), str(path))
 
     def save(self, folder: str | Path) -> None:
         """Writes `files`."""
@@ -111,16 +102,12 @@ class T5Tokenizer:
         Raises:
             DataError: A text holds half of a surrogate pair.
         """
-        wrong = next((text for text in texts if not is_utf8(text)), None)
-        if wrong is not None:
-            raise DataError("not a text", received=ascii(wrong)[:80], fix="half of a surrogate pair is no character")
-        parts = [
-            self._run("encode", tf.constant(list(texts[at : at + _ROWS_AT_A_TIME]), tf.string))
-            for at in range(0, max(len(texts), 1), _ROWS_AT_A_TIME)
-        ]
-        lengths = np.concatenate([part.row_lengths().numpy() for part in parts])
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-        return Ragged(np.concatenate([part.values.numpy() for part in parts]), offsets)
+        if (refused := not_a_text(texts)) is not None:
+            raise refused
+        starts = range(0, max(len(texts), 1), ROWS_AT_A_TIME)
+        return in_memory(
+            [self._run("encode", tf.constant(list(texts[at : at + ROWS_AT_A_TIME]), tf.string)) for at in starts]
+        )
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Returns the texts of ids; padding, ends and ids that stand for no piece are left out."""
@@ -143,12 +130,12 @@ class GraphPieces(tf.Module):
         self._size = size
         self._pieces: Any = tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32)
 
-    @_no_autograph
+    @no_autograph
     def encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Returns the ids of every text, int32 [texts, (pieces)]."""
         return self._pieces.tokenize(texts)
 
-    @_no_autograph
+    @no_autograph
     def decode(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:
         """Returns the text of every row of ids, string [rows]; control pieces give nothing."""
         if not isinstance(ids, tf.RaggedTensor):
@@ -159,16 +146,7 @@ class GraphPieces(tf.Module):
 
 def _pieces(model: bytes, where: str) -> tuple[list[str], int]:
     """Returns the pieces, and the id of the one for what no piece stands for."""
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    try:
-        proto.ParseFromString(model)
-    except (DecodeError, RuntimeError) as error:
-        raise ModelError(f"{where} is no SentencePiece model ({error})", fix="copy the file again") from None
-    if not proto.pieces:
-        raise ModelError(f"{where} is no SentencePiece model: it has no pieces", fix="copy the file again")
+    proto = parse_model(model, where)
     unknown = [number for number, piece in enumerate(proto.pieces) if piece.type == piece.UNKNOWN]
     if len(unknown) != 1:
         raise ModelError(f"{where} has {len(unknown)} pieces for the unknown, not one", fix="copy the file again")
