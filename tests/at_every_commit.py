@@ -9,6 +9,9 @@ VARIANTS = {"text_match": "dam"}
 # Tables, network and signatures are those of image_classify, which is trained. Their losses, plans and reports have
 # tests of their own, `tests/appzoo/test_<application>*.py`, and two workers of each train in `tests/distributed`.
 ONLY_IN_ALL = {"adversarial_training", "co_training", "distillation_skd"}
+# Their networks are large for a contract of a minute. Toys have the same kinds of inputs, targets, optimizers and
+# stages at every commit, and parts, losses, files, pages and shapes of requests have tests of their own there.
+ONLY_IN_ALL |= {"dimension_pruning", "lane_detection", "person_reid", "stereo_matching"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

@@ -14,6 +14,8 @@ from easytransfer.image.decode import decode, load_image, load_images, to_channe
 from easytransfer.image.resize import Resizer
 from easytransfer.image.statistics import ChannelStatistics
 
+pytestmark = pytest.mark.draws_nothing
+
 RANDOM = np.random.default_rng(2)
 SMOOTH = Image.fromarray(RANDOM.integers(0, 256, (6, 5, 3)).astype(np.uint8)).resize((23, 17), Image.Resampling.BICUBIC)
 

@@ -17,6 +17,8 @@ from easytransfer.image.decode import decode
 from easytransfer.image.headers import JPEG, sections
 from easytransfer.image.orientation import exif_orientation
 
+pytestmark = pytest.mark.draws_nothing
+
 PICTURE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (3, 4, 3)).astype(np.uint8)).resize((21, 16))
 XMP = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:{} /></x:xmpmeta>'
 SERVED = tf.function(lambda data: graph.decode(data, 3, 10_000), input_signature=[tf.TensorSpec([], tf.string)])

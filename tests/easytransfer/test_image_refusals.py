@@ -16,6 +16,8 @@ from easytransfer.image.decode import decode
 from easytransfer.image.headers import FORMS, form_of, refusal
 from easytransfer.run.log import warn_once
 
+pytestmark = pytest.mark.draws_nothing
+
 MOST = 10_000
 RANDOM = np.random.default_rng(5)
 FRAMES = [Image.fromarray(RANDOM.integers(0, 256, (24, 20, 3)).astype(np.uint8)) for _ in range(3)]
