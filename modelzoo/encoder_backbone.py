@@ -51,9 +51,10 @@ class EncoderBackbone(Backbone):
             matrix products (14% of a six-layer encoder); the result then holds nothing but `pooled_output`.
 
     Returns:
-        `sequence_output` [batch, tokens, hidden], `pooled_output` [batch, hidden] (tanh of a dense layer on the first
-        token) and `hidden_states`, a tuple of the embeddings and every layer's output; all float32. Of a pipeline the
-        last stage has no `hidden_states`, the others have nothing but `sent`.
+        `sequence_output` [batch, tokens, hidden], `summary_state` [batch, hidden], that of the token that stands for
+        the whole row, see `summary_of`, `pooled_output` [batch, hidden] (tanh of a dense layer on it) and
+        `hidden_states`, a tuple of the embeddings and every layer's output; all float32. Of a pipeline the last stage
+        has no `hidden_states`, the others have nothing but `sent`.
     """
 
     family: ClassVar[EncoderFamily]
@@ -89,8 +90,18 @@ class EncoderBackbone(Backbone):
         if pooled_only:
             return {"pooled_output": pooled}
         states = tuple(tf.cast(x, tf.float32) for x in outputs["hidden_states"])
-        found = {"sequence_output": states[-1], "pooled_output": pooled}
+        summary = self.summary_of(states[-1], inputs["input_mask"])
+        found = {"sequence_output": states[-1], "summary_state": summary, "pooled_output": pooled}
         return found if self.stage is not None else {**found, "hidden_states": states}
+
+    def summary_of(self, states: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
+        """Returns the states [batch, width] of the tokens that stand for whole rows: the first ones.
+
+        Args:
+            states: Of all tokens, [batch, tokens, width].
+            input_mask: As in a call.
+        """
+        return states[:, 0]
 
     def embedded(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """Returns the sum of word, position and segment embeddings [batch, tokens, width], before their LayerNorm.

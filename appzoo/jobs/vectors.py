@@ -123,7 +123,7 @@ class VectorModule(tf.Module):
         if not self._pooled_only:
             mask = tf.cast(batch["input_mask"], tf.float32)[:, :, None]
             states = tf.concat([outputs["hidden_states"][layer] for layer in self._layers], axis=-1) * mask
-            found["first_token_output"] = states[:, 0]
+            found["first_token_output"] = self.backbone.summary_of(states, batch["input_mask"])
             found["mean_output"] = tf.reduce_sum(states, axis=1) / tf.reduce_sum(mask, axis=1)
             found["all_hidden_outputs"] = states
         return {name: tf.cast(found[name], tf.float32) for name in self._columns}

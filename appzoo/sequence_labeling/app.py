@@ -39,7 +39,10 @@ class BertLabeling(App):
         """Builds encoder and head; from the ModelZoo, or the shape stored in a run."""
         settings, backbone = self.config.model, self.encoder.backbone(assets.folder, self.workers)
         seed = self.config.runtime.seed
-        network = LabelingModel(backbone, len(self.labels), settings.dropout_rate, settings.use_crf, seed)
+        (words,) = self.inputs
+        network = LabelingModel(
+            backbone, len(self.labels), settings.dropout_rate, settings.use_crf, seed, before=words.before
+        )
         network({**token_batch(), "word_starts": tf.zeros([1, 1], tf.int32)})
         return network
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from easytransfer.data.encoded import Ragged
 from easytransfer.data.label_names import class_name
-from easytransfer.text.packing import text_room
+from easytransfer.text.packing import ranges
 from easytransfer.text.tokenizer import Tokenizer
 
 Unit = Literal["word", "character"]
@@ -45,23 +45,28 @@ class Windows:
     """Rows of words as model input, one entry per window.
 
     Attributes:
-        input_ids: `[CLS] pieces [SEP]`, int32.
-        word_starts: Where the first piece of each word that the window answers for stands in it, int32. Over the
-            windows of a row these are all its words, in order.
+        input_ids: Pieces between the special tokens of the tokenizer, such as `[CLS] pieces [SEP]`, int32.
+        segment_ids: Their segments, int32.
+        word_starts: Number of the first piece of each word that the window answers for among the pieces of the window,
+            from 1, int32: behind one special token that is its place. Over the windows of a row these are all its
+            words, in order.
         word_pieces: Pieces of these words, int64; same offsets as `word_starts`.
         row_of: Row of each window, int64.
         window: Number of each window in its row, int64.
         cut: Words per row that lost pieces because they alone overlap two windows too far, int64 [rows].
         unknown: [UNK] pieces per row, int64 [rows].
+        before: Special tokens before the pieces.
     """
 
     input_ids: Ragged
+    segment_ids: Ragged
     word_starts: Ragged
     word_pieces: np.ndarray
     row_of: np.ndarray
     window: np.ndarray
     cut: np.ndarray
     unknown: np.ndarray
+    before: int
 
     def token_labels(self, tags: np.ndarray, all_pieces: bool) -> Ragged:
         """Returns the label of every position of `input_ids`, -1 where it has none, int32.
@@ -71,10 +76,10 @@ class Windows:
             all_pieces: Label every piece of a word instead of the first.
         """
         window = np.repeat(np.arange(len(self.word_starts)), self.word_starts.lengths)
-        first = self.input_ids.offsets[window] + self.word_starts.values
+        first = self.input_ids.offsets[window] + self.word_starts.values - 1 + self.before
         pieces = self.word_pieces if all_pieces else np.ones_like(self.word_pieces)
         values = np.full(len(self.input_ids.values), -1, np.int32)
-        values[_ranges(first, pieces)] = np.repeat(tags, pieces)
+        values[ranges(first, pieces)] = np.repeat(tags, pieces)
         return Ragged(values, self.input_ids.offsets)
 
 
@@ -92,7 +97,7 @@ def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], max_length
     Raises:
         ConfigError: `max_length` leaves no room for text.
     """
-    room = text_room(max_length, paired=False)
+    room = tokenizer.layout.room(max_length, paired=False)
     stride = room - room // 2
     words = np.fromiter(map(len, rows), np.int64, len(rows))
     row_of_word = np.repeat(np.arange(len(rows)), words)
@@ -102,7 +107,7 @@ def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], max_length
     cut = (total > room)[row_of_word] & (pieces.lengths > max(room // 2, 1))
     if cut.any():
         kept = np.where(cut, max(room // 2, 1), pieces.lengths)
-        pieces = Ragged(pieces.values[_ranges(pieces.offsets[:-1], kept)], _offsets(kept))
+        pieces = Ragged(pieces.values[ranges(pieces.offsets[:-1], kept)], _offsets(kept))
         total = np.bincount(row_of_word, kept, len(rows)).astype(np.int64)
 
     last_start = np.maximum(total - room, 0)
@@ -118,14 +123,18 @@ def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], max_length
     length = np.minimum(total[row_of], room)
     word_counts = np.bincount(first_window[row_of_word] + owner, minlength=len(row_of))
     unknown = np.add.reduceat(np.append(pieces.values == tokenizer.unk_id, False).astype(np.int64), row_starts)
+    inside = Ragged(pieces.values[ranges(row_starts[row_of] + begin, length)], _offsets(length))
+    input_ids, segment_ids = tokenizer.assemble(inside)
     return Windows(
-        input_ids=_between_special(pieces.values, row_starts[row_of] + begin, length, tokenizer),
+        input_ids=input_ids,
+        segment_ids=segment_ids,
         word_starts=Ragged((1 + place).astype(np.int32), _offsets(word_counts)),
         word_pieces=pieces.lengths,
         row_of=row_of,
         window=number,
         cut=np.bincount(row_of_word, cut, len(rows)).astype(np.int64),
         unknown=np.where(total > 0, unknown, 0),
+        before=tokenizer.layout.before("first", paired=False),
     )
 
 
@@ -150,20 +159,5 @@ def _with_unknown(pieces: Ragged, unknown_id: int) -> Ragged:
     return Ragged(values, _offsets(np.maximum(pieces.lengths, 1)))
 
 
-def _between_special(values: np.ndarray, begin: np.ndarray, length: np.ndarray, tokenizer: Tokenizer) -> Ragged:
-    """Returns `[CLS] values[begin : begin + length] [SEP]` for every window."""
-    offsets = _offsets(length + 2)
-    ids = np.full(offsets[-1], tokenizer.sep_id, np.int32)
-    ids[offsets[:-1]] = tokenizer.cls_id
-    ids[_ranges(offsets[:-1] + 1, length)] = values[_ranges(begin, length)]
-    return Ragged(ids, offsets)
-
-
 def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Returns start, start + 1, ... start + length - 1 for every pair, end to end."""
-    ends = _offsets(lengths)
-    return np.arange(ends[-1]) + np.repeat(starts - ends[:-1], lengths)

@@ -254,8 +254,9 @@ class _Tally:
 class EntityEvaluator(Evaluator):
     """Token accuracy and entity scores from the windows of every row.
 
-    Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], where the words
-    begin that the window answers for, 0 or less behind the last; both may be padded arrays or `Ragged`. Where rows are
+    Batches hold `label_id` [B, tokens] with the tag id of every token, and `word_starts` [B, words], the first pieces
+    of the words that the window answers for, by their numbers among those of the text from 1, 0 or less behind the
+    last; both may be padded arrays or `Ragged`. Where rows are
     cut into windows, `place` [B] holds lists of the row number, the number of the window in its row, and how many there
     are; without it every example is a row. Outputs hold `tags` [B, words] and `log_probabilities` [B, words, tags].
     Windows may come in any order. Kept are counts, and words only of rows whose last window has not come yet.
@@ -265,12 +266,14 @@ class EntityEvaluator(Evaluator):
 
     Args:
         labels: Tags in id order.
+        before: Special tokens before the text, see `Layout`.
         main_metric: Metric that picks the best checkpoint.
     """
 
     names = ("accuracy", "precision", "recall", "f1", "loss")
 
-    def __init__(self, labels: Sequence[str], *, main_metric: str | None = None) -> None:
+    def __init__(self, labels: Sequence[str], *, before: int = 1, main_metric: str | None = None) -> None:
+        self._before = before
         self.labels, self._tag_set = list(labels), TagSet(labels)
         self.main_metric = choose_metric(main_metric, self.names, "f1")
         self.higher_is_better = higher_is_better(self.main_metric)
@@ -284,7 +287,7 @@ class EntityEvaluator(Evaluator):
         losses = [np.zeros(0)]
         for i, (tags, logs) in enumerate(zip(outputs["tags"], outputs["log_probabilities"], strict=True)):
             starts = np.asarray(batch["word_starts"][i])
-            gold = np.asarray(batch["label_id"][i])[starts[starts > 0]]
+            gold = np.asarray(batch["label_id"][i])[starts[starts > 0] - 1 + self._before]
             losses.append(-np.asarray(logs, np.float64)[np.arange(len(gold)), gold])
             row, number, count = batch["place"][i] if "place" in batch else (0, 0, 1)
             whole += self._completed(row, number, _Window(count, gold, np.array(tags[: len(gold)])))

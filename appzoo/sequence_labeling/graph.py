@@ -6,8 +6,6 @@ import tensorflow as tf
 
 from appzoo.sequence_labeling.data import Unit
 from easytransfer.text.graph import GraphTokenizer
-from easytransfer.text.packing import text_room
-from easytransfer.text.tokenizer import Tokenizer
 
 
 class GraphWindows(tf.Module):
@@ -15,17 +13,14 @@ class GraphWindows(tf.Module):
 
     Args:
         graph: Tokenizer inside the graph.
-        tokenizer: The same tokenizer outside, for the ids of special tokens.
+        unknown_id: Id of what no piece stands for.
         unit: What carries a tag.
     """
 
-    def __init__(self, graph: GraphTokenizer, tokenizer: Tokenizer, unit: Unit) -> None:
+    def __init__(self, graph: GraphTokenizer, unknown_id: int, unit: Unit) -> None:
         super().__init__(name="word_windows")
-        self._graph, self._unit = graph, unit
-        self._room = text_room(graph.max_length, paired=False)
-        self._pad, self._unk, self._cls, self._sep = (
-            getattr(tokenizer, f"{name}_id") for name in ("pad", "unk", "cls", "sep")
-        )
+        self._graph, self._unit, self._unk = graph, unit, unknown_id
+        self._room = graph.layout.room(graph.max_length, paired=False)
 
     def __call__(self, text: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         """Encodes texts, string [B].
@@ -85,15 +80,7 @@ class GraphWindows(tf.Module):
         return pieces, kept, total, tf.math.unsorted_segment_sum(tf.cast(cut, tf.int32), row_of_word, texts) > 0
 
     def _arrays(self, pieces: tf.RaggedTensor, word_starts: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        cls_, sep = (tf.fill([pieces.nrows(), 1], number) for number in (self._cls, self._sep))
-        ids = tf.concat([cls_, pieces, sep], axis=1)
-        input_ids, mask = _dense(ids, self._pad), _dense(tf.ones_like(ids), 0)
-        return {
-            "input_ids": input_ids,
-            "input_mask": mask,
-            "segment_ids": tf.zeros_like(input_ids),
-            "word_starts": _dense(word_starts, 0),
-        }
+        return {**self._graph.assemble(pieces), "word_starts": _dense(word_starts, 0)}
 
 
 def _dense(rows: tf.RaggedTensor, pad: int) -> tf.Tensor:

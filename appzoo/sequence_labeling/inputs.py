@@ -12,7 +12,7 @@ from appzoo.encoder import Encoder, EncoderTokens
 from appzoo.sequence_labeling.data import Unit, Windows, encode_words, split_units
 from appzoo.sequence_labeling.graph import GraphWindows
 from easytransfer.app.inputs.base import Encoded, Tensors
-from easytransfer.data.encoded import HostColumn, Ragged
+from easytransfer.data.encoded import HostColumn
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.run.log import warn
@@ -28,9 +28,10 @@ class EncodedWords(Encoded):
 class WordWindows(EncoderTokens):
     """`input_ids`, `input_mask`, `segment_ids` [windows, tokens] and `word_starts` [windows, words] of texts.
 
-    A text is one window, or several where it is long: examples of one row. `word_starts` has the places of the first
-    pieces of the words that the window answers for, 0 behind the last. `place` (number of the row in the whole table,
-    number of the window in the row, windows of the row) and `text` stay on the host.
+    A text is one window, or several where it is long: examples of one row. `word_starts` has the first pieces of
+    the words that the window answers for, by their numbers among those of the text from 1, 0 behind the last. `place`
+    (number of the row in the whole table, number of the window in the row, windows of the row) and `text` stay on the
+    host.
 
     Args:
         encoder: Of the job.
@@ -44,6 +45,11 @@ class WordWindows(EncoderTokens):
     def __init__(self, encoder: Encoder, column: str, tags: str | None, unit: Unit) -> None:
         super().__init__(encoder, column)
         self.tags, self.unit = tags, unit
+
+    @property
+    def before(self) -> int:
+        """Number of special tokens before the text."""
+        return self.tokenizer.layout.before("first", paired=False)
 
     def text_columns(self) -> dict[str, ListForm]:
         """Returns text and tags, which may be lists of words."""
@@ -62,7 +68,7 @@ class WordWindows(EncoderTokens):
         places = (values.tolist() for values in (chunk.index[row_of], windows.window, np.bincount(row_of)[row_of]))
         columns = {
             "input_ids": ids,
-            "segment_ids": Ragged(np.zeros_like(ids.values), ids.offsets),
+            "segment_ids": windows.segment_ids,
             "word_starts": windows.word_starts,
             "place": HostColumn.of(zip(*places, strict=True)),
             "text": HostColumn.of(texts[row] for row in row_of),
@@ -95,5 +101,5 @@ class WordWindows(EncoderTokens):
 
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the same encoding in a graph."""
-        self._windows = GraphWindows(self.encoder.graph(folder), self.tokenizer, self.unit)
+        self._windows = GraphWindows(self.encoder.graph(folder), self.tokenizer.unk_id, self.unit)
         return self._windows

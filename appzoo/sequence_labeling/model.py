@@ -24,10 +24,12 @@ class LabelingModel(keras.Model):
         dropout_rate: Dropout before the dense layer.
         use_crf: Score neighbouring tags.
         seed: Seed of the dense layer's Glorot uniform start values.
+        before: Special tokens before the text, see `Layout`.
 
     Call arguments:
-        batch: `input_ids`, `input_mask`, `segment_ids`, each [batch, tokens], and `word_starts` [batch, words]: where
-            the words stand whose tags are wanted, 0 behind the last.
+        batch: `input_ids`, `input_mask`, `segment_ids`, each [batch, tokens], and `word_starts` [batch, words]: the
+            first piece of every word whose tag is wanted, by its number among those of the text, from 1; 0 behind the
+            last word.
 
     Returns:
         `logits` float32 [batch, tokens, num_tags] and, unless training, `tags` int32 [batch, words] and
@@ -37,9 +39,11 @@ class LabelingModel(keras.Model):
     # Which input has the length of an output over words; the others are over tokens.
     length_inputs: ClassVar[dict[str, str]] = {"tags": "word_starts", "log_probabilities": "word_starts"}
 
-    def __init__(self, backbone: Backbone, num_tags: int, dropout_rate: float, use_crf: bool, seed: int) -> None:
+    def __init__(
+        self, backbone: Backbone, num_tags: int, dropout_rate: float, use_crf: bool, seed: int, before: int = 1
+    ) -> None:
         super().__init__(name="sequence_labeler")
-        self.backbone = backbone
+        self.backbone, self._before = backbone, before
         self.dropout = Dropout(dropout_rate, name="head_dropout")
         glorot = keras.initializers.GlorotUniform(seed=seed)
         self.head = keras.layers.Dense(num_tags, kernel_initializer=glorot, dtype="float32", name="head")
@@ -51,7 +55,7 @@ class LabelingModel(keras.Model):
         logits = self.head(tf.cast(self.dropout(hidden, training=training), tf.float32))
         if training:
             return {"logits": logits}
-        emissions, lengths = at_words(logits, batch["word_starts"])
+        emissions, lengths = at_words(logits, batch["word_starts"], self._before)
         if self.crf is not None:
             return {"logits": logits, **self.crf(emissions, lengths)}
         return {
@@ -67,10 +71,13 @@ class LabelingModel(keras.Model):
         return [*encoder, [*pooler, *self.head.trainable_variables, *crf]]
 
 
-def at_words(values: tf.Tensor, word_starts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def at_words(values: tf.Tensor, word_starts: tf.Tensor, before: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the values [batch, words, ...] at the first pieces of words, and the number of words, int32 [batch].
 
-    Position 0 is [CLS], so that 0 can say that there is no further word.
+    Args:
+        values: Of every token, [batch, tokens, ...].
+        word_starts: Numbers of these pieces, from 1, so that 0 can say that there is no further word.
+        before: Special tokens before the text.
     """
     lengths = tf.reduce_sum(tf.cast(word_starts > 0, tf.int32), axis=1)
-    return tf.gather(values, word_starts, batch_dims=1), lengths
+    return tf.gather(values, tf.maximum(word_starts - 1 + before, 0), batch_dims=1), lengths

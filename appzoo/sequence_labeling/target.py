@@ -111,14 +111,14 @@ class TagTarget(Target):
     def sequence_losses(self, batch: Batch, outputs: Outputs, crf: LinearChainCRF) -> Losses:
         """Returns the negative log likelihood of the tags of each window as one sequence, by labelled tokens."""
         labels, weight = _token_labels(batch), batch["example_weight"]
-        emissions, lengths = at_words(outputs["logits"], batch["word_starts"])
-        tags, _ = at_words(labels, batch["word_starts"])
+        emissions, lengths = at_words(outputs["logits"], batch["word_starts"], self.words.before)
+        tags, _ = at_words(labels, batch["word_starts"], self.words.before)
         likelihood = crf.log_likelihood(emissions, tags, lengths)
         return {"loss": Loss(-tf.reduce_sum(weight * likelihood), labelled_tokens(labels, weight))}
 
     def evaluator(self) -> EntityEvaluator:
         """Returns token accuracy and entity scores, windows merged."""
-        return EntityEvaluator(self.names)
+        return EntityEvaluator(self.names, before=self.words.before)
 
     # Results -------------------------------------------------------------------------------------------------
 
@@ -174,7 +174,7 @@ class TagTarget(Target):
         """Writes a page with true and predicted entities of the first rows; none for a table of token ids."""
         if "text" not in encoded.columns:
             return []
-        words, sides = _words(encoded), (_true_tags(encoded), _of_words(outputs["tags"], encoded))
+        words, sides = _words(encoded), (_true_tags(encoded, self.words.before), _of_words(outputs["tags"], encoded))
         true, predicted = (self._entities(encoded, tags, words) for tags in sides)
         write_text(folder / PAGE, entity_page(_texts(encoded), true, predicted))
         return [PAGE]
@@ -217,15 +217,15 @@ def _words(encoded: EncodedTable) -> np.ndarray:
 
 
 def _starts(encoded: EncodedTable) -> list[np.ndarray]:
-    """Returns where the words of every window start; a table of token ids pads with 0."""
+    """Returns `word_starts` of the words of every window; a table of token ids pads with 0."""
     starts = encoded.columns["word_starts"]
     return [row[row > 0] for row in (starts[i] for i in range(len(starts)))]
 
 
-def _true_tags(encoded: EncodedTable) -> np.ndarray:
-    """Returns the true tags of all words."""
+def _true_tags(encoded: EncodedTable, before: int) -> np.ndarray:
+    """Returns the true tags of all words, which stand behind `before` special tokens."""
     labels = encoded.columns["label_id"]
-    return np.concatenate([labels[i][starts] for i, starts in enumerate(_starts(encoded))])
+    return np.concatenate([labels[i][starts - 1 + before] for i, starts in enumerate(_starts(encoded))])
 
 
 def _texts(encoded: EncodedTable) -> list[str]:

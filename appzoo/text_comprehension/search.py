@@ -99,7 +99,7 @@ class Search:
         tokens = len(window.spans)
         start = np.asarray(start_logits, np.float32)[window.offset : window.offset + tokens]
         end = np.asarray(end_logits, np.float32)[window.offset : window.offset + tokens]
-        nothing = Span(-1, -1, float(start_logits[0]), float(end_logits[0]), number)
+        nothing = Span(-1, -1, float(start_logits[window.nowhere]), float(end_logits[window.nowhere]), number)
         if not tokens:
             return [nothing]
         width = min(self.max_answer_length, tokens)

@@ -35,6 +35,7 @@ class GraphQuestions(tf.Module):
     def __init__(self, tokenizer: GraphTokenizer, windows: WindowEncoder) -> None:
         super().__init__(name="questions")
         self._tokenizer, self._windows = tokenizer, windows
+        self._specials = tokenizer.layout.specials(paired=True)
 
     @_no_autograph
     def __call__(
@@ -54,15 +55,16 @@ class GraphQuestions(tf.Module):
 
         Returns:
             Arrays with the window as first axis: `input_ids`, `input_mask`, `segment_ids` and, with history,
-            `history_answer_marker`, int32 [windows, tokens]; the row as `owner`, int64 [windows]; start and end in
-            characters of the context of every token as `token_start` and `token_end`, -1 outside of the context, int32
-            [windows, tokens]; and as `widest`, bool [windows, tokens], whether it has most context in this window.
+            `history_answer_marker`, int32 [windows, tokens]; the row as `owner`, int64 [windows]; the position of the
+            token that stands for no answer as `nowhere`, int32 [windows]; start and end in characters of the context of
+            every token as `token_start` and `token_end`, -1 outside of the context, int32 [windows, tokens]; and as
+            `widest`, bool [windows, tokens], whether it has most context in this window.
         """
         ids, spans = self._tokenizer.pieces_with_offsets(context)
         query = self._tokenizer.pieces(question)
         query_length = tf.minimum(query.row_lengths(), self._windows.max_query_length)
         query = _slices(query.values, query.row_starts(), query_length)
-        tokens, room = ids.row_lengths(), self._windows.sequence_length - 3 - query_length
+        tokens, room = ids.row_lengths(), self._windows.sequence_length - self._specials - query_length
         stride = tf.minimum(room, self._windows.doc_stride)
         windows = 1 + (tf.maximum(tokens - room, 0) + stride - 1) // stride
         turn_row, turn_start, turn_end = self._turns(tf.size(context, tf.int64), history_start, history_end)
@@ -92,6 +94,7 @@ class GraphQuestions(tf.Module):
         return {
             **batch,
             "owner": owner,
+            "nowhere": build.nowhere(),
             "token_start": build.dense(part_spans[:, 0], -1),
             "token_end": build.dense(part_spans[:, 1], -1),
             "widest": tf.cast(build.dense(tf.cast(widest, tf.int32), 0), tf.bool),
@@ -149,7 +152,8 @@ def best_answers(outputs: Mapping[str, tf.Tensor], search: Search) -> dict[str, 
     last = tf.minimum(last, tf.cast(tokens, tf.int64) - 1)
     at = tf.gather_nd(outputs["token_start"], tf.stack([window, first], axis=1))
     to = tf.gather_nd(outputs["token_end"], tf.stack([window, last], axis=1))
-    nothing = tf.math.unsorted_segment_min(start[:, 0] + end[:, 0], owner, rows)
+    nothing = tf.gather(start, outputs["nowhere"], batch_dims=1) + tf.gather(end, outputs["nowhere"], batch_dims=1)
+    nothing = tf.math.unsorted_segment_min(nothing, owner, rows)
     # No span at all leaves less than any sum of logits.
     empty = top < PADDING
     if search.null_score_threshold is not None:
@@ -163,30 +167,24 @@ class _Builder:
     """Puts the parts of windows between special tokens and pads them."""
 
     def __init__(self, tokenizer: GraphTokenizer, query: tf.RaggedTensor, part: tf.RaggedTensor) -> None:
-        self._tokenizer, self._query, self._part = tokenizer, query, part
-        self._width = tf.maximum(tf.reduce_max(query.row_lengths() + part.row_lengths()), 0) + 3  # also for no row
-
-    def _padded(self, values: tf.RaggedTensor, pad: int) -> tf.Tensor:
-        return values.to_tensor(pad, shape=tf.stack([self._query.nrows(), self._width]))
+        self._layout, self._query, self._part = tokenizer.layout, query, part
+        self._batch = tokenizer.assemble(query, part)
 
     def batch(self) -> dict[str, tf.Tensor]:
         """Returns `input_ids`, `input_mask` and `segment_ids`."""
-        rows = self._query.nrows()
-        cls, sep = (tf.fill([rows, 1], self._tokenizer.special_ids[name]) for name in ("cls", "sep"))
-        parts = [cls, self._query, sep, self._part, sep]
-        ids = tf.concat(parts, axis=1)
-        segments = [tf.ones_like(part) * int(number > 2) for number, part in enumerate(parts)]
-        return {
-            "input_ids": self._padded(ids, self._tokenizer.special_ids["pad"]),
-            "input_mask": self._padded(tf.ones_like(ids), 0),
-            "segment_ids": self._padded(tf.concat(segments, axis=1), 0),
-        }
+        return dict(self._batch)
+
+    def nowhere(self) -> tf.Tensor:
+        """Returns where the token stands that stands for no answer, int32 [windows]."""
+        lengths = tf.reduce_sum(self._batch["input_mask"], axis=1)
+        return lengths - 1 if self._layout.ends_with_cls else tf.zeros_like(lengths)
 
     def dense(self, values: tf.Tensor, outside: int) -> tf.Tensor:
         """Returns values of the context's tokens at their places, [windows, tokens]; `outside` everywhere else."""
-        before = tf.ragged.range(self._query.row_lengths() + 2)
+        before = tf.ragged.range(self._query.row_lengths() + self._layout.before("second", paired=True))
         before = before.with_values(tf.fill([tf.size(before.values)], outside))
-        return self._padded(tf.concat([before, self._part.with_values(values)], axis=1), outside)
+        rows = tf.concat([before, self._part.with_values(values)], axis=1)
+        return rows.to_tensor(outside, shape=tf.shape(self._batch["input_ids"], tf.int64))
 
 
 def valid_text(text: tf.Tensor) -> tf.Tensor:

@@ -30,7 +30,7 @@ EXTRA_COLUMNS = ("n_best", "unique_id")
 
 
 class SpanTarget(Target):
-    """The answer to a question: `start_position` and `end_position` int32 [windows], both 0 for none in the window.
+    """The answer to a question: `start_position` and `end_position` int32 [windows], both that of [CLS] for none.
 
     The outputs are `start_logits` and `end_logits` [windows, tokens]; the answer is searched over all windows of a
     question.

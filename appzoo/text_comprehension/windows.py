@@ -1,4 +1,4 @@
-"""Questions to windows of token ids: `[CLS] question [SEP] piece of the context [SEP]`."""
+"""Questions to windows of token ids, such as `[CLS] question [SEP] piece of the context [SEP]`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from appzoo.text_comprehension.questions import Asked, Gold
 from easytransfer.app.inputs.base import Column, Encoded
 from easytransfer.data.encoded import HostColumn, Ragged
 from easytransfer.errors import ConfigError
+from easytransfer.text.packing import ranges
 from easytransfer.text.tokenizer import Tokenizer
-
-# Places of a window beside those of the question: three special tokens and one token of the context.
-LEAST_ROOM = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +25,7 @@ class Window:
         first: Number of the first token of the piece among those of the context.
         spans: Start and end in characters of the context of every token of the piece, int [tokens, 2].
         offset: Position in the sequence of the first of these tokens.
+        nowhere: Position of the token that stands for no answer, [CLS].
         widest: Whether no other window of the question shows more context around the token, bool [tokens].
     """
 
@@ -34,32 +33,29 @@ class Window:
     first: int
     spans: np.ndarray
     offset: int
+    nowhere: int
     widest: np.ndarray
 
     def to_json(self) -> dict[str, Any]:
         """Returns the window as what JSON has."""
         arrays = {"spans": self.spans.tolist(), "widest": self.widest.astype(int).tolist()}
-        return {"asked": self.asked.to_json(), "first": self.first, "offset": self.offset, **arrays}
+        places = {"first": self.first, "offset": self.offset, "nowhere": self.nowhere}
+        return {"asked": self.asked.to_json(), **places, **arrays}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Window:
         """Returns the window of `to_json`."""
         asked, spans = Asked.from_json(value["asked"]), np.array(value["spans"], np.int32).reshape(-1, 2)
-        return cls(asked, value["first"], spans, value["offset"], np.array(value["widest"], bool))
-
-    @property
-    def length(self) -> int:
-        """Tokens of the whole sequence, special tokens included."""
-        return self.offset + len(self.spans) + 1
+        return cls(asked, value["first"], spans, value["offset"], value["nowhere"], np.array(value["widest"], bool))
 
     def positions(self, answer: tuple[int, int] | None) -> tuple[int, int]:
-        """Returns where an answer stands in the sequence; twice the position 0 of [CLS] when it is not all there.
+        """Returns where an answer stands in the sequence; twice the position of [CLS] when it is not all there.
 
         Args:
             answer: First and last token of the context, None for no answer.
         """
         if answer is None or answer[0] < self.first or answer[1] >= self.first + len(self.spans):
-            return 0, 0
+            return self.nowhere, self.nowhere
         return answer[0] - self.first + self.offset, answer[1] - self.first + self.offset
 
 
@@ -100,11 +96,13 @@ class WindowEncoder:
         doc_stride: int,
         history_turns: int | None = None,
     ) -> None:
-        if sequence_length < max_query_length + LEAST_ROOM:
+        # Beside the question: special tokens and one token of the context.
+        least = max_query_length + tokenizer.layout.specials(paired=True) + 1
+        if sequence_length < least:
             raise ConfigError(
                 "sequenceLength leaves no room for the context behind a question of max_query_length tokens",
                 received=sequence_length,
-                accepted=f"at least {max_query_length + LEAST_ROOM}",
+                accepted=f"at least {least}",
                 fix="raise sequenceLength or lower max_query_length",
             )
         self.tokenizer = tokenizer
@@ -118,23 +116,31 @@ class WindowEncoder:
         text_of = {text: number for number, text in enumerate(contexts)}
         ids, spans = self.tokenizer.pieces_with_offsets(list(contexts))
         windows: list[Window] = []
-        lists: dict[str, list[np.ndarray]] = {"input_ids": [], "segment_ids": []}
-        if self.history_turns is not None:
-            lists["history_answer_marker"] = []
         rows: list[int] = []
+        parts: tuple[list[np.ndarray], ...] = ([], [], [])
         spans_of = [spans[text_of[one.context]] for one in asked]
         for row, one in enumerate(asked):
             query = queries[row][: self.max_query_length]
-            for window, arrays in self._examples(one, query, ids[text_of[one.context]], spans_of[row]):
+            for window, *part in self._examples(one, query, ids[text_of[one.context]], spans_of[row]):
                 windows.append(window)
                 rows.append(row)
-                for name, values in arrays.items():
-                    lists[name].append(values)
-        columns: dict[str, Column] = {name: Ragged.from_lists(values) for name, values in lists.items()}
+                for values, found in zip(parts, (query, *part), strict=True):
+                    values.append(found)
+        columns = self._columns(*map(Ragged.from_lists, parts))
         columns["window"] = HostColumn.of(window.to_json() for window in windows)
         row_of, lengths = np.array(rows, np.int64), queries.lengths
         counts = self._counts(columns["input_ids"], row_of, lengths)
         return EncodedQuestions(columns, counts, row_of, windows=windows, query_lengths=lengths, spans=spans_of)
+
+    def _columns(self, queries: Ragged, pieces: Ragged, marks: Ragged) -> dict[str, Column]:
+        """Returns the arrays of the model for windows of questions, pieces of contexts and the marks on these."""
+        input_ids, segment_ids = self.tokenizer.assemble(queries, pieces)
+        columns: dict[str, Column] = {"input_ids": input_ids, "segment_ids": segment_ids}
+        if self.history_turns is not None:
+            values, before = np.zeros_like(input_ids.values), self.tokenizer.layout.before("second", paired=True)
+            values[ranges(input_ids.offsets[:-1] + queries.lengths + before, pieces.lengths)] = marks.values
+            columns["history_answer_marker"] = Ragged(values, input_ids.offsets)
+        return columns
 
     def _counts(self, ids: Ragged, row_of: np.ndarray, query_lengths: np.ndarray) -> dict[str, np.ndarray]:
         row_of_token, questions = np.repeat(row_of, ids.lengths), len(query_lengths)
@@ -146,8 +152,8 @@ class WindowEncoder:
 
     def _examples(
         self, asked: Asked, query: np.ndarray, ids: np.ndarray, spans: np.ndarray
-    ) -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
-        """Yields every window of a question with its arrays, once for each remembered turn.
+    ) -> Iterator[tuple[Window, np.ndarray, np.ndarray]]:
+        """Yields every window of a question with its tokens of the context and the marks on them, for each turn.
 
         Args:
             asked: The question.
@@ -155,24 +161,21 @@ class WindowEncoder:
             ids: Tokens of its context, int [tokens].
             spans: Start and end of each of them in characters, int [tokens, 2].
         """
-        # What [CLS], the question and two [SEP] leave of the sequence.
-        room = self.sequence_length - len(query) - 3
+        # What the question and the special tokens leave of the sequence.
+        layout = self.tokenizer.layout
+        others = len(query) + layout.specials(paired=True)
+        room = self.sequence_length - others
         starts = window_starts(len(ids), room, self.doc_stride)
         widest = widest_windows(starts, len(ids), room)
-        tokenizer, offset = self.tokenizer, len(query) + 2
+        offset = len(query) + layout.before("second", paired=True)
         for turn in self._turns(asked):
             marked = np.zeros(len(ids), np.int32)
             if turn is not None and (span := token_span(spans, turn)) is not None:
                 marked[span[0] : span[1] + 1] = 1
             for start, flags in zip(starts, widest, strict=True):
                 piece = slice(start, start + room)
-                window = Window(asked, start, spans[piece], offset, flags)
-                sequence = [[tokenizer.cls_id], query, [tokenizer.sep_id], ids[piece], [tokenizer.sep_id]]
-                arrays = {"input_ids": np.concatenate(sequence).astype(np.int32)}
-                arrays["segment_ids"] = (np.arange(window.length) >= offset).astype(np.int32)
-                if self.history_turns is not None:
-                    arrays["history_answer_marker"] = np.concatenate([np.zeros(offset), marked[piece], [0]])
-                yield window, arrays
+                nowhere = others + len(ids[piece]) - 1 if layout.ends_with_cls else 0
+                yield Window(asked, start, spans[piece], offset, nowhere, flags), ids[piece], marked[piece]
 
     def _turns(self, asked: Asked) -> Sequence[Gold | None]:
         if self.history_turns is None or not asked.history:

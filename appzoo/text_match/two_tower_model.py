@@ -17,7 +17,7 @@ _INPUTS = ("input_ids", "input_mask", "segment_ids")
 
 
 class Tower(keras.Model):
-    """Turns a text into its vector: the pooled output of an encoder, or a projection of its first token.
+    """Turns a text into its vector: the pooled output of an encoder, or a projection of the token that stands for it.
 
     Args:
         backbone: Encoder.
@@ -56,7 +56,7 @@ class Tower(keras.Model):
         """Returns the vectors [batch, size] that belong to outputs of the encoder, such as a feature job has."""
         if self.projection is None:
             return tf.cast(outputs["pooled_output"], tf.float32)
-        return self.projection(tf.cast(outputs["sequence_output"][:, 0], tf.float32))
+        return self.projection(tf.cast(outputs["summary_state"], tf.float32))
 
 
 class TwoTowerModel(keras.Model):

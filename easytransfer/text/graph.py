@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from easytransfer.errors import ModelError
 from easytransfer.text.characters import PAGE, CharacterTable
-from easytransfer.text.packing import text_room
+from easytransfer.text.packing import CLS_FIRST, FIRST, SECOND, Layout
 
 try:
     import tensorflow_text  # noqa: F401 - registers the operators of the kinds
@@ -33,15 +33,16 @@ class GraphTokenizer(tf.Module, abc.ABC):
     Args:
         max_length: Bound of a row, special tokens included.
         special_ids: Ids of `pad`, `cls` and `sep`.
+        layout: Where the special tokens of a row stand.
 
     Raises:
         ConfigError: `max_length` leaves no room for text.
     """
 
-    def __init__(self, max_length: int, special_ids: Mapping[str, int], name: str) -> None:
+    def __init__(self, max_length: int, special_ids: Mapping[str, int], name: str, layout: Layout = CLS_FIRST) -> None:
         super().__init__(name=name)
-        text_room(max_length, paired=False)
-        self.max_length = max_length
+        layout.room(max_length, paired=False)
+        self.max_length, self.layout = max_length, layout
         self.special_ids = {role: special_ids[role] for role in ("pad", "cls", "sep")}
 
     @abc.abstractmethod
@@ -69,19 +70,24 @@ class GraphTokenizer(tf.Module, abc.ABC):
             `input_ids`, `input_mask` and `segment_ids`, int32 [B, T]. T is the longest row: at most
             `max_length`, and 1 for an empty batch.
         """
-        room = text_room(self.max_length, pair is not None)
+        room = self.layout.room(self.max_length, pair is not None)
         first = self.pieces(text)
-        cls_, sep = (tf.fill([tf.shape(text)[0], 1], self.special_ids[name]) for name in ("cls", "sep"))
         if pair is None:
-            parts = [cls_, _heads(first, tf.minimum(first.row_lengths(), room)), sep]
-            segments = [0, 0, 0]
-        else:
-            second = self.pieces(pair)
-            kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
-            parts = [cls_, _heads(first, kept_first), sep, _heads(second, kept_second), sep]
-            segments = [0, 0, 0, 1, 1]
-        ids = tf.concat(parts, axis=1)
-        segment_ids = tf.concat([tf.ones_like(part) * number for part, number in zip(parts, segments, strict=True)], 1)
+            return self.assemble(_heads(first, tf.minimum(first.row_lengths(), room)))
+        second = self.pieces(pair)
+        kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
+        return self.assemble(_heads(first, kept_first), _heads(second, kept_second))
+
+    @no_autograph
+    def assemble(self, first: tf.RaggedTensor, second: tf.RaggedTensor | None = None) -> dict[str, tf.Tensor]:
+        """Puts pieces, int32 [B, (pieces)], between the special tokens of a row; returns what a call returns."""
+        texts, rows = {FIRST: first, SECOND: second}, first.nrows()
+        parts, segments = [], []
+        for name, segment in self.layout.parts(second is not None):
+            part = texts[name] if name in texts else tf.fill([rows, 1], self.special_ids[name])
+            parts.append(part)
+            segments.append(tf.ones_like(part) * segment)
+        ids, segment_ids = tf.concat(parts, axis=1), tf.concat(segments, axis=1)
         # At least one column, also for an empty batch: encoders read the first token.
         width = tf.maximum(ids.bounding_shape(axis=1), 1)
         padded = {

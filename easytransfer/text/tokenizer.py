@@ -10,7 +10,7 @@ import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from easytransfer.data.encoded import Ragged
 from easytransfer.data.values import is_utf8
 from easytransfer.errors import DataError
 from easytransfer.run.atomic import atomic_path
-from easytransfer.text.packing import heads, longest_first, text_room
+from easytransfer.text.packing import CLS_FIRST, Layout, heads, longest_first
 
 if TYPE_CHECKING:
     from easytransfer.text.graph import GraphTokenizer
@@ -32,8 +32,9 @@ class Tokens:
     """Encoded rows, without padding.
 
     Attributes:
-        input_ids: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, int32.
-        segment_ids: 0 up to the first [SEP], 1 behind it, int32.
+        input_ids: Pieces and special tokens as the layout of the tokenizer has them, such as `[CLS] a [SEP]` or
+            `[CLS] a [SEP] b [SEP]`, int32.
+        segment_ids: Segments by the same layout, such as 0 up to the first [SEP], 1 behind it, int32.
         truncated: Whether pieces of the row were cut off, bool [N].
         unknown: Number of [UNK] pieces kept in the row, int64 [N].
     """
@@ -54,9 +55,12 @@ class Tokenizer(abc.ABC):
         special: The special token of each of `ROLES`, all of them in `vocab`.
 
     Attributes:
+        layout: Where the special tokens of a row stand.
         vocab: Pieces in the order of their ids.
         pad_id: Id of the padding; `unk_id`, `cls_id`, `sep_id` and `mask_id` likewise.
     """
+
+    layout: ClassVar[Layout] = CLS_FIRST
 
     pad_id: int
     unk_id: int
@@ -171,15 +175,21 @@ class Tokenizer(abc.ABC):
             DataError: A text holds half of a surrogate pair, or is none.
             ValueError: `pairs` differs in length from `texts`.
         """
-        room = text_room(max_length, pairs is not None)
+        room = self.layout.room(max_length, pairs is not None)
+        first = self.pieces(texts)
         if pairs is None:
-            pieces = self.pieces(texts)
-            return self._assemble(pieces, np.minimum(pieces.lengths, room), None, None)
+            kept = np.minimum(first.lengths, room)
+            return self._tokens(heads(first, kept), None, first.lengths > kept)
         if len(pairs) != len(texts):
             raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs")
-        first, second = self.pieces(texts), self.pieces(pairs)
+        second = self.pieces(pairs)
         kept_first, kept_second = longest_first(first.lengths, second.lengths, room)
-        return self._assemble(first, kept_first, second, kept_second)
+        cut = (first.lengths > kept_first) | (second.lengths > kept_second)
+        return self._tokens(heads(first, kept_first), heads(second, kept_second), cut)
+
+    def assemble(self, first: Ragged, second: Ragged | None = None) -> tuple[Ragged, Ragged]:
+        """Puts pieces between the special tokens of a row; see `Layout.assemble`."""
+        return self.layout.assemble(self.special_ids, first, second)
 
     def tokenize(self, text: str) -> list[str]:
         """Returns the pieces of a text, without special tokens."""
@@ -203,28 +213,13 @@ class Tokenizer(abc.ABC):
         left_out = {self.pad_id, self.cls_id, self.sep_id, self.mask_id}
         return self.join([self.vocab[number] for number in ids if number not in left_out])
 
-    def _assemble(
-        self, first: Ragged, kept_first: np.ndarray, second: Ragged | None, kept_second: np.ndarray | None
-    ) -> Tokens:
-        """Puts the kept pieces of both texts between the special tokens."""
-        lengths = kept_first + 2
-        cut = first.lengths > kept_first
-        if second is not None:
-            lengths = lengths + kept_second + 1
-            cut = cut | (second.lengths > kept_second)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        end_first = np.repeat(kept_first + 1, lengths)
-        ids = np.full(offsets[-1], self.sep_id, np.int32)
-        ids[place == 0] = self.cls_id
-        ids[(place > 0) & (place < end_first)] = heads(first, kept_first)
-        if second is not None:
-            ids[(place > end_first) & (place < np.repeat(lengths - 1, lengths))] = heads(second, kept_second)
-        segments = Ragged((place > end_first).astype(np.int32), offsets)
-        # Every row holds at least [CLS], so no range of reduceat is empty.
-        is_unknown = (ids == self.unk_id).astype(np.int64)
-        unknown = np.add.reduceat(is_unknown, offsets[:-1]) if len(lengths) else np.zeros(0, np.int64)
-        return Tokens(Ragged(ids, offsets), segments, cut, unknown)
+    def _tokens(self, first: Ragged, second: Ragged | None, cut: np.ndarray) -> Tokens:
+        """Returns rows of the pieces that are kept; `cut` says which rows lost some."""
+        ids, segments = self.assemble(first, second)
+        # Every row has special tokens, so no range of reduceat is empty.
+        is_unknown = (ids.values == self.unk_id).astype(np.int64)
+        unknown = np.add.reduceat(is_unknown, ids.offsets[:-1]) if len(ids) else np.zeros(0, np.int64)
+        return Tokens(ids, segments, cut, unknown)
 
 
 def not_a_text(texts: Iterable[object]) -> DataError | None:

@@ -241,7 +241,7 @@ def test_windows_hold_question_and_piece_and_point_at_the_answer(tiny_model, tmp
     pointed = 0
     for row, window in enumerate(windows):
         ids, segments = encoded.columns["input_ids"][row], encoded.columns["segment_ids"][row]
-        assert len(ids) == window.length <= 24
+        assert len(ids) == window.offset + len(window.spans) + 1 <= 24
         assert ids[0] == tokenizer.cls_id and ids[window.offset - 1] == ids[-1] == tokenizer.sep_id
         assert segments.tolist() == [0] * window.offset + [1] * (len(ids) - window.offset)
         pieces = [tokenizer.vocab[piece].removeprefix("##") for piece in ids[window.offset : -1]]

@@ -24,7 +24,7 @@ def test_question_k_sees_the_answers_before_it_one_per_example(tiny_model, tmp_p
     marked = []
     for row, window in enumerate(windows):
         values = markers[row]
-        assert len(values) == window.length and set(values.tolist()) <= {0, 1}
+        assert len(values) == window.offset + len(window.spans) + 1 and set(values.tolist()) <= {0, 1}
         places = np.flatnonzero(values) - window.offset
         assert (places >= 0).all() and (places < len(window.spans)).all()
         marked.append(CONTEXT[window.spans[places[0]][0] : window.spans[places[-1]][1]] if len(places) else "")

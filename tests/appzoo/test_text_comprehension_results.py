@@ -94,7 +94,7 @@ def test_page_marks_answers_and_escapes_texts(tiny_model, tmp_path):
     encoder = WindowEncoder(make_app(tiny_model).encoder.tokenizer, 40, 8, 8)
     asked = Asked((0, 0), "id<1>", "who <script>?", context, golds=(Gold("big man", 16),))
     (window,) = encoder.encode([asked]).windows
-    start, end = np.zeros((2, window.length), np.float32)
+    start, end = np.zeros((2, window.offset + len(window.spans) + 1), np.float32)
     first, last = token_span(window.spans, Gold("<b>bold</b> & big", 2))
     start[window.offset + first] = end[window.offset + last] = 9
     answer = Search().answer([window], [start], [end])
