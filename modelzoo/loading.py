@@ -128,5 +128,15 @@ def _sentence_piece() -> type[Tokenizer]:
     return SentencePiece
 
 
+def _xlnet_sentence_piece() -> type[Tokenizer]:
+    from easytransfer.text.sentence_piece import XlnetSentencePiece
+
+    return XlnetSentencePiece
+
+
 # Classes by the name that `presets.json` and `zoo.json` give a tokenizer; each is imported when it is needed.
-TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {"WordPiece": _word_piece, "SentencePiece": _sentence_piece}
+TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {
+    "WordPiece": _word_piece,
+    "SentencePiece": _sentence_piece,
+    "XlnetSentencePiece": _xlnet_sentence_piece,
+}

@@ -20,7 +20,6 @@ from easytransfer.text.tokenizer import ROLES
 MODEL_FILE, CONFIG_FILE, JSON_FILE = "spiece.model", "tokenizer_config.json", "tokenizer.json"
 # The largest known ones, of 250,000 pieces, have 5 MB.
 MOST_BYTES = 64 << 20
-SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 _KINDS_OF_MODELS = {1: "unigram", 2: "bpe"}
 # What a model must say of white space: pieces are places in a text only where it is treated like this.
 _WHITE_SPACE = {"remove_extra_whitespaces": True, "escape_whitespaces": True}
@@ -37,6 +36,31 @@ class PieceRules:
 
     lower_case: bool = True
     keep_accents: bool = False
+
+
+@dataclass(frozen=True)
+class PieceKind:
+    """What the tokenizers of a family are where their files are silent, and how transformers calls them.
+
+    Attributes:
+        special: Special tokens, in the order of `ROLES`.
+        rules: What happens to a text before.
+        tokenizer_class: Class of transformers.
+        bounds: What transformers takes for the begin and the end of a text.
+    """
+
+    special: tuple[str, ...]
+    rules: PieceRules
+    tokenizer_class: str
+    bounds: tuple[str, str]
+
+
+ALBERT_PIECES = PieceKind(
+    ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"), PieceRules(), "AlbertTokenizer", ("[CLS]", "[SEP]")
+)
+XLNET_PIECES = PieceKind(
+    ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>"), PieceRules(lower_case=False), "XLNetTokenizer", ("<s>", "</s>")
+)
 
 
 @dataclass(frozen=True)
@@ -70,7 +94,7 @@ def holds_unigram(folder: Path) -> bool:
     return isinstance(model, dict) and model.get("type") == "Unigram"
 
 
-def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFiles:
+def read_pieces(folder: str | Path, lower_case: bool | None = None, kind: PieceKind = ALBERT_PIECES) -> PieceFiles:
     """Reads model, rules and special tokens of a model folder.
 
     Args:
@@ -78,19 +102,20 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFile
             `tokenizer_config.json` with `do_lower_case`, `keep_accents` and names of special tokens, and `config.json`
             with `vocab_size`.
         lower_case: Overrides what the files say.
+        kind: What holds where they say nothing.
 
     Raises:
         ModelError: Files are missing, damaged or contradict each other, or ask for what is not done here.
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    rules, special = _rules(folder, config, lower_case), _special(folder, config)
+    rules, special = _rules(folder, config, lower_case, kind), _special(folder, config, kind)
     path = model_file(folder)
     if path is not None:
         model, where = bounded(path).read_bytes(), path
     elif holds_unigram(folder):
         where = folder / JSON_FILE
-        stated = PieceRules(_flag(folder, config, "do_lower_case", True), rules.keep_accents)
+        stated = PieceRules(_flag(folder, config, "do_lower_case", kind.rules.lower_case), rules.keep_accents)
         model = model_of_json(read_json(bounded(where)), stated, special, str(where))
     else:
         raise ModelError(
@@ -159,7 +184,7 @@ def parse_model(model: bytes, where: str) -> Any:
 
 
 def model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
-    """Returns the model that a `tokenizer.json` of an ALBERT describes.
+    """Returns the model that a `tokenizer.json` of an ALBERT or XLNet describes.
 
     Raises:
         ModelError: It describes another one, or other rules than `rules`.
@@ -167,7 +192,7 @@ def model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, .
     try:
         return _model_of_json(data, rules, special, where)
     except (AttributeError, TypeError, LookupError, ValueError) as error:
-        raise ModelError(f"{where} describes no ALBERT tokenizer", received=repr(error)) from None
+        raise ModelError(f"{where} describes no ALBERT or XLNet tokenizer", received=repr(error)) from None
 
 
 def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
@@ -183,6 +208,8 @@ def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, 
     if data["model"].get("byte_fallback"):
         raise ModelError(f"{where}: byte_fallback is not supported", received=True, accepted="False")
     proto = sentencepiece_model_pb2.ModelProto()
+    # The model has more of them than roles, such as <eod>; text cannot spell them.
+    special = (*special, *(added["content"] for added in data.get("added_tokens") or [] if added.get("special")))
     for token, score in data["model"]["vocab"]:
         kind = proto.SentencePiece.CONTROL if token in special else proto.SentencePiece.NORMAL
         proto.pieces.add(piece=token, score=score, type=kind)
@@ -196,13 +223,14 @@ def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, 
     return proto.SerializeToString()
 
 
-def tokenizer_config(rules: PieceRules, special: tuple[str, ...]) -> dict[str, Any]:
+def tokenizer_config(rules: PieceRules, special: tuple[str, ...], kind: PieceKind = ALBERT_PIECES) -> dict[str, Any]:
     """Returns `tokenizer_config.json`, readable by this module and by `transformers`."""
     names = {f"{role}_token": token for role, token in zip(ROLES, special, strict=True)}
-    # In transformers, bos and eos are what begins and ends the text: the same as cls and sep.
-    names |= {"bos_token": names["cls_token"], "eos_token": names["sep_token"]}
+    # In transformers, bos and eos are what begins and ends the text; where these are cls and sep, by their own names.
+    bounds = (special[kind.special.index(token)] if token in kind.special else token for token in kind.bounds)
+    names |= dict(zip(("bos_token", "eos_token"), bounds, strict=True))
     return {
-        "tokenizer_class": "AlbertTokenizer",
+        "tokenizer_class": kind.tokenizer_class,
         "do_lower_case": rules.lower_case,
         "keep_accents": rules.keep_accents,
         "remove_space": True,
@@ -210,11 +238,12 @@ def tokenizer_config(rules: PieceRules, special: tuple[str, ...]) -> dict[str, A
     }
 
 
-def _rules(folder: Path, config: dict[str, Any], lower_case: bool | None) -> PieceRules:
+def _rules(folder: Path, config: dict[str, Any], lower_case: bool | None, kind: PieceKind) -> PieceRules:
     if not _flag(folder, config, "remove_space", True):
         raise ModelError(f"remove_space in {folder / CONFIG_FILE} is not supported", received=False, accepted="True")
-    stated = _flag(folder, config, "do_lower_case", True)
-    return PieceRules(stated if lower_case is None else lower_case, _flag(folder, config, "keep_accents", False))
+    stated = _flag(folder, config, "do_lower_case", kind.rules.lower_case)
+    keep_accents = _flag(folder, config, "keep_accents", kind.rules.keep_accents)
+    return PieceRules(stated if lower_case is None else lower_case, keep_accents)
 
 
 def _flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
@@ -224,9 +253,9 @@ def _flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> boo
     return value
 
 
-def _special(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+def _special(folder: Path, config: dict[str, Any], kind: PieceKind) -> tuple[str, ...]:
     found = []
-    for role, usual in zip(ROLES, SPECIAL_TOKENS, strict=True):
+    for role, usual in zip(ROLES, kind.special, strict=True):
         token = config.get(f"{role}_token", usual)
         token = token.get("content") if isinstance(token, dict) else token
         if not isinstance(token, str) or not token:

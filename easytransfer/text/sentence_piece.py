@@ -1,4 +1,4 @@
-"""SentencePiece tokenizers as ALBERT uses them.
+"""SentencePiece tokenizers as ALBERT and XLNet use them.
 
 Training and prediction call the very operators that an exported model holds: of equally good segmentations, such as
 those of `!!!!!`, releases of the SentencePiece library choose different ones, and TF Text contains another release
@@ -13,16 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from easytransfer.data.encoded import Ragged
 from easytransfer.run.atomic import atomic_path
+from easytransfer.text.packing import CLS_FIRST, CLS_LAST, Layout
 from easytransfer.text.piece_model import (
+    ALBERT_PIECES,
     CONFIG_FILE,
     MODEL_FILE,
-    SPECIAL_TOKENS,
+    XLNET_PIECES,
+    PieceKind,
     PieceRules,
     check_model,
     holds_unigram,
@@ -58,8 +61,8 @@ class SentencePiece(Tokenizer):
 
     Args:
         model: Serialized model.
-        rules: What happens to a text before.
-        special: Special tokens for padding, unknown, classification, separation and masking.
+        rules: What happens to a text before; the family's when None.
+        special: Special tokens for padding, unknown, classification, separation and masking; the family's when None.
 
     Raises:
         ModelError: The model is damaged, is of another kind, or has no such special tokens.
@@ -70,21 +73,19 @@ class SentencePiece(Tokenizer):
         ['▁hello', '▁world']
     """
 
-    def __init__(
-        self,
-        model: bytes,
-        rules: PieceRules = PieceRules(),  # noqa: B008 (frozen dataclass)
-        special: tuple[str, ...] = SPECIAL_TOKENS,
-    ) -> None:
+    kind: ClassVar[PieceKind] = ALBERT_PIECES
+
+    def __init__(self, model: bytes, rules: PieceRules | None = None, special: tuple[str, ...] | None = None) -> None:
+        rules, special = rules or self.kind.rules, special or self.kind.special
         check_model(model, special, "the SentencePiece model")
         pieces = [piece.piece for piece in parse_model(model, "the SentencePiece model").pieces]
         super().__init__(pieces, special)
         self.model, self.rules, self.special = model, rules, special
 
     @classmethod
-    def from_folder(cls, folder: str | Path, lower_case: bool | None = None) -> SentencePiece:
+    def from_folder(cls, folder: str | Path, lower_case: bool | None = None) -> Self:
         """Loads the tokenizer of a model folder; see `read_pieces` for the files and the errors."""
-        found = read_pieces(folder, lower_case)
+        found = read_pieces(folder, lower_case, cls.kind)
         return cls(found.model, found.rules, found.special)
 
     @classmethod
@@ -100,8 +101,9 @@ class SentencePiece(Tokenizer):
     @property
     def digest(self) -> str:
         """See `Tokenizer`."""
-        facts = json.dumps([asdict(self.rules), self.special], sort_keys=True)
-        return hashlib.sha256(self.model + facts.encode()).hexdigest()
+        facts: list[Any] = [asdict(self.rules), self.special]
+        facts += [asdict(self.layout)] if self.layout != CLS_FIRST else []
+        return hashlib.sha256(self.model + json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @property
     def continues(self) -> np.ndarray:
@@ -153,7 +155,7 @@ class SentencePiece(Tokenizer):
         """See `Tokenizer`; the graph holds the model itself and needs no files."""
         from easytransfer.text.sentence_piece_graph import GraphSentencePiece
 
-        return GraphSentencePiece(self.model, self.rules, self.special_ids, max_length)
+        return GraphSentencePiece(self.model, self.rules, self.special_ids, max_length, self.layout)
 
     def join(self, pieces: Sequence[str]) -> str:
         """See `Tokenizer`."""
@@ -165,7 +167,26 @@ class SentencePiece(Tokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / MODEL_FILE) as partial:
             partial.write_bytes(self.model)
-        write_file(folder / CONFIG_FILE, json.dumps(tokenizer_config(self.rules, self.special), indent=2) + "\n")
+        write_file(
+            folder / CONFIG_FILE, json.dumps(tokenizer_config(self.rules, self.special, self.kind), indent=2) + "\n"
+        )
+
+
+class XlnetSentencePiece(SentencePiece):
+    """The same for XLNet (Yang et al. 2019, arXiv 1906.08237): `a <sep> b <sep> <cls>`, the segment of <cls> is 2.
+
+    Rows are padded at their end like all others; the published tokenizer pads before them, for which the network, whose
+    positions are relative, has the same states. Text keeps its case where the files do not say otherwise. Ids are those
+    of `transformers`' XLNetTokenizer with `split_special_tokens=True`, which drops accents whatever the files say;
+    with `keep_accents` they are those of the original's code.
+
+    Example:
+        >>> XlnetSentencePiece.from_folder("xlnet-base-cased").tokenize("Hello world")
+        ['▁Hello', '▁world']
+    """
+
+    kind: ClassVar[PieceKind] = XLNET_PIECES
+    layout: ClassVar[Layout] = CLS_LAST
 
 
 def in_memory(parts: list[tf.RaggedTensor]) -> Ragged:

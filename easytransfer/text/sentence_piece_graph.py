@@ -14,6 +14,7 @@ import tensorflow_text
 
 from easytransfer.text.characters import SPACE, piece_table
 from easytransfer.text.graph import GraphTable, GraphTokenizer, no_autograph
+from easytransfer.text.packing import CLS_FIRST, Layout
 from easytransfer.text.piece_model import PieceRules
 
 
@@ -43,13 +44,21 @@ class GraphSentencePiece(GraphTokenizer):
         rules: What happens to a text before the model reads it.
         special_ids: Ids of `pad`, `cls` and `sep`.
         max_length: Bound of a row, special tokens included.
+        layout: Where the special tokens of a row stand.
 
     Raises:
         ConfigError: `max_length` leaves no room for text.
     """
 
-    def __init__(self, model: bytes, rules: PieceRules, special_ids: Mapping[str, int], max_length: int = 128) -> None:
-        super().__init__(max_length, special_ids, name="sentencepiece")
+    def __init__(
+        self,
+        model: bytes,
+        rules: PieceRules,
+        special_ids: Mapping[str, int],
+        max_length: int = 128,
+        layout: Layout = CLS_FIRST,
+    ) -> None:
+        super().__init__(max_length, special_ids, "sentencepiece", layout)
         self._table = GraphTable(piece_table(rules.lower_case, rules.keep_accents))
         self._pieces = tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32)
 

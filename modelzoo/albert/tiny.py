@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from easytransfer.errors import ModelError
-from easytransfer.text.piece_model import MODEL_FILE, SPECIAL_TOKENS, PieceRules, model_file, parse_model
-from easytransfer.text.sentence_piece import WORD_BEGIN, SentencePiece
+from easytransfer.text.piece_model import ALBERT_PIECES
+from easytransfer.text.sentence_piece import SentencePiece
 from modelzoo.albert import formats
 from modelzoo.albert.config import AlbertConfig
 from modelzoo.albert.convert import ALBERT
 from modelzoo.encoder_weights import initial_value
-from modelzoo.tiny_words import CJK, SUFFIXES, WORDS
-
-
-def tiny_pieces() -> list[str]:
-    """Returns letters, digits, punctuation, common Chinese characters, and English words and their endings."""
-    characters = [*string.punctuation, *string.digits, *string.ascii_lowercase, *CJK]
-    return list(dict.fromkeys([WORD_BEGIN, *characters, *(WORD_BEGIN + word for word in WORDS), *SUFFIXES]))
-
-
-def piece_model(pieces: Sequence[str]) -> bytes:
-    """Returns a SentencePiece model with ALBERT's special tokens before `pieces`; longer pieces are preferred.
-
-    Example:
-        >>> piece_model(["▁", "a", "b"])
-    """
-    from sentencepiece import sentencepiece_model_pb2
-
-    proto = sentencepiece_model_pb2.ModelProto()
-    for token in SPECIAL_TOKENS:
-        unknown = token == "<unk>"
-        kind = proto.SentencePiece.UNKNOWN if unknown else proto.SentencePiece.CONTROL
-        proto.pieces.add(piece=token, score=0.0, type=kind)
-    for number, piece in enumerate(pieces):
-        # Any segmentation into fewer pieces is better; the number makes the rest of the choices definite.
-        proto.pieces.add(piece=piece, score=-10.0 - number / (10 * len(pieces)))
-    proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
-    return proto.SerializeToString()
+from modelzoo.tiny_pieces import chosen_model
 
 
 def write_tiny(
@@ -60,7 +32,7 @@ def write_tiny(
     Raises:
         ModelError: `vocab` is no SentencePiece model of an ALBERT, or the folder exists.
     """
-    tokenizer = SentencePiece(_model(vocab), PieceRules())
+    tokenizer = SentencePiece(chosen_model(vocab, ALBERT_PIECES.special))
     config = AlbertConfig(
         vocab_size=len(tokenizer),
         embedding_size=16,
@@ -76,18 +48,3 @@ def write_tiny(
     facts["origin"] = {"kind": "made", "how": "random weights of zoo make-tiny"}
     formats.write_folder(target, "hf", config, values, tokenizer=tokenizer, facts=facts, overwrite=overwrite)
     return config
-
-
-def _model(vocab: Sequence[str] | str | Path | None) -> bytes:
-    if vocab is None:
-        return piece_model(tiny_pieces())
-    if not isinstance(vocab, str | Path):
-        return piece_model(vocab)
-    path = Path(vocab)
-    path = (model_file(path) or path / MODEL_FILE) if path.is_dir() else path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"no SentencePiece model at {path} ({error.strerror})", accepted="a .model file") from None
-    parse_model(content, str(path))
-    return content

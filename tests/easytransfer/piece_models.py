@@ -27,6 +27,15 @@ def trained_model(size: int = 600, **options) -> bytes:
     return made.getvalue()
 
 
+def for_xlnet(model: bytes) -> bytes:
+    """The same model with XLNet's special tokens at the same ids."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    for number, token in ((2, "<cls>"), (3, "<sep>"), (4, "<mask>")):
+        proto.pieces[number].piece = token
+    return proto.SerializeToString()
+
+
 @lru_cache(maxsize=1)
 def character_model() -> bytes:
     """A model in which a difference cannot hide behind <unk>: nearly every character of the corpus is a piece."""

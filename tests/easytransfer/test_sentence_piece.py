@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from multilingual_corpus import SENTENCES, corpus, pairs
-from piece_models import WORD_BEGIN, character_model, trained_model
+from piece_models import WORD_BEGIN, character_model, for_xlnet, trained_model
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import normalizers
 
 from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.text.masking import TokenMasker
 from easytransfer.text.piece_model import PieceRules
-from easytransfer.text.sentence_piece import SentencePiece
+from easytransfer.text.sentence_piece import SentencePiece, XlnetSentencePiece
 
 WHITE_SPACE = re.compile("[\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 RULES = [PieceRules(), pytest.param(PieceRules(lower_case=False, keep_accents=True), marks=pytest.mark.slow)]
-SPECIAL = re.compile(r"\[(CLS|SEP|MASK)\]|<unk>|<pad>", re.IGNORECASE)
+SPECIAL = re.compile(r"\[(CLS|SEP|MASK)\]|<(unk|pad|cls|sep|mask|/?s|eop|eod)>", re.IGNORECASE)
 
 
 def prepared(lines, rules):
@@ -62,13 +62,22 @@ def test_trained_models_equal_the_python_package(kind):
     assert [ids[row].tolist() for row in range(len(SENTENCES))] == expected
 
 
-@pytest.mark.parametrize("rules", RULES, ids=str)
-def test_rows_equal_transformers(tmp_path, rules):
+KINDS = [
+    (SentencePiece, PieceRules()),
+    pytest.param(SentencePiece, PieceRules(lower_case=False, keep_accents=True), marks=pytest.mark.slow),
+    # transformers drops the accents for XLNet, whatever the rules say.
+    (XlnetSentencePiece, PieceRules(lower_case=False)),
+    pytest.param(XlnetSentencePiece, PieceRules(), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("kind", "rules"), KINDS, ids=str)
+def test_rows_equal_transformers(tmp_path, kind, rules):
     transformers = pytest.importorskip("transformers")
-    model = character_model()
-    tokenizer = SentencePiece(model, rules)
+    model = character_model() if kind is SentencePiece else for_xlnet(character_model())
+    tokenizer = kind(model, rules)
     tokenizer.save(tmp_path)
-    peer = transformers.AlbertTokenizer.from_pretrained(str(tmp_path))
+    peer = getattr(transformers, tokenizer.kind.tokenizer_class).from_pretrained(str(tmp_path))
     package, lines = SentencePieceProcessor(model_proto=model), [*SENTENCES, *corpus()[len(SENTENCES) :: 8]]
     # The peer's copy of the normalization of SentencePiece looks at user-perceived characters one by one and does not
     # put syllables together; and it takes names of special tokens in a text for pieces.
@@ -94,8 +103,9 @@ def test_rows_equal_transformers(tmp_path, rules):
         assert tokens.truncated.tolist() == truncated
 
 
-def test_an_exported_graph_gives_the_ids_of_training(tmp_path):
-    tokenizer = SentencePiece(character_model())
+@pytest.mark.parametrize("kind", [SentencePiece, pytest.param(XlnetSentencePiece, marks=pytest.mark.slow)])
+def test_an_exported_graph_gives_the_ids_of_training(tmp_path, kind):
+    tokenizer = kind(character_model() if kind is SentencePiece else for_xlnet(character_model()))
     graph = tokenizer.in_graph(16)
     text, pair = tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.string, "pair")
     tf.saved_model.save(
@@ -174,6 +184,30 @@ def test_words_are_masked_as_a_whole():
     for row in range(40):
         hidden = set(masked.positions[row][masked.weights[row] > 0].tolist())
         assert hidden and all(word <= hidden or not word & hidden for word in words)
+
+
+def test_xlnet_says_what_its_files_do_not(tmp_path):
+    """Its case, special tokens and layout are its own; a row is `a <sep> b <sep> <cls>`."""
+    model = for_xlnet(trained_model())
+    tokenizer = XlnetSentencePiece(model)
+    cls_, sep, (a, b) = tokenizer.cls_id, tokenizer.sep_id, [tokenizer.pieces([text])[0].tolist() for text in "xy"]
+    tokens = tokenizer.encode(["x"], ["y"], max_length=32)
+    assert tokens.input_ids[0].tolist() == [*a, sep, *b, sep, cls_]
+    assert tokens.segment_ids[0].tolist() == [*[0] * len(a), 0, *[1] * len(b), 1, 2]
+    assert (tokenizer.vocab[cls_], tokenizer.vocab[sep]) == ("<cls>", "<sep>")
+    (tmp_path / "spiece.model").write_bytes(model)
+    silent = XlnetSentencePiece.from_folder(tmp_path)
+    assert silent.digest == tokenizer.digest and silent.rules == PieceRules(lower_case=False, keep_accents=False)
+    tokenizer.save(tmp_path)
+    assert XlnetSentencePiece.from_folder(tmp_path).digest == tokenizer.digest
+    names = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert (names["bos_token"], names["eos_token"], names["tokenizer_class"]) == ("<s>", "</s>", "XLNetTokenizer")
+    # The same pieces under the same rules in other rows are another tokenizer.
+    other = SentencePiece(model, tokenizer.rules, tokenizer.special)
+    np.testing.assert_array_equal(other.pieces(SENTENCES).values, tokenizer.pieces(SENTENCES).values)
+    assert other.digest != tokenizer.digest
+    with pytest.raises(ModelError, match="special token of the role cls is no control piece"):
+        XlnetSentencePiece(trained_model())
 
 
 def test_folders_are_read_again(tmp_path):

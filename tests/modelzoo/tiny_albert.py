@@ -2,8 +2,9 @@
 
 import pytest
 
+from easytransfer.text.piece_model import ALBERT_PIECES
 from easytransfer.text.sentence_piece import SentencePiece
-from modelzoo.albert.tiny import piece_model, tiny_pieces
+from modelzoo.tiny_pieces import piece_model, tiny_pieces
 
 PIECES = tiny_pieces()[:58]
 SIZES = {
@@ -29,5 +30,5 @@ def hf_folder(folder, architecture="AlbertModel", **settings):
             if value.ndim == 1:
                 value.add_(0.1 * torch.randn_like(value))
     model.save_pretrained(folder, safe_serialization=True)
-    SentencePiece(piece_model(PIECES)).save(folder)
+    SentencePiece(piece_model(PIECES, ALBERT_PIECES.special)).save(folder)
     return model
