@@ -72,10 +72,14 @@ class EncoderBackbone(Backbone):
         if isinstance(config, Mapping):
             config = self.family.config_class.from_dict(dict(config))
         self.config, self.stage = config, stage
-        self.encoder = Encoder(config, tensor, stage)
+        self.encoder = self._network(tensor, stage)
         self.built = True
         if seed is not None:
             self.fresh_weights(seed)
+
+    def _network(self, tensor: Group | None, stage: Stage | None) -> Any:
+        """Returns the network, whose method `variable` finds a variable by its path in the table of weights."""
+        return Encoder(self.config, tensor, stage)
 
     def call(
         self, inputs: Mapping[str, tf.Tensor], training: bool | None = False, pooled_only: bool = False

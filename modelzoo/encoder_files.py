@@ -19,11 +19,11 @@ from easytransfer.presets.folder import new_folder, own_file, write_json, write_
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
 from easytransfer.presets.weight_values import one_spelling
-from easytransfer.text.sentence_piece import SentencePiece
 from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
 from modelzoo.checkpoint import read_checkpoint, write_checkpoint
 from modelzoo.encoder_config import EncoderConfig, Form
 from modelzoo.encoder_weights import BACKBONE, EncoderFamily, google_name, match
+from modelzoo.loading import TOKENIZERS
 
 if TYPE_CHECKING:
     from easytransfer.text.tokenizer import Tokenizer
@@ -74,7 +74,8 @@ class EncoderFiles:
         if checkpoint is None and ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
             return "hf"
         if any(folder.glob("*.index")):
-            return "google" if (folder / self.family.config_class.GOOGLE_FILE).is_file() else "ez"
+            stated = (folder / self.family.config_class.GOOGLE_FILE).is_file()
+            return "google" if stated or "ez" not in self.family.checkpoints else "ez"
         if pickles := sorted(path.name for path in folder.glob("*") if _PICKLE.fullmatch(path.name)):
             raise ModelError(
                 f"{folder} holds only {', '.join(pickles)}, a pickle, which can run code when it is read",
@@ -130,7 +131,8 @@ class EncoderFiles:
     def read_checkpoint(self, folder: Path, prefix: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
         """Returns the path of a checkpoint and its variables; those of an optimizer have an empty array."""
         path = str(folder / (prefix or self._checkpoint_prefix(folder)))
-        return path, read_checkpoint(path, lambda name: google_name(name) is not None)
+        values = read_checkpoint(path, lambda name: google_name(name) is not None)
+        return path, dict(self.family.from_checkpoint(values, path))
 
     def write_folder(
         self,
@@ -157,8 +159,9 @@ class EncoderFiles:
         Raises:
             ModelError: The form is unknown or the folder exists.
         """
-        if form not in FORMS:
-            raise ModelError("unknown model format", received=form, accepted=FORMS)
+        forms = ("hf", *self.family.checkpoints)
+        if form not in forms:
+            raise ModelError("unknown model format", received=form, accepted=forms)
         with new_folder(target, overwrite) as folder:
             self.write_files(folder, form, config, values, **vocabulary)
             if facts is not None:
@@ -192,14 +195,15 @@ class EncoderFiles:
             data["architectures"] = [family.architectures.get(heads, family.architectures[()])]
             write_safetensors(folder / WEIGHTS, family.to_hf(values, config))
         else:
-            write_checkpoint(folder / family.checkpoints[form], values, family.scope if form == "ez" else "")
+            variables = family.to_checkpoint(values, config)
+            write_checkpoint(folder / family.checkpoints[form], variables, family.scope if form == "ez" else "")
         write_json(folder / (family.config_class.GOOGLE_FILE if form == "google" else "config.json"), data)
         if tokenizer is not None:
             tokenizer.save(folder)
         elif vocabulary is not None:
             _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
-        elif source is not None and "SentencePiece" in family.tokenizers and SentencePiece.is_in(Path(source)):
-            SentencePiece.from_folder(source).save(folder)
+        elif source is not None and (kind := self._other_tokenizer(Path(source))):
+            kind.from_folder(source).save(folder)
         elif source is not None:
             if form == "hf":
                 for name in _TOKENIZER_FILES:
@@ -224,7 +228,7 @@ class EncoderFiles:
 
     def _with_tied_weights(self, tensors: dict[str, np.ndarray], source: str) -> dict[str, np.ndarray]:
         """Checks that the masked-LM head shares the embedding table and has one bias, as these models always do."""
-        word_names = ("embeddings.word_embeddings.weight", f"{self.family.hf_prefix}embeddings.word_embeddings.weight")
+        word_names = (self.family.hf_words, self.family.hf_prefix + self.family.hf_words)
         words = next((name for name in word_names if name in tensors), None)
         decoder = self.family.hf_decoder
         if words is not None and decoder in tensors and not np.array_equal(tensors[decoder], tensors[words]):
@@ -234,9 +238,16 @@ class EncoderFiles:
                 received=f"{decoder}, {words}",
                 fix=f"remove {decoder} from the file where that head is not needed",
             )
+        if not decoder.endswith("decoder.weight"):  # and has one name of its bias
+            return tensors
         bias = decoder.replace("decoder.weight", "bias")
         biases = [name for name in (bias, decoder.replace("weight", "bias")) if name in tensors]
         return {bias: tensors[one_spelling(biases, tensors, source)], **tensors} if biases else tensors
+
+    def _other_tokenizer(self, source: Path) -> type[Tokenizer] | None:
+        """Returns the kind of a folder's tokenizer where it is none of word pieces, whose files are copied."""
+        kinds = [TOKENIZERS[name]() for name in self.family.tokenizers if name != "WordPiece"]
+        return next((kind for kind in kinds if kind.is_in(source)), None)
 
     def _checkpoint_prefix(self, folder: Path) -> str:
         prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))

@@ -44,6 +44,10 @@ class Weight:
     part: str
 
 
+def _unchanged(values: Mapping[str, np.ndarray], _: Any) -> Mapping[str, np.ndarray]:
+    return values
+
+
 @dataclass(frozen=True)
 class EncoderFamily:
     """What tells the files of one family of encoders from those of another.
@@ -52,7 +56,7 @@ class EncoderFamily:
         name: Name of its folder in the ModelZoo.
         config_class: Its configuration.
         table: Returns every weight of a configuration, from the embeddings upwards, heads last.
-        heads: Parts of the pre-training heads: of masked words, and of pairs of texts.
+        heads: Parts of the pre-training heads: of masked words, and of pairs of texts where there is such one.
         architectures: Names of transformers' classes by the heads in a file.
         hf_prefix: What Hugging Face puts before the names of the encoder in a model with a head.
         hf_ignored: Hugging Face's names of index buffers and of copies of tied weights.
@@ -63,12 +67,19 @@ class EncoderFamily:
         encoder: Names of the encoder's weights in either layout, by their beginnings.
         tokenizers: Kinds of tokenizers that its models have.
         check_files: Raises ModelError where a folder and the names in its file are those of another family.
+        hf_words: Hugging Face's name of the word embeddings.
+        prefixed: Parts whose names Hugging Face's prefix belongs to.
+        untrained: Parts that pre-training has no use for: files that lack one as a whole are complete, it starts from
+            random values.
+        from_checkpoint: Turns the variables of a TensorFlow checkpoint, and its name for messages, into those of the
+            table, where Google has several in one.
+        to_checkpoint: The reverse, of values and configuration.
     """
 
     name: str
     config_class: type[EncoderConfig]
     table: Callable[[Any], list[Weight]]
-    heads: tuple[str, str]
+    heads: tuple[str, ...]
     architectures: Mapping[tuple[str, ...], str]
     hf_prefix: str
     hf_ignored: re.Pattern[str]
@@ -78,6 +89,11 @@ class EncoderFamily:
     encoder: re.Pattern[str]
     tokenizers: Sequence[str]
     check_files: Callable[[Any, Iterable[str]], None]
+    hf_words: str = "embeddings.word_embeddings.weight"
+    prefixed: tuple[str, ...] = BACKBONE
+    untrained: tuple[str, ...] = ()
+    from_checkpoint: Callable[[Mapping[str, np.ndarray], str], Mapping[str, np.ndarray]] = _unchanged
+    to_checkpoint: Callable[[Mapping[str, np.ndarray], Any], Mapping[str, np.ndarray]] = _unchanged
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -112,15 +128,15 @@ class EncoderFamily:
     def to_hf(self, values: Mapping[str, np.ndarray], config: EncoderConfig) -> dict[str, np.ndarray]:
         """Returns arrays under Hugging Face's names and layout.
 
-        The prefix is added when a head is among the values, as models for pre-training store them.
+        The prefix is added when other parts are among the values, as models with heads store them.
         """
         table = [row for row in self.table(config) if row.name in values]
-        prefix = self.hf_prefix if any(row.part in self.heads for row in table) else ""
+        prefix = self.hf_prefix if any(row.part not in self.prefixed for row in table) else ""
         tensors = {}
         for row in table:
             value = values[row.name].T if row.transposed else values[row.name]
             # safetensors writes the buffer as it lies in memory, so a transposed view must be copied.
-            tensors[(prefix if row.part in BACKBONE else "") + row.hf] = np.ascontiguousarray(value)
+            tensors[(prefix if row.part in self.prefixed else "") + row.hf] = np.ascontiguousarray(value)
         return tensors
 
 
@@ -242,4 +258,7 @@ def match(
         array = as_floats(array, name, source)
         values[row.name] = array.T if transposed else array
     report.unexpected = sorted(name for names in found.values() for name in names)
+    for part in family.untrained:
+        rows = {row.name for row in table if row.part == part}
+        report.optional += sorted(rows) if rows <= set(report.missing) else []
     return values, report

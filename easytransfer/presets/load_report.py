@@ -21,7 +21,9 @@ class LoadReport:
         ignored: Optimizer state, buffers and copies of tied weights.
         repeated: Further names in the file of weights that matched, with equal values.
         remedy: What a user can do about weights that do not fit.
-        allowed: Missing or mismatched weights that the caller let through; they start from random values.
+        optional: Weights that the file is complete without, which start from random values where they are missing.
+        allowed: Missing or mismatched weights that the caller let through, and optional ones; they start from random
+            values.
     """
 
     source: str
@@ -32,6 +34,7 @@ class LoadReport:
     ignored: list[str] = field(default_factory=list)
     repeated: list[str] = field(default_factory=list)
     remedy: str = "use the config.json that belongs to the weights"
+    optional: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
@@ -67,7 +70,7 @@ class LoadReport:
         except re.error as error:
             raise ModelError(f"allow_missing is not a regular expression: {error}", received=allow_missing) from None
         wrong = [*self.missing, *(row[0] for row in self.mismatched)]
-        self.allowed = [name for name in wrong if allowed and allowed.search(name)]
+        self.allowed = [name for name in wrong if name in self.optional or (allowed and allowed.search(name))]
         if len(self.allowed) == len(wrong):
             return
         raise ModelError(
