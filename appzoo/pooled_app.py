@@ -14,7 +14,7 @@ from modelzoo.backbone import Backbone
 
 
 class PooledApp(App):
-    """Encoder, dropout on the pooled first token, one dense layer (BERT, arXiv 1810.04805, section 4.1)."""
+    """Encoder, dropout on the pooled [CLS], one dense layer (BERT, arXiv 1810.04805, section 4.1)."""
 
     splits = ("tensor", "pipeline")
 
@@ -42,7 +42,7 @@ class PooledApp(App):
 
 
 class PooledModel(keras.Model):
-    """Encoder, dropout on the pooled first token, dense layer.
+    """Encoder, dropout on the pooled [CLS], dense layer.
 
     Args:
         backbone: Encoder.

@@ -30,7 +30,7 @@ class TwoTowerSettings(EncoderSettings, TargetSettings):
     dropout_rate: float = setting(0.0, "Dropout on the vectors.", advanced=True, modes="T", ge=0, lt=1)
     projection_dim: int = setting(
         -1,
-        "Length of the vectors, projected from the first token; -1 takes the pooled output.",
+        "Length of the vectors, projected from the token [CLS]; -1 takes the pooled output.",
         advanced=True,
         modes="T",
         ge=-1,

@@ -181,6 +181,10 @@ def test_round_trip_through_every_form_is_bit_identical(tmp_path, batch):
     wanted = load_backbone(tmp_path / "hf")(batch)["sequence_output"]
     for name in ("shards", "bare"):
         np.testing.assert_array_equal(load_backbone(tmp_path / name)(batch)["sequence_output"], wanted)
+    del original["sequence_summary.summary.bias"]
+    save_file(original, tmp_path / "ours2" / "model.safetensors")
+    with pytest.raises(ModelError, match="missing +model/sequnece_summary/summary/bias"):
+        load_backbone(tmp_path / "ours2")
     with pytest.raises(ModelError, match="unknown model format; got 'ez'; accepted: hf, google"):
         export_model(tmp_path / "ours", tmp_path / "ez", "ez")
 
