@@ -159,9 +159,9 @@ class EncoderFiles:
         Raises:
             ModelError: The form is unknown or the folder exists.
         """
-        forms = ("hf", *self.family.checkpoints)
-        if form not in forms:
-            raise ModelError("unknown model format", received=form, accepted=forms)
+        if form not in self.family.forms:
+            what = f"unknown model format, or one that models of the family {self.family.name} do not have"
+            raise ModelError(what, received=form, accepted=self.family.forms)
         with new_folder(target, overwrite) as folder:
             self.write_files(folder, form, config, values, **vocabulary)
             if facts is not None:
@@ -202,7 +202,7 @@ class EncoderFiles:
             tokenizer.save(folder)
         elif vocabulary is not None:
             _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
-        elif source is not None and (kind := self._other_tokenizer(Path(source))):
+        elif source is not None and (kind := self._own_tokenizer(Path(source))) is not None:
             kind.from_folder(source).save(folder)
         elif source is not None:
             if form == "hf":
@@ -210,6 +210,11 @@ class EncoderFiles:
                     if Path(source, name).is_file():
                         shutil.copyfile(own_file(source, name), folder / name)
             _write_tokenizer(folder, form, config, *read_vocabulary(source))
+
+    def _own_tokenizer(self, source: Path) -> type[Tokenizer] | None:
+        """Returns the kind of the tokenizer in a folder, None for WordPiece, whose files are copied."""
+        kinds = [None if name == "WordPiece" else TOKENIZERS[name]() for name in self.family.tokenizers]
+        return next((kind for kind in kinds if kind and kind.is_in(source)), kinds[-1])
 
     def size_facts(self, config: EncoderConfig, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Returns manifest entries under the names that presets.json uses."""
@@ -243,11 +248,6 @@ class EncoderFiles:
         bias = decoder.replace("decoder.weight", "bias")
         biases = [name for name in (bias, decoder.replace("weight", "bias")) if name in tensors]
         return {bias: tensors[one_spelling(biases, tensors, source)], **tensors} if biases else tensors
-
-    def _other_tokenizer(self, source: Path) -> type[Tokenizer] | None:
-        """Returns the kind of a folder's tokenizer where it is none of word pieces, whose files are copied."""
-        kinds = [TOKENIZERS[name]() for name in self.family.tokenizers if name != "WordPiece"]
-        return next((kind for kind in kinds if kind.is_in(source)), None)
 
     def _checkpoint_prefix(self, folder: Path) -> str:
         prefixes = sorted(path.name.removesuffix(".index") for path in folder.glob("*.index"))

@@ -56,21 +56,20 @@ class EncoderFamily:
         name: Name of its folder in the ModelZoo.
         config_class: Its configuration.
         table: Returns every weight of a configuration, from the embeddings upwards, heads last.
-        heads: Parts of the pre-training heads: of masked words, and of pairs of texts where there is such one.
+        heads: Parts of the pre-training heads: of masked words, and, if there is one, of pairs of texts.
         architectures: Names of transformers' classes by the heads in a file.
         hf_prefix: What Hugging Face puts before the names of the encoder in a model with a head.
         hf_ignored: Hugging Face's names of index buffers and of copies of tied weights.
         hf_decoder: Hugging Face's name of the output matrix of the head of masked words, which is tied to the word
             embeddings; its bias has the same name with `bias`.
         scope: What EasyTransfer puts before Google's names.
-        checkpoints: Name of the TensorFlow checkpoint of the forms `google` and `ez`.
+        checkpoints: Name of the TensorFlow checkpoint of the forms `google` and `ez`, where they exist.
         encoder: Names of the encoder's weights in either layout, by their beginnings.
         tokenizers: Kinds of tokenizers that its models have.
         check_files: Raises ModelError where a folder and the names in its file are those of another family.
+        optional: Regular expression of weights that published models may lack; they then start from random values.
         hf_words: Hugging Face's name of the word embeddings.
         prefixed: Parts whose names Hugging Face's prefix belongs to.
-        untrained: Parts that pre-training has no use for: files that lack one as a whole are complete, it starts from
-            random values.
         from_checkpoint: Turns the variables of a TensorFlow checkpoint, and its name for messages, into those of the
             table, where Google has several in one.
         to_checkpoint: The reverse, of values and configuration.
@@ -89,11 +88,16 @@ class EncoderFamily:
     encoder: re.Pattern[str]
     tokenizers: Sequence[str]
     check_files: Callable[[Any, Iterable[str]], None]
+    optional: str | None = None
     hf_words: str = "embeddings.word_embeddings.weight"
     prefixed: tuple[str, ...] = BACKBONE
-    untrained: tuple[str, ...] = ()
     from_checkpoint: Callable[[Mapping[str, np.ndarray], str], Mapping[str, np.ndarray]] = _unchanged
     to_checkpoint: Callable[[Mapping[str, np.ndarray], Any], Mapping[str, np.ndarray]] = _unchanged
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Forms in which its models are stored."""
+        return ("hf", *self.checkpoints)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -231,7 +235,7 @@ def match(
             one that is not finite.
     """
     rename = google_name if layout == "google" else family.hf_name
-    report = LoadReport(source, remedy=_REMEDY.format(source))
+    report = LoadReport(source, remedy=_REMEDY.format(source), optional=family.optional)
     found: dict[str, list[str]] = {}
     for name in tensors:
         key = rename(name)
@@ -258,7 +262,6 @@ def match(
         array = as_floats(array, name, source)
         values[row.name] = array.T if transposed else array
     report.unexpected = sorted(name for names in found.values() for name in names)
-    for part in family.untrained:
-        rows = {row.name for row in table if row.part == part}
-        report.optional += sorted(rows) if rows <= set(report.missing) else []
+    if family.optional and any(re.search(family.optional, name) for name, _, _ in report.matched):
+        report.optional = None  # A half of them is no file that was published.
     return values, report

@@ -126,11 +126,12 @@ XLNET = EncoderFamily(
     encoder=re.compile(rf"(transformer\.)?(word_embedding|mask_emb|layer)\b|{_SCOPE}/"),
     tokenizers=("XlnetSentencePiece",),
     check_files=_check_files,
+    # Pre-training has no use for it.
+    optional="^model/sequnece_summary/",
     hf_words="word_embedding.weight",
     prefixed=("encoder",),
     from_checkpoint=by_layer,
     to_checkpoint=stacked,
-    untrained=("pooler",),
 )
 
 

@@ -7,6 +7,6 @@ from modelzoo.xlnet.convert import XLNET
 
 __all__ = ["FILES", "FORMS", "detect_form", "read_folder", "write_folder"]
 
-FORMS = ("hf", "google")
+FORMS = XLNET.forms
 FILES = EncoderFiles(XLNET)
 detect_form, read_folder, write_folder = FILES.detect_form, FILES.read_folder, FILES.write_folder
