@@ -24,7 +24,9 @@ APPLICATIONS = {
 }
 # At every commit the application that asks most of a tokenizer (places in the text, of pieces and in the graph) with
 # one family; that rows of another layout are the same inside the graph, `test_row_layouts.py` guards meanwhile.
-FAMILIES = {"albert": 2e-3, "xlnet": 2e-3}
+FAMILIES = ("albert", "xlnet")
+# <cls> of a tiny XLNet, the same in every row, learns slowly to look at the words: epochs there.
+SLOW = {("xlnet", "text_classify/configs/smoke"): 8, ("xlnet", "text_match/configs/smoke"): 12}
 AT_EVERY_COMMIT = ("albert", "text_comprehension/configs/smoke")
 CASES = [
     pytest.param(
@@ -59,8 +61,8 @@ def test_a_family_is_trained_exported_and_served(family, name, epochs, models, r
         "checkpoint_dir": tmp_path / "run",
         "model.pretrain_model_name_or_path": models / family,
         "model.dropout_rate": 0.0,
-        "train.num_epochs": epochs,
-        "train.learning_rate": FAMILIES[family],
+        "train.num_epochs": SLOW.get((family, name), epochs),
+        "train.learning_rate": 5e-3 if (family, name) in SLOW else 2e-3,
     }
     trained = job("train", f"--config={config}", *(f"--set={key}={value}" for key, value in settings.items()))
     result = jobs.train(trained)
