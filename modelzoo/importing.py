@@ -14,6 +14,7 @@ from modelzoo.loading import family_module, family_of, load_backbone
 if TYPE_CHECKING:
     from easytransfer import keras
     from easytransfer.text.tokenizer import Tokenizer
+    from modelzoo.encoder_heads import PretrainingHead
 
 
 def import_model(
@@ -98,6 +99,7 @@ def export_backbone(
     format: str,
     source: str | Path,
     overwrite: bool = False,
+    head: PretrainingHead | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder that is in memory, such as a trained one, as `export_model` does.
 
@@ -108,9 +110,10 @@ def export_backbone(
         format: `google`, `hf` or `ez`.
         source: Where its weights are from, for the result.
         overwrite: Replace an existing folder.
+        head: Head of a pre-training, to go on with.
     """
     formats = family_module(str(backbone.config.model_type), "formats")
-    values = backbone.export_weights()
+    values = {**backbone.export_weights(), **(head.export_weights() if head is not None else {})}
     formats.write_folder(target, format, backbone.config, values, tokenizer=tokenizer, overwrite=overwrite)
     print("\n".join(f"{name}  <- {source}  {list(value.shape)}" for name, value in values.items()), file=sys.stderr)
     _compare_outputs(backbone, target, None)

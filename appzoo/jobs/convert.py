@@ -12,6 +12,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.run.log import say
+from modelzoo.encoder_heads import PretrainingHead
 from modelzoo.importing import export_backbone, export_model
 
 _KIND = re.compile(r"convert_(?:(google|hf|ez_transfer)_)?bert_to_(google|hf|ez_transfer)")
@@ -55,8 +56,13 @@ def convert(config: JobConfig) -> dict[str, Any]:
     if config.runtime.dry_run:
         return {"dry_run": True, "checkpoint": str(trained.source)}
     backbone, tokenizer = trained.app.model.backbone, trained.app.encoder.tokenizer
-    overwrite = config.runtime.overwrite
-    return _done(export_backbone(backbone, tokenizer, target, form, trained.source, overwrite=overwrite))
+    head = getattr(trained.app.model, "head", None)
+    return _done(
+        export_backbone(
+            backbone, tokenizer, target, form, trained.source,
+            overwrite=config.runtime.overwrite, head=head if isinstance(head, PretrainingHead) else None,
+        )
+    )  # fmt: skip
 
 
 def _done(result: dict[str, Any]) -> dict[str, Any]:

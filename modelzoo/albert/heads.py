@@ -49,3 +49,6 @@ class AlbertMlmHead(PretrainingHead):
         """Returns the constructor's arguments."""
         base = super().get_config()
         return {**base, "config": self.config.to_dict("ez"), "sentence_order": "sop" in self.parts}
+
+
+HEAD_CLASS = AlbertMlmHead

@@ -49,3 +49,6 @@ class BertMlmHead(PretrainingHead):
         """Returns the constructor's arguments."""
         base = super().get_config()
         return {**base, "config": self.config.to_dict("ez"), "next_sentence": "nsp" in self.parts}
+
+
+HEAD_CLASS = BertMlmHead
