@@ -5,30 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from easytransfer.data.app_forms import BadRecord
+from easytransfer.data.files import open_text
+from easytransfer.data.lines import decode_lines
+
 Row = dict[str, Any]
 # A document of more characters ends there, and the next one begins: a file without empty lines must not fill memory.
 _MOST_CHARACTERS = 1 << 20
-# More in one line is no text of sentences.
-_MOST_IN_A_LINE = 1 << 24
+# A longer line is no sentence.
+_MOST_BYTES = 1 << 22
 
 
-def read_documents(path: str) -> Iterator[Row]:
+def read_documents(path: str) -> Iterator[Row | BadRecord]:
     """Reads the documents of a text file.
 
     Lines without an empty one between them are one document, up to about a million characters.
 
     Yields:
-        `text`: the lines of a document.
+        `text`: the lines of a document. A line that is not UTF-8 or has a NUL is a bad row of its own.
 
     Raises:
-        ValueError: The file is not UTF-8, or has a line without end.
+        ValueError: A line is too long.
     """
     lines: list[str] = []
     size = 0
-    with open(path, encoding="utf-8-sig") as file:
-        while line := file.readline(_MOST_IN_A_LINE):
-            if len(line) == _MOST_IN_A_LINE and not line.endswith("\n"):
-                raise ValueError(f"{path} has a line of more than {_MOST_IN_A_LINE} characters: a sentence a line")
+    with open_text(path) as stream:
+        while record := stream.readline(_MOST_BYTES):
+            if len(record) == _MOST_BYTES and not record.endswith(b"\n"):
+                raise ValueError(f"{path} has a line of more than {_MOST_BYTES} bytes; write a sentence a line")
+            (line,), problems = decode_lines([record])
+            if problems:
+                yield BadRecord(*problems[0], line)
+                continue
             line = line.strip()
             if lines and (not line or size > _MOST_CHARACTERS):
                 yield {"text": "\n".join(lines)}
@@ -40,4 +48,4 @@ def read_documents(path: str) -> Iterator[Row]:
         yield {"text": "\n".join(lines)}
 
 
-READERS = {".txt": read_documents}
+READERS = {".txt": read_documents, ".txt.gz": read_documents}

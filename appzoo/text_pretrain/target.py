@@ -23,7 +23,7 @@ from easytransfer.run.atomic import atomic_path
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
-_PAGE = "hidden_words.html"
+_PAGE = "words.html"
 _SHOWN = 100
 
 
@@ -78,7 +78,7 @@ class HiddenWords(Target):
             cells = [_piece(vocab, number, guesses.get(place)) for place, number in enumerate(ids[row].tolist())]
             lines.append(f"<p>{' '.join(cells)}</p>")
         style = "<style>body{font:14px sans-serif;max-width:60em}b{color:#080}i{color:#c00;font-style:normal}</style>"
-        head = f'<!doctype html><meta charset="utf-8"><title>Hidden words</title>{style}'
+        head = f'<!doctype html><meta charset="utf-8"><title>Words</title>{style}'
         told = "<p>Hidden pieces: <b>guessed</b>, or <i>missed (with the guess)</i>.</p>"
         with atomic_path(folder / _PAGE) as partial:
             partial.write_text("\n".join([head, told, *lines, ""]), encoding="utf-8")

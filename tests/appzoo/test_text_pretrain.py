@@ -93,8 +93,11 @@ def test_documents_of_a_file_end_at_empty_lines(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("\ufeffone\n two \n\n\n\nthree\n", encoding="utf-8")
     assert list(read_documents(str(path))) == [{"text": "one\ntwo"}, {"text": "three"}]
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="utf-8"):
+    path.write_bytes(b"one\n\xff\xfe is broken\ntwo\n")
+    bad, row = read_documents(str(path))
+    assert row == {"text": "one\ntwo"} and bad.reason.startswith("invalid UTF-8")
+    path.write_bytes(b"x" * (1 << 22) + b"yz")
+    with pytest.raises(ValueError, match="a sentence a line"):
         list(read_documents(str(path)))
 
 

@@ -43,7 +43,8 @@ IMAGE_APPS = {
     "dimension_pruning": {"network": "prunable_resnet8_w8_cifar"},
 }
 # Built from their smoke configurations.
-OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "text_generation", "win_prediction"}
+OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "text_generation", "text_pretrain"}
+OTHER_APPS |= {"win_prediction"}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -169,6 +170,14 @@ def test_person_reid_leaves_out_biases_and_normalization(variant, monkeypatch, r
         decayed, others = names(app, kind)
         assert last_parts(decayed) == {"kernel"}
         assert last_parts(others) == {"gamma", "beta", "bias"}
+
+
+def test_pre_training_leaves_out_normalization_and_biases(monkeypatch, repository):
+    app = built_from_smoke("text_pretrain/configs/smoke.yaml", monkeypatch, repository)
+    for kind in DECAYING:
+        decayed, others = names(app, kind)
+        assert {"kernel", "pair_kernel"} < last_parts(decayed) and "bias" not in last_parts(decayed)
+        assert {"gamma", "beta", "bias", "output_bias", "pair_bias"} <= last_parts(others)
 
 
 def test_text_generation_leaves_out_the_scales_of_normalization(monkeypatch, repository):

@@ -428,6 +428,13 @@ def text_generation(workers: Workers, folder: Path) -> None:
     written_texts.run(workers, folder)
 
 
+def text_pretrain(workers: Workers, folder: Path) -> None:
+    """Trains an encoder on hidden words and pairs."""
+    import hidden_words
+
+    hidden_words.run(workers, folder)
+
+
 def win_prediction(workers: Workers, folder: Path) -> None:
     """Trains three stages on games of different lengths."""
     import win_games
