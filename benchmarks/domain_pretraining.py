@@ -4,8 +4,8 @@
     python benchmarks/domain_pretraining.py --log results/domain_pretraining.jsonl --table
 
 DIR has reviews of several domains: `<domain>.task.train`, `.test` (label, TAB, text) and `.unlabel` (text). MiniLM guesses
-hidden words of the unlabelled texts, a tenth of which is held out; its encoder is then fine-tuned on the labelled rows.
-The other side is fine-tuned without it: same rows, epochs, rates and seeds, nothing is chosen by results, the accuracy
+hidden words of the unlabelled texts, a tenth of which is held out; its encoder is then fine-tuned on labelled rows.
+The other side is fine-tuned without it: same rows, epochs, rates and seeds; nothing is chosen by results, accuracy
 is that on the test rows with the weights of the last step. Everything is done by commands of the product. Finished runs
 are in the log and not repeated, so that the script can be stopped and started again.
 """
@@ -33,7 +33,7 @@ def write_tables(data: Path, domain: str, folder: Path) -> None:
     """Writes a domain for the product: rows as `train.tsv` and `test.tsv`, texts as `more.txt` and `held.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "test"):
-        rows = [line.split("\t", 1) for line in lines_of(data / f"{domain}.task.{part}")]
+        rows = [line.split("\t", 1) for line in lines_of(data / f"{domain}.task.{part}") if line.strip()]
         (folder / f"{part}.tsv").write_text("".join(f"{' '.join(text.split())}\t{label}\n" for label, text in rows))
     texts = [line for line in lines_of(data / f"{domain}.task.unlabel") if line.strip()]
     for name, some in (("more", [t for i, t in enumerate(texts) if i % 10]), ("held", texts[::10])):
@@ -44,9 +44,9 @@ def lines_of(path: Path) -> list[str]:
     """Returns the lines of a file in UTF-8 or, where it is none, in Windows-1252."""
     raw = path.read_bytes()
     try:
-        return raw.decode("utf-8").splitlines()
+        return raw.decode("utf-8").split("\n")
     except UnicodeDecodeError:
-        return raw.decode("cp1252", "replace").splitlines()
+        return raw.decode("cp1252", "replace").split("\n")
 
 
 def call(mode: str, *, set: tuple[str, ...] = (), **flags: object) -> dict:
