@@ -3,7 +3,7 @@
     python benchmarks/domain_pretraining.py --data DIR --log results/domain_pretraining.jsonl
     python benchmarks/domain_pretraining.py --log results/domain_pretraining.jsonl --table
 
-DIR has reviews of several domains: `<domain>.task.train`, `.test` (label, TAB, text) and `.unlabel` (text). MiniLM guesses
+DIR has reviews of several domains: `<domain>.task.train`, `.test` (label, TAB, text), `.unlabel` (text). MiniLM guesses
 hidden words of the unlabelled texts, a tenth of which is held out; its encoder is then fine-tuned on labelled rows.
 The other side is fine-tuned without it: same rows, epochs, rates and seeds; nothing is chosen by results, accuracy
 is that on the test rows with the weights of the last step. Everything is done by commands of the product. Finished runs
