@@ -8,7 +8,6 @@ from appzoo.text_pretrain.passages import Cutter
 from easytransfer.app.inputs.base import Tensors
 from easytransfer.data.table import RowChunk
 from easytransfer.layers.draws import RowDraws
-from easytransfer.text.packing import text_room
 
 SECOND = "second segment"
 
@@ -38,7 +37,7 @@ class Passages(EncoderTokens):
             whole_word=settings.whole_word,
             max_ngram=settings.max_ngram,
         )
-        room = text_room(length, paired)
+        room = encoder.tokenizer.layout.room(length, paired)
         self._cutter = Cutter(
             encoder.tokenizer, room, seed=self.seed, short_passages=settings.short_passages, paired=paired
         )

@@ -30,9 +30,11 @@ def pretraining_head(backbone: EncoderBackbone, pairs: bool, seed: int, preset: 
     """
     family = backbone.family.name
     try:
-        kind = zoo.family_module(family, "heads").HEAD_CLASS
-    except ModuleNotFoundError as error:
-        raise ModelError(f"models of the family {family} have no head for hidden words") from error
+        kind = getattr(zoo.family_module(family, "heads"), "HEAD_CLASS", None)
+    except ModuleNotFoundError:
+        kind = None
+    if kind is None:
+        raise ModelError(f"models of the family {family} have no head for hidden words")
     if pairs and len(kind.family.heads) < 2:
         raise ModelError(f"models of the family {family} have no head for pairs", fix="set model.pair_task=none")
     head = kind(backbone.config, pairs, seed)

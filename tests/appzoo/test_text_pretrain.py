@@ -348,8 +348,9 @@ def test_heads_that_a_model_lacks_are_told_and_families_without_one_refused(tiny
         name: np.abs(loaded.export_weights()[name] - value).max() for name, value in fresh.export_weights().items()
     }
     assert max(table.values()) > 0
-    with pytest.raises(ModelError, match="no head for hidden words"):
-        pretraining_head(SimpleNamespace(family=SimpleNamespace(name="cnn")), False, 0, None)
+    for family in ("cnn", "xlnet"):
+        with pytest.raises(ModelError, match="no head for hidden words"):
+            pretraining_head(SimpleNamespace(family=SimpleNamespace(name=family)), False, 0, None)
 
 
 def test_the_encoder_is_written_with_its_head_and_read_again(tiny_model, tmp_path, monkeypatch):
