@@ -15,7 +15,7 @@ from easytransfer.presets.folder import check_files
 from easytransfer.presets.preset import owner_of_name
 from easytransfer.run.log import warn_once
 from modelzoo.fetch import fetch as fetch_known
-from modelzoo.hub import fetch_model
+from modelzoo.hub import fetch_model, repository_of
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.listing import example, list_models, show
 from modelzoo.loading import family_module
@@ -88,7 +88,7 @@ def fetch(
         ModelError: See `modelzoo.fetch.fetch` and `modelzoo.hub.fetch_model`.
         ResourceError: Zoo or cache cannot be written.
     """
-    model = hub.parse(name)
+    model = repository_of(name)
     owner = None if model is None or model.explicit else owner_of_name(name, zoo)
     if model is None or owner:
         if model and catalogue.find(name):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
+from modelzoo.stored_config import StoredConfig
 
 Form = Literal["hf", "google", "ez"]
 
@@ -26,23 +27,21 @@ _ACTIVATIONS = {
 _GOOGLE_EXACT = "gelu_form"
 
 
-class EncoderConfig(BaseModel):
+class EncoderConfig(StoredConfig):
     """Configuration of an encoder of the kind of BERT (Devlin et al. 2019, arXiv 1810.04805, section 3).
 
     Keys of a file that are not listed here are kept and written back. A family sets the class attributes and may
     override `check_architecture`, `check_folder` and further defaults.
 
     Attributes:
-        FAMILY: Name of the family in messages, such as `a BERT`.
         GOOGLE_FILE: Name of Google's configuration file.
         HF_ACTIVATION: What transformers computes where its configuration names no activation.
     """
 
-    FAMILY: ClassVar[str]
     GOOGLE_FILE: ClassVar[str]
     HF_ACTIVATION: ClassVar[str] = "gelu"
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow")
 
     model_type: str = Field(description="Architecture; always the name of the family after reading.")
     vocab_size: int = Field(description="Rows of the word embedding table.", ge=1)
@@ -85,11 +84,7 @@ class EncoderConfig(BaseModel):
         data["model_type"] = cls.model_fields["model_type"].default
         data["hidden_act"] = _read_activation(data, form, source, cls.HF_ACTIVATION)
         data.pop(_GOOGLE_EXACT, None)
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc'])) or 'sizes'}: {e['msg']}" for e in error.errors()]
-            raise ModelError(f"{source} does not describe {cls.FAMILY} encoder: " + "; ".join(problems)) from None
+        return cls.checked(data, source)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Self:
@@ -129,20 +124,6 @@ class EncoderConfig(BaseModel):
     def stored_layers(self) -> int:
         """Layers that have weights of their own."""
         return self.num_hidden_layers
-
-    def replace(self, **overrides: Any) -> Self:
-        """Returns a copy with some fields changed.
-
-        Raises:
-            ConfigError: A name is not a field, or its value is not accepted.
-        """
-        for name in overrides:
-            if name not in type(self).model_fields:
-                raise ConfigError(f"unknown model setting {name}", fix=did_you_mean(name, type(self).model_fields))
-        try:
-            return type(self).from_dict({**self.to_dict("ez"), **overrides}, source="changed configuration")
-        except ModelError as error:
-            raise ConfigError(str(error)) from None
 
     def to_dict(self, form: Form = "hf") -> dict[str, Any]:
         """Returns the keys as the given form stores them, unknown keys included."""

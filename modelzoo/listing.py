@@ -14,7 +14,7 @@ from typing import Any
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.presets import Preset, catalogue, default_zoo, hub, resolve
-from easytransfer.presets.preset import package_folder, zoo_folders
+from easytransfer.presets.preset import hub_model, package_folder, zoo_folders
 from modelzoo.loading import family_module, family_of
 
 _FACTS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "language", "input", "licence")
@@ -110,6 +110,8 @@ def _known(root: Path) -> Iterator[dict[str, Any]]:
         folder = folders.pop(name, None)
         if folder is None and facts["origin"]["kind"] == "python-package":
             folder = package_folder(facts["origin"])
+        if folder is None and (model := hub_model(facts)):
+            folder = hub.snapshot(model)
         yield _row(name, facts["family"], facts, folder)
     for name, folder in folders.items():
         preset = resolve(folder)
@@ -118,10 +120,11 @@ def _known(root: Path) -> Iterator[dict[str, Any]]:
 
 def _of_hub() -> Iterator[dict[str, Any]]:
     """Yields downloaded models of the hub; those of families that cannot be loaded belong to other programs."""
-    for model in hub.downloaded():
+    listed = {model.id for facts in catalogue.entries().values() if (model := hub_model(facts))}
+    for model in (model for model in hub.downloaded() if model.id not in listed):
         preset = resolve(str(model))
         if family := _family(preset):
-            facts = {"type": family, **preset.facts}
+            facts = {"type": family, "input": _image_form(family, preset), **preset.facts}
             yield _row(str(model), family, facts | {"parameters": _parameters(family, preset)}, preset.folder)
 
 
@@ -133,6 +136,12 @@ def _family(preset: Preset) -> str | None:
     except ModelError:
         return None
     return family
+
+
+def _image_form(family: str, preset: Preset) -> dict[str, Any] | None:
+    """Returns the size of the images that a network takes; None for one of texts."""
+    config = family_module(family, "config").CONFIG_CLASS.from_folder(preset.folder)
+    return {"image_size": config.image_size} if hasattr(config, "image_size") else None
 
 
 def _parameters(family: str, preset: Preset) -> int | None:
@@ -153,13 +162,14 @@ def _place(facts: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         lacks = hub.absent_weights(folder) if facts.get("origin", {}).get("kind") == "hub" else []
         return {"folder": str(folder), "bytes": size, "lacks": lacks, "get": None, "get_note": None}
-    parameters, is_download = facts.get("parameters"), facts.get("origin", {}).get("kind") == "download"
+    parameters, origin = facts.get("parameters"), facts.get("origin", {})
+    is_unsure = origin.get("kind") in ("download", "file") and not origin.get("checksum")
     return {
         "folder": None,
         "bytes": parameters and parameters * _BYTES_OF_A_FLOAT,
         "lacks": [],
         "get": f"easy_transfer_app zoo fetch {facts['name']} --offline=false",
-        "get_note": facts.get("sha256_reason") if is_download else None,
+        "get_note": facts.get("sha256_reason") if is_unsure else None,
     }
 
 

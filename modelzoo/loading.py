@@ -27,7 +27,8 @@ def family_of(preset: Preset) -> str:
         ModelError: No family implements that type.
     """
     path = preset.folder / "config.json"
-    model_type = read_json(path).get("model_type") if path.is_file() else None
+    data = read_json(path) if path.is_file() else {}
+    model_type = data.get("model_type") or catalogue.type_of_config(data)
     # Google's files do not say it but by their names; config.json files from before the key existed describe BERT.
     model_type = model_type or preset.facts.get("type") or catalogue.type_of_files(preset.folder) or "bert"
     family = catalogue.family_of_type(str(model_type))

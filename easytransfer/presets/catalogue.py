@@ -58,6 +58,14 @@ def config_names() -> tuple[str, ...]:
     return ("config.json", *(data["config_file"] for data in families().values() if "config_file" in data))
 
 
+def type_of_config(data: dict[str, Any]) -> str | None:
+    """Returns the `model_type` of the family whose key, of another program, a config.json without one has, or None."""
+    for known in families().values():
+        if known.get("config_key") in data:
+            return known["model_types"][0]
+    return None
+
+
 def type_of_files(folder: Path) -> str | None:
     """Returns the `model_type` of the family whose own configuration file is in a folder, or None."""
     for data in families().values():

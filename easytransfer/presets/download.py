@@ -63,7 +63,7 @@ def download(
     Args:
         url: http or https address.
         folder: Where the partial and the finished file lie, under a name derived from the address.
-        sha256: Expected SHA-256; a file that differs is deleted.
+        sha256: Expected SHA-256, or MD5 of 32 digits where its publisher has no better; a file that differs is deleted.
         progress: Called with (bytes so far, total or None).
 
     Raises:
@@ -85,8 +85,7 @@ def download(
         raise ModelError(f"download of {shown} failed: {without_secrets(str(error))}", fix=_AGAIN) from None
     except OSError as error:
         raise ResourceError(f"cannot write to {folder}: {error}", fix="check free space and permissions") from None
-    actual = file_sha256(part)
-    if sha256 and actual != sha256.lower():
+    if sha256 and (actual := _digest(part, sha256)) != sha256.lower():
         part.unlink()
         note.unlink(missing_ok=True)
         raise ModelError(
@@ -99,6 +98,14 @@ def download(
     os.replace(part, done)
     note.unlink(missing_ok=True)
     return done
+
+
+def _digest(path: Path, like: str) -> str:
+    """Returns the checksum of a file: MD5 where `like` has 32 digits, else SHA-256."""
+    if len(like) != hashlib.md5(usedforsecurity=False).digest_size * 2:
+        return file_sha256(path)
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,11 @@ def fetch_line(name: str) -> str:
     return f"easy_transfer_app zoo fetch {name} --offline=false"
 
 
+def hub_model(facts: dict[str, Any]) -> hub.HubId | None:
+    """Returns the repository that a known model is taken from; None for one of another origin."""
+    return hub.parse(f"{hub.SCHEME}{facts['origin']['id']}") if facts["origin"]["kind"] == "hub" else None
+
+
 def package_folder(origin: dict[str, Any]) -> Path | None:
     """Returns the model folder of an installed Python package, found without importing it; None where it has none."""
     if "folder" not in origin:
@@ -150,6 +155,8 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
         for folder in places:
             if folder and _is_model(folder):
                 return _of_folder(folder, facts)
+        if (model := hub_model(facts)) and (preset := _from_hugging_face(model)):
+            return replace(preset, name=facts["name"], facts={**facts, **preset.facts})
     contrib = contrib_models(root)
     if text in contrib:
         return _from_path(str(root / user_path(contrib[text])))
@@ -198,7 +205,7 @@ def _not_found(text: str, root: Path, model: hub.HubId | None) -> ModelError:
 
 def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> ModelError:
     name, origin = facts["name"], facts["origin"]
-    if origin["kind"] == "python-package":
+    if origin["kind"] in ("python-package", "file", "hub"):
         fix = f"get it with `{fetch_line(name)}`"
         if "folder" in origin:
             fix += f", or install it with: {model_line(origin['package'])}"
@@ -207,6 +214,6 @@ def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> Model
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "
             f"or download it with `easy_transfer_app zoo fetch {name}`"
         )
-    if model:
+    if model and origin["kind"] != "hub":
         fix += f"; the hub's own repository of that name is {hub.SCHEME}{model.id}"
     return ModelError(f"model {name} is known but not on this machine", fix=fix)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,21 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         raise ModelError(
             f"{path} cannot be read: {error}", fix="the file is incomplete or damaged; copy it again"
         ) from None
+
+
+def count_numbers(path: str | Path) -> int:
+    """Returns how many numbers the tensors of one file have, from its heading alone.
+
+    Raises:
+        ModelError: The file is missing, cut short or not in the format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "np") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}", fix="copy the file again") from None
 
 
 def _first_of(dtype: str, path: str | Path) -> str:

@@ -18,13 +18,15 @@ import tensorflow as tf
 from easytransfer import keras
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.presets import Preset
-from easytransfer.presets.folder import read_json, write_json
+from easytransfer.presets.folder import write_json
 from easytransfer.presets.load_report import LoadReport
-from easytransfer.presets.safetensors_file import WEIGHTS, read_safetensors_folder, write_safetensors
+from easytransfer.presets.safetensors_file import WEIGHTS, write_safetensors
 from modelzoo.backbone import Backbone
-from modelzoo.cnn import networks, saved_model
+from modelzoo.cnn import keras_applications, networks, saved_model
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.keras_builder import KerasBuilder
+from modelzoo.cnn.keras_builder import KerasBuilder, variables_by_name
+from modelzoo.cnn.layouts import stored_weights
+from modelzoo.cnn.timm import stored_config
 
 # A name may say 9,999 weighted layers (`names.MOST_DIGITS`), with at most four layers of Keras for each.
 _MOST_CALLS = 50_000
@@ -130,8 +132,10 @@ class CnnBackbone(Backbone):
         """Returns trained variables by depth: the first layers, each stage, what follows the last stage.
 
         Networks without stages have the first and the last group only: a SavedModel is in the first, dense layers on
-        pixels in the last.
+        pixels in the last. Those of Keras have a group for each size of their features, and one for the classifier.
         """
+        if self.config.family == "keras":
+            return keras_applications.layer_groups(self.network)
         stages = len(self.config.blocks)
         groups: list[list[tf.Variable]] = [[] for _ in range(stages + 2)]
         trained = {id(variable) for variable in self.network.trainable_variables}
@@ -145,14 +149,7 @@ class CnnBackbone(Backbone):
 
     def named_variables(self) -> dict[str, tf.Variable]:
         """Returns all variables by the names they are stored under, such as `stage1_block1_conv1/kernel`."""
-        found: dict[str, tf.Variable] = {}
-        for variable in self.network.variables:
-            name = variable.name.split(":")[0]
-            if name in found:
-                # Layers of a foreign SavedModel may share a name; their order is fixed.
-                name = f"{name}#{sum(key.split('#')[0] == name for key in found)}"
-            found[name] = variable
-        return found
+        return variables_by_name(self.network)
 
     def weight_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shapes and types of all variables by name."""
@@ -202,7 +199,7 @@ class CnnBackbone(Backbone):
             ModelError: The configuration is not valid, or does not say the number of classes.
             ConfigError: A change is not accepted.
         """
-        config, stored = CnnConfig.from_folder(folder).replace(**changes), read_json(folder / "config.json")
+        config, stored = CnnConfig.from_folder(folder).replace(**changes), stored_config(folder)
         if classifier is False and classes is not None:
             raise ConfigError("a body without a classifier has no classes", received=classes, fix="give one of both")
         body = classifier is False or (classifier is None and classes is None and _is_body(stored))
@@ -215,7 +212,7 @@ class CnnBackbone(Backbone):
 
     def read_weights(self, preset: Preset) -> tuple[dict[str, np.ndarray], LoadReport]:
         """Returns the weights of a folder by name, and the report."""
-        values = read_safetensors_folder(preset.folder)
+        values = stored_weights(preset.folder)
         return values, self.matched(values, str(preset.folder))
 
     def write_files(self, folder: Path, tokenizer: Any) -> None:
@@ -254,6 +251,8 @@ def _network(
     b = KerasBuilder(config, seed)
     if config.family == "saved_model":
         body = networks.Body([], saved_model.features(images, config))
+    elif config.family == "keras":
+        body = networks.Body([], keras_applications.features(images, config, seed))
     else:
         body = networks.body(b, images, config)
     if classes is None:

@@ -31,8 +31,8 @@ class Builder(Protocol):
     ) -> Any:
         """Convolution; `stride` or `dilation` is 1."""
 
-    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1) -> Any:
-        """Convolution of each channel by itself, padding `same`."""
+    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1, padding: Padding = "same") -> Any:
+        """Convolution of each channel by itself."""
 
     def norm(self, x: Any, name: str, *, last: bool = False) -> Any:
         """Batch normalisation; `last` marks the last one of a residual branch."""

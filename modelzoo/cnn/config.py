@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from easytransfer.errors import ConfigError, ModelError, did_you_mean
 from easytransfer.image.size import ImageSize, height_width, size_reader
-from easytransfer.presets.folder import read_json
+from modelzoo.cnn.timm import stored_config
+from modelzoo.stored_config import StoredConfig
 
 # fmt: off
 Family = Literal[
     "resnet", "preact_resnet", "wide_resnet", "se_resnet", "resnext", "pyramidnet", "shake_shake", "densenet",
-    "efficientnet", "mobilenet_v2", "vgg", "smallcnn", "mlp", "saved_model",
+    "efficientnet", "mobilenet_v2", "vgg", "smallcnn", "mlp", "saved_model", "keras",
 ]
 # fmt: on
+# Families whose layers are described elsewhere.
+FOREIGN = ("saved_model", "keras")
 # Families made of residual blocks with one stream width per stage.
 RESIDUAL = ("resnet", "preact_resnet", "wide_resnet", "se_resnet", "resnext", "shake_shake")
 INVERTED = ("efficientnet", "mobilenet_v2")
@@ -27,14 +30,16 @@ DILATED = tuple(family for family in RESIDUAL if family != "shake_shake")
 _RATE = {"ge": 0, "lt": 1}
 
 
-class CnnConfig(BaseModel):
+class CnnConfig(StoredConfig):
     """Configuration of one image classifier; a pruned or divided network is the same class with other numbers.
 
     Example:
         >>> named("resnet20_cifar").replace(image_size=28, channels=1)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    FAMILY: ClassVar[str] = "an image network"
+
+    model_config = ConfigDict(extra="forbid")
 
     model_type: Literal["cnn"] = Field("cnn", description="Always cnn.")
     family: Family = Field(description="Which network.")
@@ -80,6 +85,9 @@ class CnnConfig(BaseModel):
     head_width: int = Field(
         0, description="Channels of the last 1x1 convolution or dense layer before the logits.", ge=0
     )
+    padding: Literal["same", "symmetric"] = Field(
+        "same", description="Zeros around images of an inverted network: TensorFlow's rule, or all sides alike."
+    )
     activation: Literal["relu", "relu6", "swish"] = Field("relu", description="Activation.")
     batch_norm: bool = Field(True, description="Whether a plain network has batch normalisation.")
 
@@ -95,11 +103,18 @@ class CnnConfig(BaseModel):
     )
     handle: str | None = Field(None, description="Folder or hub address of a SavedModel (family saved_model).")
     trainable: bool = Field(True, description="Whether the weights of a SavedModel are trained.")
+    application: str | None = Field(
+        None, description="Network of tf_keras.applications in small letters, such as resnet50 (family keras)."
+    )
 
     @model_validator(mode="after")
     def _check(self) -> CnnConfig:
         if (self.family == "saved_model") != (self.handle is not None):
             raise ValueError("handle belongs to the family saved_model, which needs it")
+        if (self.family == "keras") != (self.application is not None):
+            raise ValueError("application belongs to the family keras, which needs it")
+        if self.family == "keras" and self.channels != 3:
+            raise ValueError(f"channels={self.channels}: networks of the family keras take 3")
         if len(self.stem_widths) not in (1, 3):
             raise ValueError(f"stem_widths has {len(self.stem_widths)} numbers; accepted: one, or three")
         stages = len(self.blocks)
@@ -178,7 +193,7 @@ class CnnConfig(BaseModel):
             >>> named("resnet50_imagenet").replace(output_stride=8).stage_strides()
             (4, 8, 8, 8)
         """
-        if self.family in ("smallcnn", "mlp", "saved_model"):
+        if self.family in ("smallcnn", "mlp", *FOREIGN):
             return ()
         strides = self.strides or (1, *[2] * (len(self.blocks) - 1))  # a transition of DenseNet halves
         found, reached = [], self.stem_stride
@@ -210,20 +225,6 @@ class CnnConfig(BaseModel):
         """Returns the numbers in the names of the blocks of a stage, counted from 0."""
         return tuple(range(1, self.blocks[stage] + 1)) if self.block_ids is None else self.block_ids[stage]
 
-    def replace(self, **changes: Any) -> CnnConfig:
-        """Returns a copy with some fields changed.
-
-        Raises:
-            ConfigError: A name is not a field, or the values do not fit together.
-        """
-        for name in changes:
-            if name not in type(self).model_fields:
-                raise ConfigError(f"unknown model setting {name}", fix=did_you_mean(name, type(self).model_fields))
-        try:
-            return type(self).from_dict({**self.to_dict(), **changes}, source="changed configuration")
-        except ModelError as error:
-            raise ConfigError(str(error)) from None
-
     def scaled(self, width: float, divisor: int = 1) -> CnnConfig:
         """Returns the network with all widths multiplied, rounded to multiples of `divisor`, at least one of them."""
 
@@ -251,21 +252,17 @@ class CnnConfig(BaseModel):
         for name in data:
             if name not in cls.model_fields:
                 raise ModelError(f"unknown key {name} in {source}", fix=did_you_mean(name, cls.model_fields))
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc'])) or 'sizes'}: {e['msg']}" for e in error.errors()]
-            raise ModelError(f"{source} does not describe an image network: " + "; ".join(problems)) from None
+        return cls.checked(data, source)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> CnnConfig:
-        """Reads the `config.json` of a model folder; its `classes` is no part of the network.
+        """Reads the `config.json` of a model folder, ours or timm's; its `classes` is no part of the network.
 
         Raises:
             ModelError: The file is missing or not valid.
         """
         path = Path(folder, "config.json")
-        data = {key: value for key, value in read_json(path).items() if key != "classes"}
+        data = {key: value for key, value in stored_config(folder).items() if key != "classes"}
         handle = data.get("handle")
         if handle and isinstance(handle, str) and os.path.isdir(Path(folder, handle)):
             data["handle"] = str(Path(folder, handle).resolve())

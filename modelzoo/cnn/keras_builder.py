@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -175,6 +175,28 @@ def dense_start(inputs: int, seed: int, name: str, deviation: float | None) -> k
     return keras.initializers.RandomNormal(stddev=deviation, seed=number) if deviation else keras.initializers.Zeros()
 
 
+def _padded(x: Any, kernel: int, stride: int, padding: Padding) -> tuple[Any, Literal["same", "valid"]]:
+    """Pads where Keras does not have the rule; returns the rule that is left to its layer."""
+    if padding != "symmetric":
+        return x, padding
+    # At stride 1 both rules are one, and at other strides Keras' own would pad one side only.
+    if stride > 1 and kernel > 1:
+        return keras.layers.ZeroPadding2D(kernel // 2)(x), "valid"
+    return x, "same"
+
+
+def variables_by_name(network: keras.Model) -> dict[str, tf.Variable]:
+    """Returns all variables of a network by the names they are stored under, such as `stage1_block1_conv1/kernel`."""
+    found: dict[str, tf.Variable] = {}
+    for variable in network.variables:
+        name = variable.name.split(":")[0]
+        if name in found:
+            # Layers of a foreign SavedModel may share a name; their order is fixed.
+            name = f"{name}#{sum(key.split('#')[0] == name for key in found)}"
+        found[name] = variable
+    return found
+
+
 @dataclass(frozen=True)
 class KerasBuilder:
     """Builder (see `builder.py`) whose tensors are symbolic Keras tensors.
@@ -201,11 +223,7 @@ class KerasBuilder:
         dilation: int = 1,
     ) -> Any:
         """See `Builder`."""
-        if padding == "symmetric":
-            # At stride 1 both rules are one, and at other strides Keras' own would pad one side only.
-            padding = "same"
-            if stride > 1 and kernel > 1:
-                x, padding = keras.layers.ZeroPadding2D(kernel // 2)(x), "valid"
+        x, padding = _padded(x, kernel, stride, padding)
         if kernel == 1 and stride > 1:
             # The same numbers, without the strided form, whose gradient in oneDNN writes beyond its memory (TensorFlow
             # 2.20 on CPUs with AVX-512: 57 images of 28 x 28 x 8 to 16 channels end the process).
@@ -224,11 +242,12 @@ class KerasBuilder:
         )
         return layer(x)
 
-    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1) -> Any:
+    def depthwise(self, x: Any, kernel: int, name: str, *, stride: int = 1, padding: Padding = "same") -> Any:
         """See `Builder`."""
         start = conv_start(self.config, self.seed, name)
+        x, padding = _padded(x, kernel, stride, padding)
         return keras.layers.DepthwiseConv2D(
-            kernel, stride, "same", use_bias=False, depthwise_initializer=start, name=name
+            kernel, stride, padding, use_bias=False, depthwise_initializer=start, name=name
         )(x)
 
     def norm(self, x: Any, name: str, *, last: bool = False) -> Any:

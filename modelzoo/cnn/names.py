@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from easytransfer.errors import ModelError, closest
-from modelzoo.cnn import division, recipes
+from easytransfer.presets import catalogue
+from modelzoo.cnn import division, recipes, timm
 from modelzoo.cnn.config import CnnConfig
 
 # The deepest published network has 1001 layers; a configuration of millions would take all memory.
 MOST_DIGITS = 4
+# Begins the names of networks of tf_keras.applications.
+KERAS = "keras_"
+# Begins the names of networks as timm has them.
+TIMM = "timm_"
 # Pattern, function of its numbers, well-known members. Numbers reach the function as integers, in order.
 _PATTERNS: list[tuple[str, Callable[..., CnnConfig], list[str]]] = [
     (
@@ -91,11 +97,16 @@ def named(name: str) -> CnnConfig:
         ModelError: The name is unknown, or its numbers make no network.
     """
     text = name.strip()
-    if text.startswith(("http://", "https://")) or os.path.isfile(Path(text, "saved_model.pb")):
+    if is_address(text) or os.path.isfile(Path(text, "saved_model.pb")):
         return CnnConfig(family="saved_model", stem="imagenet", image_size=224, handle=text)
     key = text.lower().replace("-", "_")
     if match := re.fullmatch(r"split(\d{1,4})_(\w+)", key):
         return division.divided(match[2], int(match[1]))
+    if key in _applications():
+        size, application = _applications()[key], key.removeprefix(KERAS)
+        return CnnConfig(family="keras", stem="imagenet", image_size=size, application=application)
+    if key.startswith(TIMM) and key.removeprefix(TIMM) in timm.architectures():
+        return CnnConfig.from_dict(timm.architectures()[key.removeprefix(TIMM)]["network"], source=text)
     for pattern, make, _ in _PATTERNS:
         if match := re.fullmatch(pattern, key):
             return _checked(text, make, match.groups())
@@ -105,6 +116,18 @@ def named(name: str) -> CnnConfig:
     near = closest(key, names())
     hint = f"did you mean {' or '.join(near)}?" if near else "some names: " + ", ".join(names()[::6])
     raise ModelError(f"unknown image network {name}", fix=hint)
+
+
+def is_address(name: str) -> bool:
+    """Returns whether a name is the address of a SavedModel."""
+    return name.startswith(("http://", "https://"))
+
+
+@cache
+def _applications() -> dict[str, int]:
+    """Returns the names of the networks of Keras in the list of models, `keras_resnet50` and so on, and their sizes."""
+    known = [facts for facts in catalogue.entries().values() if str(facts.get("network")).startswith(KERAS)]
+    return {facts["network"]: facts["input"]["image_size"] for facts in known}
 
 
 def names() -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from easytransfer.errors import ModelError
 from easytransfer.image.size import size_text
 from modelzoo.cnn.builder import Builder
-from modelzoo.cnn.config import INVERTED, CnnConfig
+from modelzoo.cnn.config import FOREIGN, INVERTED, CnnConfig
 
 # A bottleneck of PyramidNet gives four times its inner width.
 _PYRAMID_EXPANSION = 4
@@ -317,7 +317,7 @@ def _inverted(b: Builder, x: Any, config: CnnConfig) -> Walk:
 
     The latter adds squeeze and excitation, other kernels and stochastic depth.
     """
-    x = b.conv(x, config.stem_widths[0], 3, "stem_conv", stride=config.stem_stride, padding="same")
+    x = b.conv(x, config.stem_widths[0], 3, "stem_conv", stride=config.stem_stride, padding=config.padding)
     x = b.act(b.norm(x, "stem_norm"), config.activation)
     for spec in block_specs(config):
         x = _inverted_block(b, x, config, spec)
@@ -331,7 +331,8 @@ def _inverted_block(b: Builder, x: Any, config: CnnConfig, spec: BlockSpec) -> A
     if config.expansions[spec.stage] > 1:
         branch = b.norm(b.conv(branch, inner, 1, f"{name}expand_conv"), f"{name}expand_norm")
         branch = b.act(branch, config.activation)
-    branch = b.depthwise(branch, config.kernels[spec.stage], f"{name}depthwise", stride=spec.stride)
+    kernel = config.kernels[spec.stage]
+    branch = b.depthwise(branch, kernel, f"{name}depthwise", stride=spec.stride, padding=config.padding)
     branch = b.act(b.norm(branch, f"{name}depthwise_norm"), config.activation)
     if config.family == "efficientnet" and config.se_ratio:
         # The squeezed width follows the channels of the block's input, not the expanded ones.
@@ -416,8 +417,9 @@ def body(b: Builder, images: Any, config: CnnConfig) -> Body:
     Raises:
         ModelError: The family has no layers of its own, or the images are too small.
     """
-    if config.family == "saved_model":
-        raise ModelError("the layers of a SavedModel are not known", received=config.handle)
+    if config.family in FOREIGN:
+        received = config.handle or config.application
+        raise ModelError(f"the layers of the family {config.family} are not described here", received=received)
     usual = (_preact, _normalised) if config.pre_activation else (_residual, _as_it_is)
     walk, last = _WALKS.get(config.family, usual)
     try:

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from easytransfer.errors import ConfigError, ModelError
+from easytransfer.errors import ConfigError, ModelError, closest
 from easytransfer.presets import Preset, catalogue, resolve
-from easytransfer.presets.safetensors_file import read_safetensors_folder
+from easytransfer.presets.folder import read_json
+from modelzoo.cnn import timm
 from modelzoo.cnn.config import CnnConfig
-from modelzoo.cnn.names import named
+from modelzoo.cnn.names import is_address, named
 from modelzoo.loading import family_of
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ def input_form(name: str, zoo: str | Path | None = None) -> dict[str, Any]:
     Raises:
         ModelError: The manifest of a folder has other entries.
     """
-    known, preset = _known(name), None
-    facts = known or {}
-    if known is None and (preset := _present(name, zoo)) is not None:
-        facts = preset.facts
+    known = _known(name)
+    preset = _from_hub(known, zoo) if known else _present(name, zoo)
+    facts = preset.facts if preset else known or {}
+    if preset and timm.is_timm(data := read_json(preset.folder / timm.CONFIG)):
+        return timm.input_form(data, str(preset.folder / timm.CONFIG))
     form = facts.get("input") or {}
     if not isinstance(form, dict) or not set(form) <= set(INPUT):
         raise ModelError(f"the input of {name} is not described as one", received=sorted(form), accepted=INPUT)
@@ -86,6 +88,7 @@ def start_network(
         ConfigError: The name stands for a shape without weights.
     """
     from modelzoo.cnn.backbone import CnnBackbone
+    from modelzoo.cnn.layouts import stored_weights
 
     network = CnnBackbone(shape, classes, seed)
     if weights == "random" or shape.family == "saved_model":
@@ -94,18 +97,19 @@ def start_network(
         known = [entry for entry, facts in catalogue.entries().items() if facts["family"] == FAMILY]
         raise ConfigError(
             f"no pre-trained weights are known for {name}",
-            accepted=f"{', '.join(known)}, or a model folder",
+            accepted=f"{', '.join(closest(name, known) or known[:1])}, another model of `zoo list --type cnn`, or a "
+            "model folder",
             fix="set weights=random to train it from random ones",
         )
     preset = resolve(name, zoo)
-    values = {key: value for key, value in read_safetensors_folder(preset.folder).items() if not _of_classifier(key)}
+    values = {key: value for key, value in stored_weights(preset.folder).items() if not _of_classifier(key)}
     network.import_weights(values, str(preset.folder), allow_missing="^logits/" if classes is not None else None)
     return network
 
 
 def looks_like_path(name: str) -> bool:
-    """Returns whether a name is meant as the path of a folder."""
-    return name.startswith((".", "~")) or os.sep in name
+    """Returns whether a name is meant as the path of a folder; a SavedModel's address is none."""
+    return not is_address(name) and (name.startswith((".", "~")) or os.sep in name)
 
 
 def _is_shape(name: str) -> bool:
@@ -123,6 +127,16 @@ def _of_classifier(key: str) -> bool:
 def _known(name: str) -> dict[str, Any] | None:
     facts = catalogue.find(name)
     return facts if facts is not None and facts["family"] == FAMILY else None
+
+
+def _from_hub(known: dict[str, Any], zoo: str | Path | None) -> Preset | None:
+    """Returns the snapshot of a known model of the hub, whose own config.json counts; None where it has none."""
+    if known["origin"]["kind"] != "hub":
+        return None
+    try:
+        return resolve(known["name"], zoo)
+    except ModelError:
+        return None
 
 
 def _present(name: str, zoo: str | Path | None) -> Preset | None:

@@ -78,7 +78,7 @@ class CountingBuilder:
         self._add(name, "conv", output, kernels + bias * filters, macs=kernels * height * width)
         return output
 
-    def depthwise(self, x: Shape, kernel: int, name: str, *, stride: int = 1) -> Shape:
+    def depthwise(self, x: Shape, kernel: int, name: str, *, stride: int = 1, padding: Padding = "same") -> Shape:
         """See `Builder`."""
         height, width = (_side(n, kernel, stride, "same") for n in x[:2])
         output, kernels = Shape(height, width, x.channels), kernel * kernel * x.channels

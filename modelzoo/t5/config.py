@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
+from modelzoo.stored_config import StoredConfig
 
 # `feed_forward_proj` of a file -> activation and whether a second projection gates it.
 _FEED_FORWARD = {
@@ -24,7 +25,7 @@ _TYPES = ("t5", "mt5")
 _FIXED = {"is_encoder_decoder": (True,), "is_decoder": (False,), "scalable_attention": (False,)}
 
 
-class T5Config(BaseModel):
+class T5Config(StoredConfig):
     """Configuration of a T5 (Raffel et al. 2020, arXiv 1910.10683, section 2.1; version 1.1 by `gated-gelu`).
 
     Keys of a file that are not listed here are kept and written back.
@@ -33,7 +34,9 @@ class T5Config(BaseModel):
         >>> T5Config.from_dict({"vocab_size": 100, "d_model": 32, "num_heads": 4, "d_kv": 8, "d_ff": 64})
     """
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    FAMILY: ClassVar[str] = "a T5"
+
+    model_config = ConfigDict(extra="allow")
 
     model_type: str = Field("t5", description="Architecture: t5, or mt5, which differs in its vocabulary alone.")
     vocab_size: int = Field(32128, description="Rows of the embedding table, more than the tokenizer has.", ge=1)
@@ -87,11 +90,7 @@ class T5Config(BaseModel):
                 )
         data.setdefault("num_decoder_layers", data.get("num_layers", 6))
         data.setdefault("scale_decoder_outputs", data.get("tie_word_embeddings", True))
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            problems = [f"{'.'.join(map(str, e['loc'])) or 'sizes'}: {e['msg']}" for e in error.errors()]
-            raise ModelError(f"{source} does not describe a T5: " + "; ".join(problems)) from None
+        return cls.checked(data, source)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> T5Config:
@@ -104,20 +103,6 @@ class T5Config(BaseModel):
         if not path.is_file():
             raise ModelError(f"no config.json in {folder}", fix="point to a folder that holds a model")
         return cls.from_dict(read_json(path), source=str(path))
-
-    def replace(self, **overrides: Any) -> T5Config:
-        """Returns a copy with some fields changed.
-
-        Raises:
-            ConfigError: A name is not a field, or its value is not accepted.
-        """
-        for name in overrides:
-            if name not in type(self).model_fields:
-                raise ConfigError(f"unknown model setting {name}", fix=did_you_mean(name, type(self).model_fields))
-        try:
-            return type(self).from_dict({**self.model_dump(), **overrides}, source="changed configuration")
-        except ModelError as error:
-            raise ConfigError(str(error)) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the keys as config.json stores them, unknown keys included."""

@@ -8,7 +8,7 @@ import pytest
 from easytransfer.errors import ModelError
 from easytransfer.presets import catalogue
 from modelzoo import commands
-from modelzoo.cnn import weight_maps
+from modelzoo.cnn import layouts, weight_maps
 from modelzoo.cnn.backbone import CnnBackbone
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
@@ -50,7 +50,7 @@ def small():
 @pytest.mark.parametrize("size", [64, (37, 50)])
 def test_the_network_is_that_of_pytorch(small, size):
     ours = CnnBackbone(SMALL.replace(image_size=size), 7)
-    values = weight_maps.from_layout(arrays(small), SMALL, "efficientnet_pytorch", "drawn")
+    values = layouts.from_layout(arrays(small), SMALL, "efficientnet_pytorch", "drawn")
     ours.import_weights(values, "drawn")
     assert ours.load_report.unexpected == [] and set(values) == set(ours.named_variables())
     images = np.random.default_rng(0).standard_normal([3, *ours.config.image_shape]).astype(np.float32)
@@ -63,7 +63,7 @@ def test_the_network_is_that_of_pytorch(small, size):
 
 def test_feature_maps_are_those_of_pytorch(small):
     body = CnnBackbone(SMALL)
-    values = weight_maps.from_layout(arrays(small), SMALL, "efficientnet_pytorch", "drawn")
+    values = layouts.from_layout(arrays(small), SMALL, "efficientnet_pytorch", "drawn")
     body.import_weights(values, "drawn")
     images = np.random.default_rng(1).standard_normal([2, 96, 64, 3]).astype(np.float32)
     with torch.no_grad():
@@ -85,18 +85,18 @@ def test_the_map_is_checked_in_both_directions(small):
     ):
         changed = {name: value for name, value in {**values, **change}.items() if value is not None}
         with pytest.raises(ModelError, match=message):
-            weight_maps.from_layout(changed, SMALL, "efficientnet_pytorch", "drawn")
+            layouts.from_layout(changed, SMALL, "efficientnet_pytorch", "drawn")
     wrong = {**values, "_fc.weight": np.zeros([8, 20], np.float32)}
     with pytest.raises(ModelError, match=r"logits/kernel.*need \[20, 7\], found \[20, 8\]"):
         CnnBackbone(SMALL, 7).import_weights(
-            weight_maps.from_layout(wrong, SMALL, "efficientnet_pytorch", "drawn"), "drawn"
+            layouts.from_layout(wrong, SMALL, "efficientnet_pytorch", "drawn"), "drawn"
         )
 
 
 def test_squeeze_and_excitation_has_its_rows():
     """EfficientNet-B0 in the same layout: all variables are filled, by names that the package has."""
     config = named("efficientnet_b0_imagenet")
-    rows = list(weight_maps.LAYOUTS["efficientnet_pytorch"](config))
+    rows = list(layouts.LAYOUTS["efficientnet_pytorch"](config))
     assert {row.ours for row in rows} == set(CnnBackbone(config, 1000).named_variables())
     assert len({row.theirs for row in rows}) == len(rows)
     assert "_blocks.15._se_expand.bias" in {row.theirs for row in rows}
