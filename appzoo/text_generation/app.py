@@ -19,11 +19,11 @@ from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.errors import ModelError
-from easytransfer.presets import resolve
 from easytransfer.run.atomic import write_json
 from easytransfer.text.decoding import Decoding, written
 from easytransfer.train.task import Batch, Outputs
 from modelzoo.backbone import Backbone
+from modelzoo.hub import obtain
 from modelzoo.t5.backbone import T5Backbone
 from modelzoo.t5.config import T5Config
 from modelzoo.t5.tokenizer import T5Tokenizer
@@ -45,7 +45,8 @@ class TextGeneration(App):
         settings, data = self.config.model, self.config.data
         folder = assets.folder
         if folder is None:
-            preset = resolve(settings.pretrain_model_name_or_path, self.config.runtime.model_zoo_base_path)
+            runtime = self.config.runtime
+            preset = obtain(settings.pretrain_model_name_or_path, runtime.model_zoo_base_path, offline=runtime.offline)
             if (family := zoo.family_of(preset)) != "t5":
                 raise ModelError(
                     f"{preset.folder} holds a model of the family {family}, which writes no text",

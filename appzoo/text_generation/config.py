@@ -14,7 +14,11 @@ class GenerationSettings(ModelConfig):
     """The pre-trained network, what it reads, and how it writes."""
 
     pretrain_model_name_or_path: str = setting(
-        "google-t5/t5-small", "T5 to start from: a ModelZoo name or a folder.", advanced=True, modes="TS", path="one"
+        "google-t5/t5-small",
+        "T5 to start from: a name of the ModelZoo, a folder, or a model of the Hugging Face hub.",
+        advanced=True,
+        modes="TS",
+        path="one",
     )
     from_scratch: bool = setting(
         False, "Start from random weights instead of the pre-trained ones.", advanced=True, modes="T"

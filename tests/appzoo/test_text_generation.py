@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from hub_stand_in import hub_stand_in
 
 from appzoo.cli.main import main
 from appzoo.jobs.tables import load_rows
@@ -13,6 +14,7 @@ from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.encoded import Ragged
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.train.step import EVALUATION
+from modelzoo.backbone import Backbone
 from modelzoo.commands import make_tiny
 from modelzoo.t5.tokenizer import T5Tokenizer
 
@@ -173,3 +175,35 @@ def test_search_may_be_changed_at_prediction(tmp_path, repository, monkeypatch, 
         found.append(out.read_text().splitlines())
     assert len(found[0]) == len(found[1]) == 200 and found[0] != found[1]
     assert max(len(line.split()) for line in found[1]) <= 3
+
+
+def test_a_model_of_the_hub_is_downloaded_by_a_job_that_may(tmp_path, monkeypatch):
+    """By its name in the list, which stands for a repository."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    make_tiny(tmp_path / "tiny", family="t5")
+    sections = {"data": {"first_sequence": "text", "label_name": "answer"}, "train": {}}
+
+    def started(offline):
+        runtime = {"offline": offline, "model_zoo_base_path": str(tmp_path / "zoo")}
+        model = {"pretrain_model_name_or_path": "flan-t5-small"}
+        app = TextGeneration(
+            TextGenerationConfig(model_name="text_generation", model=model, runtime=runtime, **sections)
+        )
+        app.load_assets(None)
+        app.build_model()
+        return app.model.backbone.export_weights()
+
+    with hub_stand_in() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        hub.add("google/flan-t5-small", {path.name: path.read_bytes() for path in (tmp_path / "tiny").iterdir()})
+        with pytest.raises(ModelError, match="known but not on this machine.*zoo fetch flan-t5-small --offline=false"):
+            started(True)
+        assert not hub.asked
+        online, asked = started(False), len(hub.asked)
+        wanted = Backbone.from_preset(tmp_path / "tiny").export_weights()
+        for values in (online, started(True)):
+            assert all((values[name] == value).all() for name, value in wanted.items())
+        assert len(hub.asked) == asked
