@@ -14,7 +14,9 @@ from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.settings import AugmentSettings
 from easytransfer.image.size import ImageSize, height_width, size_reader
-from modelzoo.cnn.pretrained import input_form, is_model, looks_like_path, network_shape
+from modelzoo.cnn.names import is_address
+from modelzoo.cnn.pretrained import INPUT, input_form, is_model, looks_like_path, network_shape
+from modelzoo.hub import obtain, repository_of
 
 
 class ImageDataConfig(DataConfig):
@@ -69,7 +71,7 @@ class ImageSettings(TargetSettings):
     network: str = setting(
         "resnet8_cifar",
         "Network: a name of `easy_transfer_app profile --list`, an image model of the ModelZoo such as "
-        "efficientnet-lite0, or a model folder.",
+        "efficientnet-lite0, one of timm on the Hugging Face hub, or a model folder.",
         advanced=True,
         modes="T",
         path="one",
@@ -130,7 +132,11 @@ class ImageJobConfig(JobConfig):
         if not isinstance(data, Mapping) or not isinstance(data.get("model"), Mapping):
             return data
         model, zoo = dict(data["model"]), _section(data, "runtime").get("model_zoo_base_path")
-        names = [name for name in cls.started_networks(model) if is_model(name, zoo)]
+        started = cls.started_networks(model)
+        if any(model.get(name) is None for name in INPUT):  # a run has them all, and its network may be gone
+            for name in started:
+                _download(name, zoo, offline=_section(data, "runtime").get("offline", True))
+        names = [name for name in started if is_model(name, zoo)]
         if not names:
             return data
         forms = [_form(name, zoo) for name in names]
@@ -173,6 +179,22 @@ def _section(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Returns a section as it was given, {} where it was not given as one."""
     found = data.get(name)
     return found if isinstance(found, Mapping) else {}
+
+
+def _download(name: str, zoo: Any, *, offline: Any) -> None:
+    """Gets a model of the Hugging Face hub where the network is allowed: what images it takes stands in its files."""
+    allowed = str(offline).lower() == "false"
+    if is_address(name) and not allowed:
+        raise ValueError(
+            f"model.network: {name} is downloaded, and the network is switched off (offline); allow it with "
+            "--offline=false, or name a folder with a copy"
+        )
+    if not allowed or Path(name).exists() or repository_of(name) is None:
+        return
+    try:
+        obtain(name, zoo, offline=False)
+    except EasyTransferError as error:
+        raise ValueError(f"model.network: {error}") from error
 
 
 def _form(name: str, zoo: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from hub_stand_in import hub_stand_in
 from training import without_export
 
 from appzoo import jobs
@@ -175,7 +176,7 @@ def test_a_model_that_is_not_here_names_the_line_that_gets_it(tmp_path):
 def test_a_shape_without_weights_is_refused():
     app = make(ImageClassify, ImageClassifyConfig, {"network": "resnet8_cifar", "weights": "pretrained"})
     app.on_train_table(ROWS)
-    with pytest.raises(ConfigError, match="no pre-trained weights are known for resnet8_cifar; accepted: efficientnet"):
+    with pytest.raises(ConfigError, match="known for resnet8_cifar; accepted: .*zoo list --type cnn"):
         app.build_model()
 
 
@@ -331,3 +332,33 @@ def test_a_run_keeps_the_form_and_needs_the_model_no_more(folder, tmp_path):
     normal = (np.stack(expected) / 255 - FORM["channel_mean"]) / FORM["channel_std"]
     logits = app.model({"image": served})["logits"]
     np.testing.assert_allclose(logits, app.model.network(normal.astype(np.float32))["logits"], atol=1e-4)
+
+
+def test_a_model_of_the_hub_is_downloaded_by_a_job_that_may(folder, tmp_path, monkeypatch):
+    """Its images are described in its files, so the configuration needs it; without the network the way is named."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    model = {"network": "hf://someone/net"}
+    with hub_stand_in() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.address)
+        hub.add("someone/net", {path.name: path.read_bytes() for path in folder.iterdir()})
+        with pytest.raises(ModelError, match="not been downloaded.*zoo fetch hf://someone/net --offline=false"):
+            classify(model)
+        assert not hub.asked
+        app = classify(model, runtime={"offline": False})
+        assert {name: getattr(app.config.model, name) for name in FORM} == FORM
+        assert app.config.model.weights == "pretrained"
+        assert_start(app.model.network, folder)
+        asked = len(hub.asked)
+        # A run has all settings: it is used without the network.
+        type(app.config).model_validate(app.config.model_dump())
+        assert len(hub.asked) == asked
+        with pytest.raises(ValueError, match="model.network: .*no repository someone/other"):
+            jobs_config({"network": "hf://someone/other"}, runtime={"offline": False})
+
+
+def jobs_config(model, **sections):
+    values = {"data": {"label_enumerate_values": ",".join(LABELS)}, "model": model, **sections}
+    return ImageClassifyConfig(model_name="test", **values)
