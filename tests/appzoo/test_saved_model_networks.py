@@ -57,6 +57,7 @@ def config(network, table, run, **runtime):
     )
 
 
+@pytest.mark.slow
 def test_training_prediction_and_serving_see_images_in_the_declared_range(body, table, tmp_path):
     """The export answers for encoded pictures like the run, and without the SavedModel it was trained from."""
     copy, run = shutil.copytree(body[1], tmp_path / "body"), tmp_path / "run"
