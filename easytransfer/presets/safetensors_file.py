@@ -110,6 +110,6 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray]) -> No
     from safetensors.numpy import save_file
 
     # transformers refuses files without this remark on which framework's layout they have.
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, str(path), metadata={"format": "pt"}
-    )
+    # Not `ascontiguousarray`, which gives a single number an axis.
+    arrays = {name: np.asarray(value, order="C") for name, value in tensors.items()}
+    save_file(arrays, str(path), metadata={"format": "pt"})

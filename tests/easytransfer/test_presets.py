@@ -162,3 +162,10 @@ def test_safetensors_copies_views_before_writing(tmp_path):
     np.testing.assert_array_equal(read_safetensors(tmp_path / "a")["t"], value.T)
     with pytest.raises(ModelError, match="cannot be read"):
         read_safetensors(tmp_path / "absent")
+
+
+def test_a_single_number_has_no_axis_after_reading(tmp_path):
+    write_safetensors(tmp_path / "w.safetensors", {"count": np.array(3, np.int64), "view": np.eye(3)[:, :2].T})
+    found = read_safetensors(tmp_path / "w.safetensors")
+    assert found["count"].shape == () and found["count"] == 3
+    np.testing.assert_array_equal(found["view"], np.eye(3)[:2])
