@@ -33,6 +33,27 @@ _MOST_COMPRESSION = 10
 _MOST_ENTRIES = 20_000
 
 
+@keras.utils.register_keras_serializable(package="easytransfer")
+class StoredNormalization(keras.layers.Layer):
+    """Subtracts a mean and divides by the root of a variance of each channel, both from a file: [..., channels].
+
+    The library's Normalization keeps what its variables held when it was built, whatever they are assigned later. It
+    also stores how many images it has seen, which nothing uses.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        """Adds the variables in the library's order."""
+        shape = (input_shape[-1],)
+        self.mean = self.add_weight("mean", shape, initializer="zeros", trainable=False)
+        self.variance = self.add_weight("variance", shape, initializer="ones", trainable=False)
+        self.count = self.add_weight("count", (), dtype=tf.int64, initializer="zeros", trainable=False)
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        deviation = tf.maximum(tf.sqrt(self.variance), keras.backend.epsilon())
+        return (inputs - tf.cast(self.mean, inputs.dtype)) / tf.cast(deviation, inputs.dtype)
+
+
 def features(images: Any, config: CnnConfig, seed: int) -> Any:
     """Adds a network without its classifier: images [batch, height, width, 3] to the means [batch, width].
 
@@ -139,6 +160,8 @@ def _copied(layer: keras.layers.Layer, name: str, seed: int) -> keras.layers.Lay
         return (StochasticDepth if layer.noise_shape else Dropout)(layer.rate, name=name)
     if type(layer).__name__ == "StochasticDepth":  # of ConvNeXt
         return StochasticDepth(layer.drop_path_rate, name=name)
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        return StoredNormalization(name=name)
     settings = layer.get_config()
     _set_seeds(settings, layer_seed(seed, name))
     return type(layer).from_config({**settings, "name": name})
