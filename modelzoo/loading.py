@@ -128,5 +128,15 @@ def _sentence_piece() -> type[Tokenizer]:
     return SentencePiece
 
 
+def _byte_level_bpe() -> type[Tokenizer]:
+    from easytransfer.text.byte_level_bpe import ByteLevelBpe
+
+    return ByteLevelBpe
+
+
 # Classes by the name that `presets.json` and `zoo.json` give a tokenizer; each is imported when it is needed.
-TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {"WordPiece": _word_piece, "SentencePiece": _sentence_piece}
+TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {
+    "ByteLevelBpe": _byte_level_bpe,
+    "SentencePiece": _sentence_piece,
+    "WordPiece": _word_piece,
+}

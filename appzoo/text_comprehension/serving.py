@@ -62,7 +62,8 @@ class GraphQuestions(tf.Module):
         query = self._tokenizer.pieces(question)
         query_length = tf.minimum(query.row_lengths(), self._windows.max_query_length)
         query = _slices(query.values, query.row_starts(), query_length)
-        tokens, room = ids.row_lengths(), self._windows.sequence_length - 3 - query_length
+        special = 2 + self._tokenizer.between
+        tokens, room = ids.row_lengths(), self._windows.sequence_length - special - query_length
         stride = tf.minimum(room, self._windows.doc_stride)
         windows = 1 + (tf.maximum(tokens - room, 0) + stride - 1) // stride
         turn_row, turn_start, turn_end = self._turns(tf.size(context, tf.int64), history_start, history_end)
@@ -164,7 +165,8 @@ class _Builder:
 
     def __init__(self, tokenizer: GraphTokenizer, query: tf.RaggedTensor, part: tf.RaggedTensor) -> None:
         self._tokenizer, self._query, self._part = tokenizer, query, part
-        self._width = tf.maximum(tf.reduce_max(query.row_lengths() + part.row_lengths()), 0) + 3  # also for no row
+        longest = tf.maximum(tf.reduce_max(query.row_lengths() + part.row_lengths()), 0)  # also for no row
+        self._width = longest + 2 + tokenizer.between
 
     def _padded(self, values: tf.RaggedTensor, pad: int) -> tf.Tensor:
         return values.to_tensor(pad, shape=tf.stack([self._query.nrows(), self._width]))
@@ -173,9 +175,10 @@ class _Builder:
         """Returns `input_ids`, `input_mask` and `segment_ids`."""
         rows = self._query.nrows()
         cls, sep = (tf.fill([rows, 1], self._tokenizer.special_ids[name]) for name in ("cls", "sep"))
-        parts = [cls, self._query, sep, self._part, sep]
-        ids = tf.concat(parts, axis=1)
-        segments = [tf.ones_like(part) * int(number > 2) for number, part in enumerate(parts)]
+        first = [cls, self._query, *[sep] * self._tokenizer.between]
+        ids = tf.concat([*first, self._part, sep], axis=1)
+        segments = [tf.zeros_like(part) for part in first]
+        segments += [tf.ones_like(part) * self._tokenizer.second_segment for part in (self._part, sep)]
         return {
             "input_ids": self._padded(ids, self._tokenizer.special_ids["pad"]),
             "input_mask": self._padded(tf.ones_like(ids), 0),
@@ -184,7 +187,7 @@ class _Builder:
 
     def dense(self, values: tf.Tensor, outside: int) -> tf.Tensor:
         """Returns values of the context's tokens at their places, [windows, tokens]; `outside` everywhere else."""
-        before = tf.ragged.range(self._query.row_lengths() + 2)
+        before = tf.ragged.range(self._query.row_lengths() + 1 + self._tokenizer.between)
         before = before.with_values(tf.fill([tf.size(before.values)], outside))
         return self._padded(tf.concat([before, self._part.with_values(values)], axis=1), outside)
 

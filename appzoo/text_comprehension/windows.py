@@ -14,8 +14,9 @@ from easytransfer.data.encoded import HostColumn, Ragged
 from easytransfer.errors import ConfigError
 from easytransfer.text.tokenizer import Tokenizer
 
-# Places of a window beside those of the question: three special tokens and one token of the context.
-LEAST_ROOM = 4
+# Places of a window beside those of the question and of what stands between the texts: two special tokens and one token
+# of the context.
+_LEAST_ROOM = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +101,12 @@ class WindowEncoder:
         doc_stride: int,
         history_turns: int | None = None,
     ) -> None:
-        if sequence_length < max_query_length + LEAST_ROOM:
+        least = max_query_length + tokenizer.between + _LEAST_ROOM
+        if sequence_length < least:
             raise ConfigError(
                 "sequenceLength leaves no room for the context behind a question of max_query_length tokens",
                 received=sequence_length,
-                accepted=f"at least {max_query_length + LEAST_ROOM}",
+                accepted=f"at least {least}",
                 fix="raise sequenceLength or lower max_query_length",
             )
         self.tokenizer = tokenizer
@@ -155,11 +157,12 @@ class WindowEncoder:
             ids: Tokens of its context, int [tokens].
             spans: Start and end of each of them in characters, int [tokens, 2].
         """
-        # What [CLS], the question and two [SEP] leave of the sequence.
-        room = self.sequence_length - len(query) - 3
+        # What the special tokens and the question leave of the sequence.
+        room = self.sequence_length - len(query) - 2 - self.tokenizer.between
         starts = window_starts(len(ids), room, self.doc_stride)
         widest = widest_windows(starts, len(ids), room)
-        tokenizer, offset = self.tokenizer, len(query) + 2
+        tokenizer, offset = self.tokenizer, len(query) + 1 + self.tokenizer.between
+        between = [tokenizer.sep_id] * tokenizer.between
         for turn in self._turns(asked):
             marked = np.zeros(len(ids), np.int32)
             if turn is not None and (span := token_span(spans, turn)) is not None:
@@ -167,9 +170,10 @@ class WindowEncoder:
             for start, flags in zip(starts, widest, strict=True):
                 piece = slice(start, start + room)
                 window = Window(asked, start, spans[piece], offset, flags)
-                sequence = [[tokenizer.cls_id], query, [tokenizer.sep_id], ids[piece], [tokenizer.sep_id]]
+                sequence = [[tokenizer.cls_id], query, between, ids[piece], [tokenizer.sep_id]]
                 arrays = {"input_ids": np.concatenate(sequence).astype(np.int32)}
-                arrays["segment_ids"] = (np.arange(window.length) >= offset).astype(np.int32)
+                is_context = np.arange(window.length) >= offset
+                arrays["segment_ids"] = is_context.astype(np.int32) * tokenizer.second_segment
                 if self.history_turns is not None:
                     arrays["history_answer_marker"] = np.concatenate([np.zeros(offset), marked[piece], [0]])
                 yield window, arrays

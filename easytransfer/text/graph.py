@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from typing import ClassVar
 
 import tensorflow as tf
 
@@ -34,9 +35,16 @@ class GraphTokenizer(tf.Module, abc.ABC):
         max_length: Bound of a row, special tokens included.
         special_ids: Ids of `pad`, `cls` and `sep`.
 
+    Attributes:
+        between: Number of [SEP] between the texts of a pair.
+        second_segment: Segment of the second text.
+
     Raises:
         ConfigError: `max_length` leaves no room for text.
     """
+
+    between: ClassVar[int] = 1
+    second_segment: ClassVar[int] = 1
 
     def __init__(self, max_length: int, special_ids: Mapping[str, int], name: str) -> None:
         super().__init__(name=name)
@@ -57,6 +65,10 @@ class GraphTokenizer(tf.Module, abc.ABC):
             the text; a run of bytes that are not UTF-8 counts as the characters U+FFFD it is decoded to.
         """
 
+    def word_pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the piece ids of words, as `Tokenizer.word_pieces` does."""
+        return self.pieces(words)
+
     @no_autograph
     def __call__(self, text: tf.Tensor, pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Encodes texts or pairs of texts.
@@ -69,7 +81,7 @@ class GraphTokenizer(tf.Module, abc.ABC):
             `input_ids`, `input_mask` and `segment_ids`, int32 [B, T]. T is the longest row: at most
             `max_length`, and 1 for an empty batch.
         """
-        room = text_room(self.max_length, pair is not None)
+        room = text_room(self.max_length, pair is not None, self.between)
         first = self.pieces(text)
         cls_, sep = (tf.fill([tf.shape(text)[0], 1], self.special_ids[name]) for name in ("cls", "sep"))
         if pair is None:
@@ -78,8 +90,8 @@ class GraphTokenizer(tf.Module, abc.ABC):
         else:
             second = self.pieces(pair)
             kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
-            parts = [cls_, _heads(first, kept_first), sep, _heads(second, kept_second), sep]
-            segments = [0, 0, 0, 1, 1]
+            parts = [cls_, _heads(first, kept_first), *[sep] * self.between, _heads(second, kept_second), sep]
+            segments = [*[0] * (2 + self.between), self.second_segment, self.second_segment]
         ids = tf.concat(parts, axis=1)
         segment_ids = tf.concat([tf.ones_like(part) * number for part, number in zip(parts, segments, strict=True)], 1)
         # At least one column, also for an empty batch: encoders read the first token.

@@ -8,11 +8,16 @@ from easytransfer.data.encoded import Ragged
 from easytransfer.errors import ConfigError
 
 
-def text_room(max_length: int, paired: bool) -> int:
-    """Returns how many pieces of text fit beside the special tokens; ConfigError if none."""
-    room = max_length - (3 if paired else 2)
+def text_room(max_length: int, paired: bool, between: int = 1) -> int:
+    """Returns how many pieces of text fit beside the special tokens, `between` of them between the texts of a pair.
+
+    Raises:
+        ConfigError: None fits.
+    """
+    room = max_length - (2 + between if paired else 2)
     if room < 1:
-        raise ConfigError("the maximum length leaves no room for text", received=max_length, accepted="4 or more")
+        accepted = f"{3 + between} or more"
+        raise ConfigError("the maximum length leaves no room for text", received=max_length, accepted=accepted)
     return room
 
 

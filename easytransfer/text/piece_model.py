@@ -84,13 +84,13 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFile
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    rules, special = _rules(folder, config, lower_case), _special(folder, config)
+    rules, special = _rules(folder, config, lower_case), special_tokens(folder, config)
     path = model_file(folder)
     if path is not None:
         model, where = bounded(path).read_bytes(), path
     elif holds_unigram(folder):
         where = folder / JSON_FILE
-        stated = PieceRules(_flag(folder, config, "do_lower_case", True), rules.keep_accents)
+        stated = PieceRules(flag(folder, config, "do_lower_case", True), rules.keep_accents)
         model = model_of_json(read_json(bounded(where)), stated, special, str(where))
     else:
         raise ModelError(
@@ -98,7 +98,7 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFile
             accepted=f"{MODEL_FILE}, one other .model file, or {JSON_FILE} with a Unigram model",
             fix="copy the tokenizer of the model into the folder",
         )
-    check_model(model, special, str(where), _vocab_size(folder))
+    check_model(model, special, str(where), stated_vocab_size(folder))
     return PieceFiles(model, rules, special)
 
 
@@ -211,23 +211,34 @@ def tokenizer_config(rules: PieceRules, special: tuple[str, ...]) -> dict[str, A
 
 
 def _rules(folder: Path, config: dict[str, Any], lower_case: bool | None) -> PieceRules:
-    if not _flag(folder, config, "remove_space", True):
+    if not flag(folder, config, "remove_space", True):
         raise ModelError(f"remove_space in {folder / CONFIG_FILE} is not supported", received=False, accepted="True")
-    stated = _flag(folder, config, "do_lower_case", True)
-    return PieceRules(stated if lower_case is None else lower_case, _flag(folder, config, "keep_accents", False))
+    stated = flag(folder, config, "do_lower_case", True)
+    return PieceRules(stated if lower_case is None else lower_case, flag(folder, config, "keep_accents", False))
 
 
-def _flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
+def flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
+    """Returns a setting of `tokenizer_config.json` that is true or false."""
     value = config.get(name, default)
     if not isinstance(value, bool):
         raise ModelError(f"bad {name} in {folder / CONFIG_FILE}", received=value, accepted="true, false")
     return value
 
 
-def _special(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
+def special_tokens(folder: Path, config: dict[str, Any], usual: tuple[str, ...] = SPECIAL_TOKENS) -> tuple[str, ...]:
+    """Returns the special tokens of a model folder, in the order of `ROLES`.
+
+    Args:
+        folder: The folder, for messages.
+        config: Contents of its `tokenizer_config.json`.
+        usual: Those that it does not name.
+
+    Raises:
+        ModelError: One is no text.
+    """
     found = []
-    for role, usual in zip(ROLES, SPECIAL_TOKENS, strict=True):
-        token = config.get(f"{role}_token", usual)
+    for role, default in zip(ROLES, usual, strict=True):
+        token = config.get(f"{role}_token", default)
         token = token.get("content") if isinstance(token, dict) else token
         if not isinstance(token, str) or not token:
             raise ModelError(f"bad {role}_token in {folder / CONFIG_FILE}", received=token, accepted="a piece")
@@ -235,7 +246,8 @@ def _special(folder: Path, config: dict[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _vocab_size(folder: Path) -> int | None:
+def stated_vocab_size(folder: Path) -> int | None:
+    """Returns the rows of the word embeddings that `config.json` of a folder states, if any."""
     path = folder / "config.json"
     size = read_json(path).get("vocab_size") if path.is_file() else None
     return size if isinstance(size, int) else None

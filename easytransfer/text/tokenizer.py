@@ -10,7 +10,7 @@ import abc
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -32,8 +32,8 @@ class Tokens:
     """Encoded rows, without padding.
 
     Attributes:
-        input_ids: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, int32.
-        segment_ids: 0 up to the first [SEP], 1 behind it, int32.
+        input_ids: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` with `between` [SEP] behind the first text, int32.
+        segment_ids: 0 up to the last [SEP] before the second text, `second_segment` behind it, int32.
         truncated: Whether pieces of the row were cut off, bool [N].
         unknown: Number of [UNK] pieces kept in the row, int64 [N].
     """
@@ -56,7 +56,12 @@ class Tokenizer(abc.ABC):
     Attributes:
         vocab: Pieces in the order of their ids.
         pad_id: Id of the padding; `unk_id`, `cls_id`, `sep_id` and `mask_id` likewise.
+        between: Number of [SEP] between the texts of a pair.
+        second_segment: Segment of the second text; 0 for networks that do not tell texts apart.
     """
+
+    between: ClassVar[int] = 1
+    second_segment: ClassVar[int] = 1
 
     pad_id: int
     unk_id: int
@@ -149,6 +154,10 @@ class Tokenizer(abc.ABC):
     def __len__(self) -> int:
         return len(self.vocab)
 
+    def word_pieces(self, words: Sequence[str]) -> Ragged:
+        """Returns the ids of words of texts that were split at white space, each as it is behind a space."""
+        return self.pieces(words)
+
     @property
     def special_ids(self) -> dict[str, int]:
         """Ids of the special tokens by their roles."""
@@ -171,7 +180,7 @@ class Tokenizer(abc.ABC):
             DataError: A text holds half of a surrogate pair, or is none.
             ValueError: `pairs` differs in length from `texts`.
         """
-        room = text_room(max_length, pairs is not None)
+        room = text_room(max_length, pairs is not None, self.between)
         if pairs is None:
             pieces = self.pieces(texts)
             return self._assemble(pieces, np.minimum(pieces.lengths, room), None, None)
@@ -210,17 +219,18 @@ class Tokenizer(abc.ABC):
         lengths = kept_first + 2
         cut = first.lengths > kept_first
         if second is not None:
-            lengths = lengths + kept_second + 1
+            lengths = lengths + kept_second + self.between
             cut = cut | (second.lengths > kept_second)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         place = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
         end_first = np.repeat(kept_first + 1, lengths)
+        last_between = end_first + (self.between - 1 if second is not None else 0)
         ids = np.full(offsets[-1], self.sep_id, np.int32)
         ids[place == 0] = self.cls_id
         ids[(place > 0) & (place < end_first)] = heads(first, kept_first)
         if second is not None:
-            ids[(place > end_first) & (place < np.repeat(lengths - 1, lengths))] = heads(second, kept_second)
-        segments = Ragged((place > end_first).astype(np.int32), offsets)
+            ids[(place > last_between) & (place < np.repeat(lengths - 1, lengths))] = heads(second, kept_second)
+        segments = Ragged((place > last_between).astype(np.int32) * self.second_segment, offsets)
         # Every row holds at least [CLS], so no range of reduceat is empty.
         is_unknown = (ids == self.unk_id).astype(np.int64)
         unknown = np.add.reduceat(is_unknown, offsets[:-1]) if len(lengths) else np.zeros(0, np.int64)
