@@ -19,11 +19,11 @@ from easytransfer.presets.folder import new_folder, own_file, write_json, write_
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, read_safetensors_folder, write_safetensors
 from easytransfer.presets.weight_values import one_spelling
-from easytransfer.text.sentence_piece import SentencePiece
 from easytransfer.text.vocabulary import Rules, read_vocabulary, tokenizer_config
 from modelzoo.checkpoint import read_checkpoint, write_checkpoint
 from modelzoo.encoder_config import EncoderConfig, Form
 from modelzoo.encoder_weights import BACKBONE, EncoderFamily, google_name, match
+from modelzoo.loading import TOKENIZERS
 
 if TYPE_CHECKING:
     from easytransfer.text.tokenizer import Tokenizer
@@ -32,6 +32,7 @@ FORMS: tuple[Form, ...] = ("hf", "google", "ez")
 _PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
 # Files of weights that are named when nothing readable is beside them.
 _OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".npz", ".onnx", ".gguf")
+_CHECKPOINT = ", or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -73,7 +74,7 @@ class EncoderFiles:
         folder = Path(folder)
         if checkpoint is None and ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
             return "hf"
-        if any(folder.glob("*.index")):
+        if self.family.checkpoints and any(folder.glob("*.index")):
             return "google" if (folder / self.family.config_class.GOOGLE_FILE).is_file() else "ez"
         if pickles := sorted(path.name for path in folder.glob("*") if _PICKLE.fullmatch(path.name)):
             raise ModelError(
@@ -85,7 +86,7 @@ class EncoderFiles:
         raise ModelError(
             f"no weights in {folder}",
             received=", ".join(others) or None,
-            accepted=f"{WEIGHTS}, or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)",
+            accepted=f"{WEIGHTS}{_CHECKPOINT if self.family.checkpoints else ''}",
             fix="fetch or copy the weights; random weights are used only when from_scratch is set",
         )
 
@@ -157,8 +158,9 @@ class EncoderFiles:
         Raises:
             ModelError: The form is unknown or the folder exists.
         """
-        if form not in FORMS:
-            raise ModelError("unknown model format", received=form, accepted=FORMS)
+        if form not in self.family.forms:
+            what = f"unknown model format, or one that models of the family {self.family.name} do not have"
+            raise ModelError(what, received=form, accepted=self.family.forms)
         with new_folder(target, overwrite) as folder:
             self.write_files(folder, form, config, values, **vocabulary)
             if facts is not None:
@@ -198,14 +200,19 @@ class EncoderFiles:
             tokenizer.save(folder)
         elif vocabulary is not None:
             _write_tokenizer(folder, form, config, vocabulary, Rules(lower_case=config.do_lower_case is not False))
-        elif source is not None and "SentencePiece" in family.tokenizers and SentencePiece.is_in(Path(source)):
-            SentencePiece.from_folder(source).save(folder)
+        elif source is not None and (kind := self._own_tokenizer(Path(source))) is not None:
+            kind.from_folder(source).save(folder)
         elif source is not None:
             if form == "hf":
                 for name in _TOKENIZER_FILES:
                     if Path(source, name).is_file():
                         shutil.copyfile(own_file(source, name), folder / name)
             _write_tokenizer(folder, form, config, *read_vocabulary(source))
+
+    def _own_tokenizer(self, source: Path) -> type[Tokenizer] | None:
+        """Returns the kind of the tokenizer in a folder, None for WordPiece, whose files are copied."""
+        kinds = [None if name == "WordPiece" else TOKENIZERS[name]() for name in self.family.tokenizers]
+        return next((kind for kind in kinds if kind and kind.is_in(source)), kinds[-1])
 
     def size_facts(self, config: EncoderConfig, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Returns manifest entries under the names that presets.json uses."""
@@ -263,5 +270,5 @@ def _write_tokenizer(folder: Path, form: Form, config: EncoderConfig, tokens: Se
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     if form != "hf" or (folder / "tokenizer_config.json").is_file():
         return
-    settings = {**tokenizer_config(rules), "model_max_length": config.max_position_embeddings}
+    settings = {**tokenizer_config(rules), "model_max_length": config.max_tokens}
     write_json(folder / "tokenizer_config.json", settings)

@@ -52,23 +52,24 @@ class EncoderFamily:
         name: Name of its folder in the ModelZoo.
         config_class: Its configuration.
         table: Returns every weight of a configuration, from the embeddings upwards, heads last.
-        heads: Parts of the pre-training heads: of masked words, and of pairs of texts.
+        heads: Parts of the pre-training heads: of masked words, and, if there is one, of pairs of texts.
         architectures: Names of transformers' classes by the heads in a file.
         hf_prefix: What Hugging Face puts before the names of the encoder in a model with a head.
         hf_ignored: Hugging Face's names of index buffers and of copies of tied weights.
         hf_decoder: Hugging Face's name of the output matrix of the head of masked words, which is tied to the word
             embeddings; its bias has the same name with `bias`.
         scope: What EasyTransfer puts before Google's names.
-        checkpoints: Name of the TensorFlow checkpoint of the forms `google` and `ez`.
+        checkpoints: Name of the TensorFlow checkpoint of the forms `google` and `ez`, where they exist.
         encoder: Names of the encoder's weights in either layout, by their beginnings.
         tokenizers: Kinds of tokenizers that its models have.
         check_files: Raises ModelError where a folder and the names in its file are those of another family.
+        optional: Regular expression of weights that published models may lack; they then start from random values.
     """
 
     name: str
     config_class: type[EncoderConfig]
     table: Callable[[Any], list[Weight]]
-    heads: tuple[str, str]
+    heads: tuple[str, ...]
     architectures: Mapping[tuple[str, ...], str]
     hf_prefix: str
     hf_ignored: re.Pattern[str]
@@ -78,6 +79,12 @@ class EncoderFamily:
     encoder: re.Pattern[str]
     tokenizers: Sequence[str]
     check_files: Callable[[Any, Iterable[str]], None]
+    optional: str | None = None
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Forms in which its models are stored."""
+        return ("hf", *self.checkpoints)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -215,7 +222,7 @@ def match(
             one that is not finite.
     """
     rename = google_name if layout == "google" else family.hf_name
-    report = LoadReport(source, remedy=_REMEDY.format(source))
+    report = LoadReport(source, remedy=_REMEDY.format(source), optional=family.optional)
     found: dict[str, list[str]] = {}
     for name in tensors:
         key = rename(name)

@@ -27,12 +27,13 @@ def family_of(preset: Preset) -> str:
         ModelError: No family implements that type.
     """
     path = preset.folder / "config.json"
-    model_type = read_json(path).get("model_type") if path.is_file() else None
+    config = read_json(path) if path.is_file() else {}
+    model_type = config.get("model_type")
     # Google's files do not say it but by their names; config.json files from before the key existed describe BERT.
     model_type = model_type or preset.facts.get("type") or catalogue.type_of_files(preset.folder) or "bert"
-    family = catalogue.family_of_type(str(model_type))
+    family = catalogue.family_of_type(str(model_type), config)
     if family is None:
-        known = sorted(t for data in catalogue.families().values() for t in data["model_types"])
+        known = sorted({t for data in catalogue.families().values() for t in data["model_types"]})
         fix = "see `easy_transfer_app zoo list` for models that can be used"
         raise ModelError(f"{path} has an unknown model_type", received=model_type, accepted=known, fix=fix)
     return family

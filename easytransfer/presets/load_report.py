@@ -21,7 +21,8 @@ class LoadReport:
         ignored: Optimizer state, buffers and copies of tied weights.
         repeated: Further names in the file of weights that matched, with equal values.
         remedy: What a user can do about weights that do not fit.
-        allowed: Missing or mismatched weights that the caller let through; they start from random values.
+        allowed: Missing or mismatched weights that were let through; they start from random values.
+        optional: Regular expression of weights that may be missing whatever the caller says.
     """
 
     source: str
@@ -33,6 +34,7 @@ class LoadReport:
     repeated: list[str] = field(default_factory=list)
     remedy: str = "use the config.json that belongs to the weights"
     allowed: list[str] = field(default_factory=list)
+    optional: str | None = None
 
     def summary(self) -> str:
         """Returns one line of counts."""
@@ -67,7 +69,8 @@ class LoadReport:
         except re.error as error:
             raise ModelError(f"allow_missing is not a regular expression: {error}", received=allow_missing) from None
         wrong = [*self.missing, *(row[0] for row in self.mismatched)]
-        self.allowed = [name for name in wrong if allowed and allowed.search(name)]
+        optional = [name for name in self.missing if self.optional and re.search(self.optional, name)]
+        self.allowed = [name for name in wrong if name in optional or (allowed and allowed.search(name))]
         if len(self.allowed) == len(wrong):
             return
         raise ModelError(

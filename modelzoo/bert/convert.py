@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.family import check_files
+from modelzoo.encoder_config import EncoderConfig
 from modelzoo.encoder_weights import EncoderFamily, Weight, embedding_table, weight_pair
 
 # Per layer: Google's name, Hugging Face's name, ours; then (input, output) sizes, or one size for a LayerNorm.
@@ -22,8 +23,8 @@ _LAYER = (
 )
 
 
-def _weights(config: BertConfig) -> list[Weight]:
-    """Returns every weight, from the embeddings upwards, heads last."""
+def encoder_table(config: EncoderConfig) -> list[Weight]:
+    """Returns the weights of encoder and pooler, from the embeddings upwards; RoBERTa has the same."""
     hidden = config.hidden_size
     sizes = {"hidden": hidden, "inner": config.intermediate_size}
     rows = [
@@ -41,7 +42,12 @@ def _weights(config: BertConfig) -> list[Weight]:
                 tuple(sizes[s] for s in shape),
                 "encoder",
             )
-    rows += weight_pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
+    return rows + weight_pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
+
+
+def _weights(config: BertConfig) -> list[Weight]:
+    """Returns every weight, from the embeddings upwards, heads last."""
+    hidden, rows = config.hidden_size, encoder_table(config)
     head = "cls/predictions/transform/"
     rows += weight_pair(head + "dense", "cls.predictions.transform.dense", "transform", (hidden, hidden), "mlm")
     rows += weight_pair(head + "LayerNorm", "cls.predictions.transform.LayerNorm", "layer_norm", (hidden,), "mlm")

@@ -95,7 +95,9 @@ def _refuse(signs: list[tuple[str, str]], source: str) -> None:
         raise ModelError(
             f"{source} holds {signs[0][0]} and no BERT, as which it would give other values: it has {found}",
             accepted="models of BERT; see `easy_transfer_app zoo list`",
-            fix='if it is a BERT all the same, say so in config.json: "model_type": "bert", no other architecture',
+            fix="say in config.json what it is: a BERT by "
+            '"model_type": "bert" and no other architecture, a RoBERTa by "model_type": "roberta" and '
+            '"architectures": ["RobertaModel"]',
         )
 
 
