@@ -12,7 +12,7 @@ from typing import Any
 from easytransfer.errors import ModelError
 from easytransfer.presets import Preset, catalogue, hub, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import owner_of_name
+from easytransfer.presets.preset import owner_of_name, repository_of
 from easytransfer.run.log import warn_once
 from modelzoo.fetch import fetch as fetch_known
 from modelzoo.hub import fetch_model
@@ -88,7 +88,7 @@ def fetch(
         ModelError: See `modelzoo.fetch.fetch` and `modelzoo.hub.fetch_model`.
         ResourceError: Zoo or cache cannot be written.
     """
-    model = hub.parse(name)
+    model = repository_of(name)
     owner = None if model is None or model.explicit else owner_of_name(name, zoo)
     if model is None or owner:
         if model and catalogue.find(name):

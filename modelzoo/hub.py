@@ -16,7 +16,7 @@ from easytransfer.presets.archive import MAX_ENTRIES
 from easytransfer.presets.download import MAX_BYTES
 from easytransfer.presets.folder import MANIFEST
 from easytransfer.presets.hub_client import Repository
-from easytransfer.presets.preset import owner_of_name
+from easytransfer.presets.preset import owner_of_name, repository_of
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, shards_of
 from easytransfer.run.log import warn_once
 from modelzoo.loading import family_module, family_of
@@ -46,7 +46,7 @@ def obtain(name_or_path: str | Path, zoo: str | Path | None = None, *, offline: 
         ResourceError: The cache cannot be written.
     """
     text = str(name_or_path).strip()
-    model = hub.parse(text)
+    model = repository_of(text)
     try:
         preset = resolve(text, zoo)
     except ModelError:

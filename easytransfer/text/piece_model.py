@@ -6,6 +6,7 @@ Needs no TensorFlow, so that configuration checks can read a tokenizer quickly.
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,6 @@ def model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, .
 
 
 def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
-    from sentencepiece import sentencepiece_model_pb2
-
     steps = data["normalizer"]["normalizers"]
     shown = [step["type"] for step in steps]
     wanted = ["Replace", "Replace", *([] if rules.keep_accents else ["NFKD", "StripAccents"])]
@@ -180,19 +179,37 @@ def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, 
     rest = shown[len(wanted) :]
     if shown[: len(wanted)] != wanted or rest not in ([], ["Precompiled"], ["Replace"], ["Precompiled", "Replace"]):
         raise ModelError(f"{where} and {CONFIG_FILE} have different text rules", received=shown, accepted=wanted)
+    charsmap = next((step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"), "")
+    return unigram_model(data, special, charsmap or "", where)
+
+
+def unigram_model(data: dict[str, Any], control: Collection[str], charsmap: str, where: str) -> bytes:
+    """Returns the SentencePiece model with the pieces of a `tokenizer.json`.
+
+    Args:
+        data: Contents of the file.
+        control: Pieces that no text has.
+        charsmap: Normalization of the model, in base 64.
+        where: Name of the file, for messages.
+
+    Raises:
+        ModelError: The model cannot be one of SentencePiece.
+        LookupError, TypeError, ValueError: The file is damaged.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
     if data["model"].get("byte_fallback"):
         raise ModelError(f"{where}: byte_fallback is not supported", received=True, accepted="False")
     proto = sentencepiece_model_pb2.ModelProto()
     for token, score in data["model"]["vocab"]:
-        kind = proto.SentencePiece.CONTROL if token in special else proto.SentencePiece.NORMAL
+        kind = proto.SentencePiece.CONTROL if token in control else proto.SentencePiece.NORMAL
         proto.pieces.add(piece=token, score=score, type=kind)
     proto.pieces[data["model"]["unk_id"]].type = proto.SentencePiece.UNKNOWN
     for added in data.get("added_tokens") or []:
         if proto.pieces[added["id"]].piece != added["content"]:
             raise ModelError(f"{where} adds a token that is no piece of the model", received=added["content"])
     proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
-    charsmap = next((step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"), "")
-    proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap or "", validate=True)
+    proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap, validate=True)
     return proto.SerializeToString()
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from modelzoo.bert.convert import encoder_table
-from modelzoo.encoder_weights import EncoderFamily, Weight, weight_pair
+from modelzoo.encoder_weights import EncoderFamily, Weight, encoder_table, weight_pair
 from modelzoo.roberta.config import RobertaConfig
 
 

@@ -21,9 +21,18 @@ APPLICATIONS = {
     "text_match/configs/smoke_bert_two_tower": 2,
     "text_comprehension/configs/smoke_bert_hae": 2,
 }
+# Family -> a file of its tokenizer.
+FAMILIES = {"albert": "spiece.model", "roberta": "merges.txt"}
 # At every commit the one that asks most of a tokenizer: places in the text, of pieces and in the graph.
 CASES = [
-    pytest.param(name, epochs, marks=() if number == 0 else pytest.mark.slow, id=name.replace("/configs/", "_"))
+    pytest.param(
+        family,
+        name,
+        epochs,
+        marks=() if number == 0 else pytest.mark.slow,
+        id=f"{family}-{name.replace('/configs/', '_')}",
+    )
+    for family in FAMILIES
     for number, (name, epochs) in enumerate(APPLICATIONS.items())
 ]
 
@@ -33,19 +42,20 @@ def job(mode, *arguments):
 
 
 @pytest.fixture(scope="module")
-def albert(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("families") / "albert"
-    commands.make_tiny(folder, "albert")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("families")
+    for family in FAMILIES:
+        commands.make_tiny(folder / family, family)
     return folder
 
 
-@pytest.mark.parametrize(("name", "epochs"), CASES)
-def test_albert_is_trained_exported_and_served(name, epochs, albert, repository, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("family", "name", "epochs"), CASES)
+def test_a_family_is_trained_exported_and_served(family, name, epochs, models, repository, tmp_path, monkeypatch):
     monkeypatch.chdir(repository)
     config = repository / "appzoo" / f"{name}.yaml"
     settings = {
         "checkpoint_dir": tmp_path / "run",
-        "model.pretrain_model_name_or_path": albert,
+        "model.pretrain_model_name_or_path": models / family,
         "model.dropout_rate": 0.0,
         "train.num_epochs": epochs,
         "train.learning_rate": 2e-3,
@@ -57,8 +67,8 @@ def test_albert_is_trained_exported_and_served(name, epochs, albert, repository,
     quarter = max(len(losses) // 4, 1)
     assert np.mean(losses[-quarter:]) < 0.97 * np.mean(losses[:quarter])
     # A run is a model of its family, and its tokenizer lies beside it.
-    assert (tmp_path / "run" / "spiece.model").is_file()
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == "albert"
+    assert (tmp_path / "run" / FAMILIES[family]).is_file()
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["model_type"] == family
 
     # The export answers like the run, away from everything it was made from.
     exported = Path(shutil.copytree(result["export"], tmp_path / "elsewhere" / Path(result["export"]).name))
@@ -83,10 +93,11 @@ def test_albert_is_trained_exported_and_served(name, epochs, albert, repository,
     check_served(exported)
 
 
-def test_workers_that_split_layers_are_refused(albert):
+def test_workers_that_split_layers_are_refused(models):
     from easytransfer.errors import ConfigError
     from modelzoo.backbone import Backbone
 
+    albert = models / "albert"
     assert isinstance(Backbone.from_preset(albert), AlbertBackbone)
     with pytest.raises(ConfigError, match="networks of the family albert cannot be split over workers"):
         Backbone.from_preset(albert, tensor=object())

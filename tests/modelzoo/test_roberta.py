@@ -192,7 +192,7 @@ def test_make_tiny_is_seeded_and_usable(tmp_path):
     assert files[0] == files[1] != files[2] and found[0]["vocab"] == load_config(tmp_path / "a").vocab_size
     tokenizer = load_tokenizer(tmp_path / "a")
     assert tokenizer.tokenize("the movie was good,") == ["the", "Ġmovie", "Ġwas", "Ġgood", ","]
-    assert [text for _, *text in tokenizer.offsets("a 好的")] == [[0, 1], [2, 2], [2, 3], [3, 4]]
+    assert [text for _, *text in tokenizer.offsets("a 好的")] == [[0, 1], [2, 3], [3, 4]]
     commands.make_tiny(tmp_path / "d", "roberta", vocab=str(tmp_path / "a"))
     assert load_tokenizer(tmp_path / "d").digest == tokenizer.digest
     commands.make_tiny(tmp_path / "e", "roberta", vocab=["good", "film"])

@@ -22,6 +22,7 @@ from modelzoo.bert.convert import BERT
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
 from modelzoo.loading import load_backbone, load_tokenizer
+from modelzoo.roberta.convert import ROBERTA as FAMILY
 
 SPEC_NAMES = [
     *(f"google-bert-{rest}" for rest in ("tiny-en", "small-en", "base-zh", "base-en", "large-en")),
@@ -31,6 +32,7 @@ SPEC_NAMES = [
 ROBERTA = ["hit-roberta-base-zh", "hit-roberta-large-zh", "brightmart-roberta-small-zh", "brightmart-roberta-large-zh"]
 
 IMAGES = ["efficientnet-lite0"]
+HUB_ROBERTA = {"roberta-base": 124645632, "roberta-large": 355359744, "distilroberta-base": 82118400}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,9 @@ ALBERT_NAMES = [
 def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
     rows = {row["name"]: row for row in commands.list_models(tmp_path)}
     assert len(SPEC_NAMES) == 34
-    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES}
+    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES, *HUB_ROBERTA}
+    # As transformers counts them.
+    assert {name: rows[name]["parameters"] for name in HUB_ROBERTA} == HUB_ROBERTA
     large = rows["google-bert-large-en"]
     assert (large["layers"], large["hidden"], large["heads"], large["parameters"]) == (24, 1024, 16, 335141888)
     # Published: 109,482,240 parameters for bert-base-uncased and 4,385,920 for BERT-tiny, pooler included.
@@ -70,7 +74,7 @@ def test_facts_are_complete_and_sizes_computed():
             assert facts["parameters"] == counted.parameters + counted.statistics, name
             assert set(facts["input"]) == {"image_size", "channels", "channel_mean", "channel_std", "resize_mode"}
         else:
-            family = {"bert": BERT, "albert": ALBERT}[facts["family"]]
+            family = {"bert": BERT, "albert": ALBERT, "roberta": FAMILY}[facts["family"]]
             config = family.config_class(
                 vocab_size=facts["vocab"],
                 hidden_size=facts["hidden"],
@@ -79,7 +83,7 @@ def test_facts_are_complete_and_sizes_computed():
                 intermediate_size=facts["intermediate"],
             )
             assert facts["parameters"] == family.parameter_count(config), name
-            assert facts["language"] in ("en", "zh") and facts["lower_case"] is True
+            assert facts["language"] in ("en", "zh") and facts["lower_case"] is (facts["family"] != "roberta")
         assert facts["licence"]
         assert facts["sha256"] or facts["sha256_reason"]
         aliases += [name.lower(), *(alias.lower() for alias in facts["aliases"])]
@@ -91,6 +95,7 @@ def test_listing_showing_and_making_import_no_tensorflow(tmp_path):
         "import sys; from modelzoo import commands as c; c.list_models(); c.show('google-bert-base-en');"
         f"c.make_tiny({str(tmp_path / 'tiny')!r}); c.show({str(tmp_path / 'tiny')!r});"
         f"c.make_tiny({str(tmp_path / 'albert')!r}, 'albert'); c.show({str(tmp_path / 'albert')!r});"
+        f"c.make_tiny({str(tmp_path / 'roberta')!r}, 'roberta'); c.show({str(tmp_path / 'roberta')!r});"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
