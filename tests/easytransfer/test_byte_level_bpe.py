@@ -292,6 +292,32 @@ def test_added_tokens(folder):
         ByteLevelBpe.from_folder(folder / "json")
 
 
+def test_files_of_strangers_are_read_or_refused(tmp_path):
+    """Parts of the files replaced at random: what is not refused by name gives a tokenizer that works."""
+    files = BpeFiles([*ROLES_IN_ORDER, *BYTE_SYMBOLS, "th", "the", "<mask>"], [("t", "h"), ("th", "e")])
+    peer_of(ByteLevelBpe(files), tmp_path / "own").save_pretrained(str(tmp_path / "json"))
+    path, source, refused = tmp_path / "json" / "tokenizer.json", random.Random(8), 0
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    values = [None, True, -1, 10**30, 0.5, "", "the", [], [[]], {}, {"type": "BPE"}, [["t", "h"]], ["t h e"]]
+    for _ in range(150):
+        data = json.loads(json.dumps(whole))
+        place = data
+        while True:
+            key = source.choice(list(place) if isinstance(place, dict) else range(len(place)))
+            if not isinstance(place[key], dict | list) or not place[key] or source.random() < 0.3:
+                break
+            place = place[key]
+        place[key] = source.choice(values)
+        path.write_text(json.dumps(data), encoding="utf-8")
+        try:
+            tokenizer = ByteLevelBpe.from_folder(tmp_path / "json")
+        except ModelError as error:
+            refused += "\n" not in str(error)
+        else:
+            assert tokenizer.decode(tokenizer.encode(["the é"]).input_ids[0]) == "the é"
+    assert refused > 50
+
+
 def test_what_would_be_read_wrongly_is_refused(folder):
     with pytest.raises(ModelError, match=r"no byte-level BPE vocabulary in .*; accepted: vocab.json with merges.txt"):
         ByteLevelBpe.from_folder(folder)
