@@ -12,8 +12,9 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
-from easytransfer.text.piece_model import CONFIG_FILE, JSON_FILE, bounded, flag, special_tokens, stated_vocab_size
+from easytransfer.text.piece_model import CONFIG_FILE, flag, special_tokens, stated_vocab_size
 from easytransfer.text.tokenizer import ROLES
+from easytransfer.text.tokenizer_json import JSON_FILE, bounded, model_kind
 
 VOCAB_FILE, MERGES_FILE, MAP_FILE = "vocab.json", "merges.txt", "special_tokens_map.json"
 SPECIAL_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
@@ -65,8 +66,7 @@ def holds_bpe(folder: Path) -> bool:
         return True
     if not (folder / JSON_FILE).is_file():
         return False
-    model = read_json(bounded(folder / JSON_FILE)).get("model")
-    return isinstance(model, dict) and model.get("type") == "BPE"
+    return model_kind(read_json(bounded(folder / JSON_FILE)).get("model")) == "BPE"
 
 
 def read_bpe(folder: str | Path) -> BpeFiles:
@@ -206,7 +206,7 @@ def _of_json(data: dict[str, Any], special: tuple[str, ...], where: str) -> BpeF
 
 def _plain_bpe(data: dict[str, Any], special: tuple[str, ...], where: str) -> BpeFiles:
     model, splitter = data["model"], data.get("pre_tokenizer") or {}
-    _expect(where, "model.type", model.get("type"), ("BPE",))
+    _expect(where, "model.type", model_kind(model), ("BPE",))
     for name, accepted in _PLAIN.items():
         _expect(where, f"model.{name}", model.get(name), accepted)
     _expect(where, "normalizer", data.get("normalizer"), (None, {"type": "Sequence", "normalizers": []}))

@@ -17,10 +17,9 @@ from google.protobuf.message import DecodeError
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
 from easytransfer.text.tokenizer import ROLES
+from easytransfer.text.tokenizer_json import JSON_FILE, bounded, model_kind
 
-MODEL_FILE, CONFIG_FILE, JSON_FILE = "spiece.model", "tokenizer_config.json", "tokenizer.json"
-# The largest known ones, of 250,000 pieces, have 5 MB.
-MOST_BYTES = 64 << 20
+MODEL_FILE, CONFIG_FILE = "spiece.model", "tokenizer_config.json"
 SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 _KINDS_OF_MODELS = {1: "unigram", 2: "bpe"}
 # What a model must say of white space: pieces are places in a text only where it is treated like this.
@@ -67,8 +66,7 @@ def holds_unigram(folder: Path) -> bool:
     """Returns whether a folder holds a `tokenizer.json` of the pieces of a SentencePiece model."""
     if not (folder / JSON_FILE).is_file():
         return False
-    model = read_json(folder / JSON_FILE).get("model")
-    return isinstance(model, dict) and model.get("type") == "Unigram"
+    return model_kind(read_json(bounded(folder / JSON_FILE)).get("model")) == "Unigram"
 
 
 def read_pieces(folder: str | Path, lower_case: bool | None = None) -> PieceFiles:
@@ -268,10 +266,3 @@ def stated_vocab_size(folder: Path) -> int | None:
     path = folder / "config.json"
     size = read_json(path).get("vocab_size") if path.is_file() else None
     return size if isinstance(size, int) else None
-
-
-def bounded(path: Path) -> Path:
-    """Returns the path of a file that is small enough to be read whole."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ModelError(f"{path} is too large for a tokenizer", received=f"{size} bytes", accepted=f"{MOST_BYTES}")
-    return path

@@ -13,6 +13,7 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
+from easytransfer.text.tokenizer_json import model_kind
 
 # Names of weights that only one family has; with a dot in files of Hugging Face, with a slash in Google's.
 _WEIGHTS = {
@@ -149,8 +150,7 @@ def _has_words(folder: Path) -> bool:
 
 
 def _kind(folder: Path) -> str | None:
-    model = read_json(folder / "tokenizer.json").get("model")
-    return model.get("type") if isinstance(model, dict) else None
+    return model_kind(read_json(folder / "tokenizer.json").get("model"))
 
 
 def _pads_with(folder: Path, number: int) -> bool:

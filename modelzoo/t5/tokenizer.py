@@ -21,17 +21,10 @@ from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
 from easytransfer.run.atomic import atomic_path
 from easytransfer.text.graph import no_autograph
-from easytransfer.text.piece_model import (
-    JSON_FILE,
-    MODEL_FILE,
-    bounded,
-    holds_unigram,
-    model_file,
-    parse_model,
-    unigram_model,
-)
+from easytransfer.text.piece_model import MODEL_FILE, holds_unigram, model_file, parse_model, unigram_model
 from easytransfer.text.sentence_piece import ROWS_AT_A_TIME, WORD_BEGIN, in_memory
 from easytransfer.text.tokenizer import not_a_text
+from easytransfer.text.tokenizer_json import JSON_FILE, bounded
 
 
 class T5Tokenizer:

@@ -216,6 +216,10 @@ def test_folders_are_read_again(folder):
     assert {path.name for path in (folder / "json").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
     assert ByteLevelBpe.is_in(folder / "json") and not ByteLevelBpe.is_in(folder)
     assert ByteLevelBpe.from_folder(folder / "json").digest == tokenizer.digest
+    # Early releases did not name the kind of the model, which all of them read.
+    changed(folder / "json" / "tokenizer.json", lambda data: data["model"].pop("type"))
+    Tokenizer.from_file(str(folder / "json" / "tokenizer.json"))
+    assert ByteLevelBpe.is_in(folder / "json") and ByteLevelBpe.from_folder(folder / "json").digest == tokenizer.digest
     # All files together, as the published models have them.
     for name in ("vocab.json", "merges.txt"):
         (folder / "json" / name).write_bytes((folder / "own" / name).read_bytes())
