@@ -52,7 +52,8 @@ def obtain(name_or_path: str | Path, zoo: str | Path | None = None, *, offline: 
     except ModelError:
         if model is None or offline or (not model.explicit and owner_of_name(text, zoo)):
             raise
-        return download_model(model)
+        download_model(model)
+        return resolve(text, zoo)
     folder = hub.snapshot(model) if model else None
     if model is None or folder is None:
         return preset
