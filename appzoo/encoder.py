@@ -54,7 +54,7 @@ class Encoder:
         else:
             self.tokenizer = zoo.load_tokenizer(folder)
             self.config = zoo.load_config(folder)
-        limit = self.config.max_position_embeddings
+        limit = self.config.max_tokens
         if config.data.sequence_length > limit:
             raise ConfigError(
                 "sequenceLength exceeds the positions of the pre-trained model",

@@ -14,9 +14,10 @@ from easytransfer.config.schema import setting
 from easytransfer.errors import EasyTransferError
 from easytransfer.image.settings import AugmentSettings
 from easytransfer.image.size import ImageSize, height_width, size_reader
+from easytransfer.presets.preset import repository_of
 from modelzoo.cnn.names import is_address
 from modelzoo.cnn.pretrained import INPUT, input_form, is_model, looks_like_path, network_shape
-from modelzoo.hub import obtain, repository_of
+from modelzoo.hub import obtain
 
 
 class ImageDataConfig(DataConfig):

@@ -12,10 +12,10 @@ from typing import Any
 from easytransfer.errors import ModelError
 from easytransfer.presets import Preset, catalogue, hub, resolve
 from easytransfer.presets.folder import check_files
-from easytransfer.presets.preset import owner_of_name
+from easytransfer.presets.preset import owner_of_name, repository_of
 from easytransfer.run.log import warn_once
 from modelzoo.fetch import fetch as fetch_known
-from modelzoo.hub import fetch_model, repository_of
+from modelzoo.hub import fetch_model
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.listing import example, list_models, show
 from modelzoo.loading import family_module

@@ -131,7 +131,7 @@ class EncoderBackbone(Backbone):
 
     def example_outputs(self) -> np.ndarray:
         """Returns vectors of ids from the whole vocabulary, to compare models and to see whether a file is damaged."""
-        length = min(8, self.config.max_position_embeddings)
+        length = min(8, self.config.max_tokens)
         ids = np.linspace(0, self.config.vocab_size - 1, 2 * length).astype(np.int32).reshape(2, length)
         batch = {"input_ids": ids, "input_mask": np.ones_like(ids), "segment_ids": np.zeros_like(ids)}
         return self(batch)["pooled_output"].numpy()
@@ -261,7 +261,7 @@ def _input_checks(ids: tf.Tensor, segments: tf.Tensor | None, config: EncoderCon
     Without them a GPU reads zeros for an unknown id, a segment that the model has no row for adds nothing, inputs in
     the wrong order are not noticed, and a long text fails with a broadcasting message.
     """
-    limit = config.max_position_embeddings
+    limit = config.max_tokens
     if ids.shape.rank != 2:
         raise ModelError("input_ids must have the shape [batch, tokens]", received=str(ids.shape))
     if ids.shape[1] is not None and ids.shape[1] > limit:
@@ -270,7 +270,8 @@ def _input_checks(ids: tf.Tensor, segments: tf.Tensor | None, config: EncoderCon
         )
     checks = []
     if ids.shape[1] is None:
-        message = f"texts must have at most max_position_embeddings = {limit} tokens"
+        name = "max_position_embeddings" + (f" - {config.first_position}" if config.first_position else "")
+        message = f"texts must have at most {name} = {limit} tokens"
         checks.append(tf.debugging.assert_less_equal(tf.shape(ids)[1], limit, message))
     vocabulary = f"token ids must lie in [0, vocab_size = {config.vocab_size}); is this the model's own vocabulary?"
     inside = tf.reduce_all((ids >= 0) & (ids < config.vocab_size))

@@ -34,12 +34,15 @@ class EncoderConfig(StoredConfig):
     override `check_architecture`, `check_folder` and further defaults.
 
     Attributes:
-        GOOGLE_FILE: Name of Google's configuration file.
+        GOOGLE_FILE: Name of Google's configuration file; empty where Google published none.
         HF_ACTIVATION: What transformers computes where its configuration names no activation.
+        OTHER_ACTIVATION: What others compute then.
     """
 
-    GOOGLE_FILE: ClassVar[str]
+    GOOGLE_FILE: ClassVar[str] = ""
     HF_ACTIVATION: ClassVar[str] = "gelu"
+    # EasyTransfer writes no such key and computes the tanh form.
+    OTHER_ACTIVATION: ClassVar[str] = "gelu_tanh"
 
     model_config = ConfigDict(extra="allow")
 
@@ -82,7 +85,8 @@ class EncoderConfig(StoredConfig):
         data = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
         cls.check_architecture(data, source)
         data["model_type"] = cls.model_fields["model_type"].default
-        data["hidden_act"] = _read_activation(data, form, source, cls.HF_ACTIVATION)
+        usual = cls.HF_ACTIVATION if "transformers_version" in data else cls.OTHER_ACTIVATION
+        data["hidden_act"] = _read_activation(data, form, source, usual)
         data.pop(_GOOGLE_EXACT, None)
         return cls.checked(data, source)
 
@@ -93,12 +97,13 @@ class EncoderConfig(StoredConfig):
         Raises:
             ModelError: Neither file exists, it is not valid, or the folder holds a model of another family.
         """
-        for name in ("config.json", cls.GOOGLE_FILE):
+        names = ["config.json", *([cls.GOOGLE_FILE] if cls.GOOGLE_FILE else [])]
+        for name in names:
             path = Path(folder, name)
             if path.is_file():
                 cls.check_folder(path.parent)
                 return cls.from_file(path)
-        raise ModelError(f"no config.json or {cls.GOOGLE_FILE} in {folder}", fix="point to a folder that holds a model")
+        raise ModelError(f"no {' or '.join(names)} in {folder}", fix="point to a folder that holds a model")
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -119,6 +124,21 @@ class EncoderConfig(StoredConfig):
     def word_width(self) -> int:
         """Width of the word embeddings."""
         return self.hidden_size
+
+    @property
+    def first_position(self) -> int:
+        """Row of the first token in the table of positions; those before it are of no token."""
+        return 0
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a row."""
+        return self.max_position_embeddings - self.first_position
+
+    @property
+    def head_act(self) -> str:
+        """Activation of the head of masked words."""
+        return self.hidden_act
 
     @property
     def stored_layers(self) -> int:
@@ -158,8 +178,7 @@ def check_fixed(data: dict[str, Any], fixed: dict[str, Any], source: str) -> Non
 def _read_activation(data: dict[str, Any], form: Form | None, source: str, usual: str) -> str:
     name = data.get("hidden_act")
     if name is None:
-        # EasyTransfer writes no such key and computes the tanh form.
-        return usual if "transformers_version" in data else "gelu_tanh"
+        return usual
     if form == "google" and name == "gelu":
         return "gelu" if data.get(_GOOGLE_EXACT) == "erf" else "gelu_tanh"
     if not isinstance(name, str) or name not in _ACTIVATIONS:

@@ -32,6 +32,7 @@ FORMS: tuple[Form, ...] = ("hf", "google", "ez")
 _PICKLE = re.compile(r"pytorch_model.*\.bin|.*\.(pt|pth|pkl|pickle|joblib)")
 # Files of weights that are named when nothing readable is beside them.
 _OTHER_WEIGHTS = (".h5", ".keras", ".msgpack", ".npz", ".onnx", ".gguf")
+_CHECKPOINT = ", or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -73,7 +74,7 @@ class EncoderFiles:
         folder = Path(folder)
         if checkpoint is None and ((folder / WEIGHTS).is_file() or (folder / INDEX).is_file()):
             return "hf"
-        if any(folder.glob("*.index")):
+        if self.family.checkpoints and any(folder.glob("*.index")):
             stated = (folder / self.family.config_class.GOOGLE_FILE).is_file()
             return "google" if stated or "ez" not in self.family.checkpoints else "ez"
         if pickles := sorted(path.name for path in folder.glob("*") if _PICKLE.fullmatch(path.name)):
@@ -86,7 +87,7 @@ class EncoderFiles:
         raise ModelError(
             f"no weights in {folder}",
             received=", ".join(others) or None,
-            accepted=f"{WEIGHTS}, or a TensorFlow checkpoint (*.ckpt.index with *.ckpt.data-00000-of-00001)",
+            accepted=f"{WEIGHTS}{_CHECKPOINT if self.family.checkpoints else ''}",
             fix="fetch or copy the weights; random weights are used only when from_scratch is set",
         )
 
@@ -274,5 +275,5 @@ def _write_tokenizer(folder: Path, form: Form, config: EncoderConfig, tokens: Se
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
     if form != "hf" or (folder / "tokenizer_config.json").is_file():
         return
-    settings = {**tokenizer_config(rules), "model_max_length": config.max_position_embeddings}
+    settings = {**tokenizer_config(rules), "model_max_length": config.max_tokens}
     write_json(folder / "tokenizer_config.json", settings)

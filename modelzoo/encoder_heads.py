@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer import keras
+from easytransfer.errors import ModelError
 from easytransfer.presets import Preset, resolve
 from easytransfer.presets.load_report import LoadReport
 from modelzoo.encoder_config import EncoderConfig
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 class PretrainingHead(keras.layers.Layer):
     """Predicts masked tokens with the word embeddings as output matrix (BERT, arXiv 1810.04805, section 3.1, task 1).
 
-    A family sets `family`; the second of its heads predicts how the two texts of a pair belong together.
+    A family sets `family`; the second of its heads, if any, predicts how the two texts of a pair belong together.
 
     Args:
         config: Configuration of the backbone.
@@ -48,10 +49,12 @@ class PretrainingHead(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.config = self.family.config_class.from_dict(config) if isinstance(config, dict) else config
+        if pairs and len(self.family.heads) == 1:
+            raise ModelError(f"models of the family {self.family.name} predict nothing about pairs of texts")
         self.parts = self.family.heads if pairs else self.family.heads[:1]
         self.load_report: LoadReport | None = None
         hidden, width = self.config.hidden_size, self.config.word_width
-        self.transform = keras.layers.Dense(width, ACTIVATIONS[self.config.hidden_act], name="transform")
+        self.transform = keras.layers.Dense(width, ACTIVATIONS[self.config.head_act], name="transform")
         self.layer_norm = keras.layers.LayerNormalization(
             epsilon=self.config.layer_norm_eps, dtype=tf.float32, name="layer_norm"
         )

@@ -1,4 +1,4 @@
-"""The encoder of TensorFlow Model Garden as BERT and ALBERT need it, whole or shared out over workers.
+"""The encoder of TensorFlow Model Garden as BERT, ALBERT and RoBERTa need it, whole or shared out over workers.
 
 All that depends on how Model Garden is written inside stands here: its private attributes by our names (`PARTS`), its
 epsilons and dropout layers, and the order of its layers.
@@ -108,6 +108,7 @@ class Encoder(BertEncoderV2):
             name="encoder",
         )
         self._stage, self._hidden = stage, config.hidden_size
+        self._first_position, self._pad = config.first_position, config.pad_token_id
         # Of layers with the same weights there is one, called again and again.
         self._num_layers = config.num_hidden_layers
         # Model Garden fixes epsilon at 1e-12 and has no argument for it; it is read when the layers are built.
@@ -156,7 +157,17 @@ class Encoder(BertEncoderV2):
         words = self._embedding_layer(inputs["input_ids"])
         if "added_embeddings" in inputs:
             words = words + tf.cast(inputs["added_embeddings"], words.dtype)
-        return self._get_embeddings(inputs["input_ids"], inputs["segment_ids"], words, None, None)
+        positions = self._position_embedding_layer
+        if self._first_position == 0 or not positions.built:
+            return self._get_embeddings(inputs["input_ids"], inputs["segment_ids"], words, None, None)
+        places = self._positions(inputs["input_ids"], tf.convert_to_tensor(inputs["input_mask"]))
+        positions = tf.cast(tf.gather(positions._position_embeddings, places), words.dtype)
+        return words + positions + self._type_embedding_layer(inputs["segment_ids"])
+
+    def _positions(self, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Returns rows of the table of positions: tokens are counted, padding has the row before the first one."""
+        real = tf.cast(mask, tf.int32) if mask.shape.rank == 2 else tf.cast(tf.not_equal(ids, self._pad), tf.int32)
+        return tf.cumsum(real, axis=1) * real + self._first_position - 1
 
     def variable(self, path: str) -> tf.Variable:
         """Returns a variable by its path in the table of weights, such as `words` or `layers.0.query.kernel`."""

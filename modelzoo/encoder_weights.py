@@ -21,6 +21,17 @@ from modelzoo.encoder_config import EncoderConfig
 
 # Every family has these parts; heads of the pre-training follow in its table.
 BACKBONE = ("encoder", "pooler")
+# Per layer of BERT: Google's name, Hugging Face's name, ours; then (input, output) sizes, or one size for a LayerNorm.
+_LAYER = (
+    ("attention/self/query", "attention.self.query", "query", ("hidden", "hidden")),
+    ("attention/self/key", "attention.self.key", "key", ("hidden", "hidden")),
+    ("attention/self/value", "attention.self.value", "value", ("hidden", "hidden")),
+    ("attention/output/dense", "attention.output.dense", "attention_output", ("hidden", "hidden")),
+    ("attention/output/LayerNorm", "attention.output.LayerNorm", "attention_norm", ("hidden",)),
+    ("intermediate/dense", "intermediate.dense", "inner", ("hidden", "inner")),
+    ("output/dense", "output.dense", "output", ("inner", "hidden")),
+    ("output/LayerNorm", "output.LayerNorm", "output_norm", ("hidden",)),
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,28 @@ def weight_pair(google: str, hf: str, path: str, shape: tuple[int, ...], part: s
         Weight(f"{google}/{first}", f"{hf}.weight", f"{path}.{first}", shape, len(shape) == 2, part),
         Weight(f"{google}/{second}", f"{hf}.bias", f"{path}.{second}", shape[-1:], False, part),
     ]
+
+
+def encoder_table(config: EncoderConfig) -> list[Weight]:
+    """Returns the weights of an encoder as BERT has them, and of its pooler, from the embeddings upwards."""
+    hidden = config.hidden_size
+    sizes = {"hidden": hidden, "inner": config.intermediate_size}
+    rows = [
+        embedding_table("word_embeddings", "words", config.vocab_size, hidden),
+        embedding_table("position_embeddings", "positions", config.max_position_embeddings, hidden),
+        embedding_table("token_type_embeddings", "segments", config.type_vocab_size, hidden),
+        *weight_pair("bert/embeddings/LayerNorm", "embeddings.LayerNorm", "norm", (hidden,), "encoder"),
+    ]
+    for i in range(config.num_hidden_layers):
+        for google, hf, path, shape in _LAYER:
+            rows += weight_pair(
+                f"bert/encoder/layer_{i}/{google}",
+                f"encoder.layer.{i}.{hf}",
+                f"layers.{i}.{path}",
+                tuple(sizes[s] for s in shape),
+                "encoder",
+            )
+    return rows + weight_pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
 
 
 def assign(target: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from easytransfer.presets.archive import MAX_ENTRIES
 from easytransfer.presets.download import MAX_BYTES
 from easytransfer.presets.folder import MANIFEST
 from easytransfer.presets.hub_client import Repository
-from easytransfer.presets.preset import hub_model, owner_of_name
+from easytransfer.presets.preset import owner_of_name, repository_of
 from easytransfer.presets.safetensors_file import INDEX, WEIGHTS, shards_of
 from easytransfer.run.log import warn_once
 from modelzoo.loading import family_module, family_of
@@ -52,7 +52,8 @@ def obtain(name_or_path: str | Path, zoo: str | Path | None = None, *, offline: 
     except ModelError:
         if model is None or offline or (not model.explicit and owner_of_name(text, zoo)):
             raise
-        return download_model(model)
+        download_model(model)
+        return resolve(text, zoo)
     folder = hub.snapshot(model) if model else None
     if model is None or folder is None:
         return preset
@@ -61,12 +62,6 @@ def obtain(name_or_path: str | Path, zoo: str | Path | None = None, *, offline: 
     elif not offline and hub.absent_weights(folder):
         return download_model(model)
     return preset
-
-
-def repository_of(name: str) -> hub.HubId | None:
-    """Returns the repository of the hub that a listed model is taken from, or that a text names; None for neither."""
-    known = catalogue.find(name)
-    return (hub_model(known) if known else None) or hub.parse(name)
 
 
 def fetch_model(model: hub.HubId, *, offline: bool = True) -> dict[str, Any]:

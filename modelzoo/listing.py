@@ -14,7 +14,7 @@ from typing import Any
 from easytransfer.config.paths import user_path
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.presets import Preset, catalogue, default_zoo, hub, resolve
-from easytransfer.presets.preset import hub_model, package_folder, zoo_folders
+from easytransfer.presets.preset import package_folder, zoo_folders
 from modelzoo.loading import family_module, family_of
 
 _FACTS = ("type", "layers", "hidden", "heads", "vocab", "parameters", "language", "input", "licence")
@@ -110,7 +110,7 @@ def _known(root: Path) -> Iterator[dict[str, Any]]:
         folder = folders.pop(name, None)
         if folder is None and facts["origin"]["kind"] == "python-package":
             folder = package_folder(facts["origin"])
-        if folder is None and (model := hub_model(facts)):
+        if folder is None and (model := hub.of_origin(facts["origin"])):
             folder = hub.snapshot(model)
         yield _row(name, facts["family"], facts, folder)
     for name, folder in folders.items():
@@ -120,7 +120,7 @@ def _known(root: Path) -> Iterator[dict[str, Any]]:
 
 def _of_hub() -> Iterator[dict[str, Any]]:
     """Yields downloaded models of the hub; those of families that cannot be loaded belong to other programs."""
-    listed = {model.id for facts in catalogue.entries().values() if (model := hub_model(facts))}
+    listed = {model.id for facts in catalogue.entries().values() if (model := hub.of_origin(facts["origin"]))}
     for model in (model for model in hub.downloaded() if model.id not in listed):
         preset = resolve(str(model))
         if family := _family(preset):

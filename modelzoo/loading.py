@@ -27,13 +27,13 @@ def family_of(preset: Preset) -> str:
         ModelError: No family implements that type.
     """
     path = preset.folder / "config.json"
-    data = read_json(path) if path.is_file() else {}
-    model_type = data.get("model_type") or catalogue.type_of_config(data)
+    config = read_json(path) if path.is_file() else {}
+    model_type = config.get("model_type") or catalogue.type_of_config(config)
     # Google's files do not say it but by their names; config.json files from before the key existed describe BERT.
     model_type = model_type or preset.facts.get("type") or catalogue.type_of_files(preset.folder) or "bert"
-    family = catalogue.family_of_type(str(model_type))
+    family = catalogue.family_of_type(str(model_type), config)
     if family is None:
-        known = sorted(t for data in catalogue.families().values() for t in data["model_types"])
+        known = sorted({t for data in catalogue.families().values() for t in data["model_types"]})
         fix = "see `easy_transfer_app zoo list` for models that can be used"
         raise ModelError(f"{path} has an unknown model_type", received=model_type, accepted=known, fix=fix)
     return family
@@ -135,9 +135,16 @@ def _xlnet_sentence_piece() -> type[Tokenizer]:
     return XlnetSentencePiece
 
 
+def _byte_level_bpe() -> type[Tokenizer]:
+    from easytransfer.text.byte_level_bpe import ByteLevelBpe
+
+    return ByteLevelBpe
+
+
 # Classes by the name that `presets.json` and `zoo.json` give a tokenizer; each is imported when it is needed.
 TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {
-    "WordPiece": _word_piece,
+    "ByteLevelBpe": _byte_level_bpe,
     "SentencePiece": _sentence_piece,
+    "WordPiece": _word_piece,
     "XlnetSentencePiece": _xlnet_sentence_piece,
 }

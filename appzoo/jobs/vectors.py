@@ -225,7 +225,7 @@ def vectors_facts(source: VectorSource, layers: Sequence[int]) -> dict[str, Any]
         "columns": list(source.columns),
         "layers": list(layers),
         "two_towers": source.two_towers,
-        "positions": source.config.max_position_embeddings,
+        "positions": source.config.max_tokens,
     }
 
 
@@ -233,8 +233,8 @@ def _source(
     module: VectorModule, tokenizer: Tokenizer, max_length: int, runtime: RuntimeConfig, *, path: Path, name: str
 ) -> VectorSource:
     config = module.backbone.config
-    if max_length > config.max_position_embeddings:
-        raise _too_long(max_length, config.max_position_embeddings)
+    if max_length > config.max_tokens:
+        raise _too_long(max_length, config.max_tokens)
     call = traced_once(module.__call__, runtime)
     return VectorSource(tokenizer, max_length, False, module._columns, call, path, name, module, config)
 

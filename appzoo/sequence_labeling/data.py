@@ -101,7 +101,7 @@ def encode_words(tokenizer: Tokenizer, rows: Sequence[Sequence[str]], max_length
     stride = room - room // 2
     words = np.fromiter(map(len, rows), np.int64, len(rows))
     row_of_word = np.repeat(np.arange(len(rows)), words)
-    pieces = _with_unknown(tokenizer.pieces(list(chain.from_iterable(rows))), tokenizer.unk_id)
+    pieces = _with_unknown(tokenizer.word_pieces(list(chain.from_iterable(rows))), tokenizer.unk_id)
     total = np.bincount(row_of_word, pieces.lengths, len(rows)).astype(np.int64)
     # Longer than the overlap of two windows, a word might be whole in neither.
     cut = (total > room)[row_of_word] & (pieces.lengths > max(room // 2, 1))

@@ -67,7 +67,7 @@ class GraphWindows(tf.Module):
         self, units: tf.Tensor, row_of_word: tf.Tensor, texts: tf.Tensor
     ) -> tuple[tf.RaggedTensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns the pieces of every word, their numbers, the pieces of each text, and the texts with cut words."""
-        pieces = self._graph.pieces(units)
+        pieces = self._graph.word_pieces(units)
         missing = tf.cast(tf.equal(pieces.row_lengths(), 0), tf.int64)
         unknown = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(missing)], self._unk), missing)
         pieces = tf.concat([pieces, unknown], axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,17 @@ def find(name: str) -> dict[str, Any] | None:
     return dict(entries()[found]) if found else None
 
 
-def family_of_type(model_type: str) -> str | None:
-    """Returns the family that implements a `model_type` of config.json, or None."""
-    for family, data in families().items():
-        if model_type in data["model_types"]:
-            return family
-    return None
+def family_of_type(model_type: str, config: Mapping[str, Any] | None = None) -> str | None:
+    """Returns the family that implements a `model_type`, or None.
+
+    Args:
+        model_type: The type.
+        config: The config.json that names it. Of families with the same type one may have `marks` in its
+            `presets.json`: keys that only its own files have.
+    """
+    found = {name: data.get("marks", ()) for name, data in families().items() if model_type in data["model_types"]}
+    marked = [name for name, marks in found.items() if any(key in (config or {}) for key in marks)]
+    return next(iter([*marked, *(name for name, marks in found.items() if not marks)]), None)
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,11 @@ def parse(text: str) -> HubId | None:
         accepted="hf://owner/name or hf://owner/name@revision",
         fix="the page of the model shows owner and name; a revision is a branch, a tag or a commit",
     )
+
+
+def of_origin(origin: Mapping[str, Any]) -> HubId | None:
+    """Returns the repository that a known model comes from, None where it comes from elsewhere."""
+    return HubId(origin["id"], origin.get("revision", MAIN)) if origin.get("kind") == "hub" else None
 
 
 def _is_id(text: str) -> bool:

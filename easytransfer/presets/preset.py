@@ -92,11 +92,6 @@ def fetch_line(name: str) -> str:
     return f"easy_transfer_app zoo fetch {name} --offline=false"
 
 
-def hub_model(facts: dict[str, Any]) -> hub.HubId | None:
-    """Returns the repository that a known model is taken from; None for one of another origin."""
-    return hub.parse(f"{hub.SCHEME}{facts['origin']['id']}") if facts["origin"]["kind"] == "hub" else None
-
-
 def package_folder(origin: dict[str, Any]) -> Path | None:
     """Returns the model folder of an installed Python package, found without importing it; None where it has none."""
     if "folder" not in origin:
@@ -155,7 +150,7 @@ def _from_zoo(text: str, root: Path) -> Preset | None:
         for folder in places:
             if folder and _is_model(folder):
                 return _of_folder(folder, facts)
-        if (model := hub_model(facts)) and (preset := _from_hugging_face(model)):
+        if preset := _from_hugging_face(hub.of_origin(facts["origin"])):
             return replace(preset, name=facts["name"], facts={**facts, **preset.facts})
     contrib = contrib_models(root)
     if text in contrib:
@@ -169,6 +164,17 @@ def _from_hugging_face(model: hub.HubId | None) -> Preset | None:
     if model is None or folder is None:
         return None
     return Preset(model.id, folder, {**_of_folder(folder).facts, **hub.facts_of(model, folder)})
+
+
+def repository_of(text: str) -> hub.HubId | None:
+    """Returns the repository of the hub that a text stands for, also that of a known name whose model lies there.
+
+    Raises:
+        ModelError: It begins with `hf://` and does not go on as a repository.
+    """
+    model = hub.parse(text)
+    known = None if model and model.explicit else catalogue.find(text)
+    return (hub.of_origin(known["origin"]) if known else None) or model
 
 
 def owner_of_name(text: str, zoo: str | Path | None = None) -> str | None:
@@ -205,15 +211,18 @@ def _not_found(text: str, root: Path, model: hub.HubId | None) -> ModelError:
 
 def _absent(facts: dict[str, Any], root: Path, model: hub.HubId | None) -> ModelError:
     name, origin = facts["name"], facts["origin"]
-    if origin["kind"] in ("python-package", "file", "hub"):
+    if origin["kind"] in ("python-package", "file"):
         fix = f"get it with `{fetch_line(name)}`"
         if "folder" in origin:
             fix += f", or install it with: {model_line(origin['package'])}"
+    elif origin["kind"] == "hub":
+        fix = f"get it with `{fetch_line(name)}` or name a folder with a copy; it is then found in {hub.cache_folder()}"
+        model = None  # its name on the hub means the same
     else:
         fix = (
             f"put it into {root / facts['type'] / name}, import a copy with `easy_transfer_app zoo import`, "
             f"or download it with `easy_transfer_app zoo fetch {name}`"
         )
-    if model and origin["kind"] != "hub":
+    if model:
         fix += f"; the hub's own repository of that name is {hub.SCHEME}{model.id}"
     return ModelError(f"model {name} is known but not on this machine", fix=fix)

@@ -25,19 +25,23 @@ class ChunkBank:
     Args:
         encode: Turns chunks into lists of piece ids.
         max_characters: Bound of the memory, in characters of remembered chunks.
+        split: Cuts a text into chunks whose ids, one after the other, are those of the text.
     """
 
     def __init__(
-        self, encode: Callable[[list[str]], Sequence[Sequence[int]]], max_characters: int = MAX_CHARACTERS
+        self,
+        encode: Callable[[list[str]], Sequence[Sequence[int]]],
+        max_characters: int = MAX_CHARACTERS,
+        split: Callable[[str], list[str]] = lambda text: text.split(" "),
     ) -> None:
-        self._encode = encode
+        self._encode, self._split = encode, split
         self._max_characters = max_characters
         self._lock = threading.Lock()
         self._forget()
 
     def rows(self, texts: Sequence[str]) -> Ragged:
         """Returns the piece ids of every text, int32, without special tokens."""
-        chunks = [text.split(" ") for text in texts]
+        chunks = [self._split(text) for text in texts]
         flat = list(chain.from_iterable(chunks))
         with self._lock:
             self._learn(flat)

@@ -58,6 +58,10 @@ class GraphTokenizer(tf.Module, abc.ABC):
             the text; a run of bytes that are not UTF-8 counts as the characters U+FFFD it is decoded to.
         """
 
+    def word_pieces(self, words: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the piece ids of words, as `Tokenizer.word_pieces` does."""
+        return self.pieces(words)
+
     @no_autograph
     def __call__(self, text: tf.Tensor, pair: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Encodes texts or pairs of texts.

@@ -94,6 +94,8 @@ class Layout:
 
 # BERT (Devlin et al. 2019, arXiv 1810.04805, section 3).
 CLS_FIRST = Layout.of("cls:0 first:0 sep:0", "cls:0 first:0 sep:0 second:1 sep:1")
+# RoBERTa does not tell texts apart (Liu et al. 2019, arXiv 1907.11692, section 4.2), and its code writes [SEP] twice.
+SEP_TWICE = Layout.of("cls:0 first:0 sep:0", "cls:0 first:0 sep:0 sep:0 second:0 sep:0")
 # XLNet (Yang et al. 2019, arXiv 1906.08237, section 2.5): the token that stands for a row is its last one.
 CLS_LAST = Layout.of("first:0 sep:0 cls:2", "first:0 sep:0 second:1 sep:1 cls:2")
 

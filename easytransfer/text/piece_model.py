@@ -6,6 +6,7 @@ Needs no TensorFlow, so that configuration checks can read a tokenizer quickly.
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,9 @@ from google.protobuf.message import DecodeError
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
 from easytransfer.text.tokenizer import ROLES
+from easytransfer.text.tokenizer_json import JSON_FILE, bounded, model_kind
 
-MODEL_FILE, CONFIG_FILE, JSON_FILE = "spiece.model", "tokenizer_config.json", "tokenizer.json"
-# The largest known ones, of 250,000 pieces, have 5 MB.
-MOST_BYTES = 64 << 20
+MODEL_FILE, CONFIG_FILE = "spiece.model", "tokenizer_config.json"
 _KINDS_OF_MODELS = {1: "unigram", 2: "bpe"}
 # What a model must say of white space: pieces are places in a text only where it is treated like this.
 _WHITE_SPACE = {"remove_extra_whitespaces": True, "escape_whitespaces": True}
@@ -90,8 +90,7 @@ def holds_unigram(folder: Path) -> bool:
     """Returns whether a folder holds a `tokenizer.json` of the pieces of a SentencePiece model."""
     if not (folder / JSON_FILE).is_file():
         return False
-    model = read_json(folder / JSON_FILE).get("model")
-    return isinstance(model, dict) and model.get("type") == "Unigram"
+    return model_kind(read_json(bounded(folder / JSON_FILE)).get("model")) == "Unigram"
 
 
 def read_pieces(folder: str | Path, lower_case: bool | None = None, kind: PieceKind = ALBERT_PIECES) -> PieceFiles:
@@ -109,13 +108,13 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None, kind: PieceK
     """
     folder = Path(folder)
     config = read_json(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
-    rules, special = _rules(folder, config, lower_case, kind), _special(folder, config, kind)
+    rules, special = _rules(folder, config, lower_case, kind), special_tokens(folder, config, kind.special)
     path = model_file(folder)
     if path is not None:
         model, where = bounded(path).read_bytes(), path
     elif holds_unigram(folder):
         where = folder / JSON_FILE
-        stated = PieceRules(_flag(folder, config, "do_lower_case", kind.rules.lower_case), rules.keep_accents)
+        stated = PieceRules(flag(folder, config, "do_lower_case", kind.rules.lower_case), rules.keep_accents)
         model = model_of_json(read_json(bounded(where)), stated, special, str(where))
     else:
         raise ModelError(
@@ -123,7 +122,7 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None, kind: PieceK
             accepted=f"{MODEL_FILE}, one other .model file, or {JSON_FILE} with a Unigram model",
             fix="copy the tokenizer of the model into the folder",
         )
-    check_model(model, special, str(where), _vocab_size(folder))
+    check_model(model, special, str(where), stated_vocab_size(folder))
     return PieceFiles(model, rules, special)
 
 
@@ -196,8 +195,6 @@ def model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, .
 
 
 def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, ...], where: str) -> bytes:
-    from sentencepiece import sentencepiece_model_pb2
-
     steps = data["normalizer"]["normalizers"]
     shown = [step["type"] for step in steps]
     wanted = ["Replace", "Replace", *([] if rules.keep_accents else ["NFKD", "StripAccents"])]
@@ -205,21 +202,39 @@ def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, 
     rest = shown[len(wanted) :]
     if shown[: len(wanted)] != wanted or rest not in ([], ["Precompiled"], ["Replace"], ["Precompiled", "Replace"]):
         raise ModelError(f"{where} and {CONFIG_FILE} have different text rules", received=shown, accepted=wanted)
+    charsmap = next((step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"), "")
+    # The model has more of them than roles, such as <eod>; text cannot spell them.
+    control = (*special, *(added["content"] for added in data.get("added_tokens") or [] if added.get("special")))
+    return unigram_model(data, control, charsmap or "", where)
+
+
+def unigram_model(data: dict[str, Any], control: Collection[str], charsmap: str, where: str) -> bytes:
+    """Returns the SentencePiece model with the pieces of a `tokenizer.json`.
+
+    Args:
+        data: Contents of the file.
+        control: Pieces that no text has.
+        charsmap: Normalization of the model, in base 64.
+        where: Name of the file, for messages.
+
+    Raises:
+        ModelError: The model cannot be one of SentencePiece.
+        LookupError, TypeError, ValueError: The file is damaged.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
     if data["model"].get("byte_fallback"):
         raise ModelError(f"{where}: byte_fallback is not supported", received=True, accepted="False")
     proto = sentencepiece_model_pb2.ModelProto()
-    # The model has more of them than roles, such as <eod>; text cannot spell them.
-    special = (*special, *(added["content"] for added in data.get("added_tokens") or [] if added.get("special")))
     for token, score in data["model"]["vocab"]:
-        kind = proto.SentencePiece.CONTROL if token in special else proto.SentencePiece.NORMAL
+        kind = proto.SentencePiece.CONTROL if token in control else proto.SentencePiece.NORMAL
         proto.pieces.add(piece=token, score=score, type=kind)
     proto.pieces[data["model"]["unk_id"]].type = proto.SentencePiece.UNKNOWN
     for added in data.get("added_tokens") or []:
         if proto.pieces[added["id"]].piece != added["content"]:
             raise ModelError(f"{where} adds a token that is no piece of the model", received=added["content"])
     proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
-    charsmap = next((step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"), "")
-    proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap or "", validate=True)
+    proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap, validate=True)
     return proto.SerializeToString()
 
 
@@ -239,24 +254,35 @@ def tokenizer_config(rules: PieceRules, special: tuple[str, ...], kind: PieceKin
 
 
 def _rules(folder: Path, config: dict[str, Any], lower_case: bool | None, kind: PieceKind) -> PieceRules:
-    if not _flag(folder, config, "remove_space", True):
+    if not flag(folder, config, "remove_space", True):
         raise ModelError(f"remove_space in {folder / CONFIG_FILE} is not supported", received=False, accepted="True")
-    stated = _flag(folder, config, "do_lower_case", kind.rules.lower_case)
-    keep_accents = _flag(folder, config, "keep_accents", kind.rules.keep_accents)
+    stated = flag(folder, config, "do_lower_case", kind.rules.lower_case)
+    keep_accents = flag(folder, config, "keep_accents", kind.rules.keep_accents)
     return PieceRules(stated if lower_case is None else lower_case, keep_accents)
 
 
-def _flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
+def flag(folder: Path, config: dict[str, Any], name: str, default: bool) -> bool:
+    """Returns a setting of `tokenizer_config.json` that is true or false."""
     value = config.get(name, default)
     if not isinstance(value, bool):
         raise ModelError(f"bad {name} in {folder / CONFIG_FILE}", received=value, accepted="true, false")
     return value
 
 
-def _special(folder: Path, config: dict[str, Any], kind: PieceKind) -> tuple[str, ...]:
+def special_tokens(folder: Path, config: dict[str, Any], usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the special tokens of a model folder, in the order of `ROLES`.
+
+    Args:
+        folder: The folder, for messages.
+        config: Contents of its `tokenizer_config.json`.
+        usual: Those that it does not name.
+
+    Raises:
+        ModelError: One is no text.
+    """
     found = []
-    for role, usual in zip(ROLES, kind.special, strict=True):
-        token = config.get(f"{role}_token", usual)
+    for role, default in zip(ROLES, usual, strict=True):
+        token = config.get(f"{role}_token", default)
         token = token.get("content") if isinstance(token, dict) else token
         if not isinstance(token, str) or not token:
             raise ModelError(f"bad {role}_token in {folder / CONFIG_FILE}", received=token, accepted="a piece")
@@ -264,14 +290,8 @@ def _special(folder: Path, config: dict[str, Any], kind: PieceKind) -> tuple[str
     return tuple(found)
 
 
-def _vocab_size(folder: Path) -> int | None:
+def stated_vocab_size(folder: Path) -> int | None:
+    """Returns the rows of the word embeddings that `config.json` of a folder states, if any."""
     path = folder / "config.json"
     size = read_json(path).get("vocab_size") if path.is_file() else None
     return size if isinstance(size, int) else None
-
-
-def bounded(path: Path) -> Path:
-    """Returns the path of a file that is small enough to be read whole."""
-    if (size := path.stat().st_size) > MOST_BYTES:
-        raise ModelError(f"{path} is too large for a tokenizer", received=f"{size} bytes", accepted=f"{MOST_BYTES}")
-    return path

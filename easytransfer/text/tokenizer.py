@@ -153,6 +153,10 @@ class Tokenizer(abc.ABC):
     def __len__(self) -> int:
         return len(self.vocab)
 
+    def word_pieces(self, words: Sequence[str]) -> Ragged:
+        """Returns the ids of words of texts that were split at white space, each as it is behind a space."""
+        return self.pieces(words)
+
     @property
     def special_ids(self) -> dict[str, int]:
         """Ids of the special tokens by their roles."""

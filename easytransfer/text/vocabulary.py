@@ -12,6 +12,7 @@ from typing import Any
 
 from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError
+from easytransfer.text.tokenizer_json import bounded, model_kind
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
@@ -139,7 +140,7 @@ def tokenizer_config(rules: Rules) -> dict[str, Any]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = parse_json(path.read_text(encoding="utf-8-sig"))
+        content = parse_json(bounded(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is not valid JSON ({error})", fix="fetch the model again") from error
     if not isinstance(content, dict):
@@ -158,7 +159,7 @@ def _read_tokenizer_json(path: Path) -> dict[str, Any]:
 
 def _bert_tokenizer(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     model, normalizer, splitter = (content.get(key) or {} for key in ("model", "normalizer", "pre_tokenizer"))
-    kinds = (model.get("type"), normalizer.get("type"), splitter.get("type"))
+    kinds = (model_kind(model), normalizer.get("type"), splitter.get("type"))
     expected = ("WordPiece", "BertNormalizer", "BertPreTokenizer")
     if kinds != expected or model.get("continuing_subword_prefix", "##") != "##" or model.get("unk_token", UNK) != UNK:
         raise ModelError(f"{path} is not a BERT tokenizer", received=kinds, accepted=" ".join(expected))

@@ -7,41 +7,12 @@ from pathlib import Path
 
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.family import check_files
-from modelzoo.encoder_weights import EncoderFamily, Weight, embedding_table, weight_pair
-
-# Per layer: Google's name, Hugging Face's name, ours; then (input, output) sizes, or one size for a LayerNorm.
-_LAYER = (
-    ("attention/self/query", "attention.self.query", "query", ("hidden", "hidden")),
-    ("attention/self/key", "attention.self.key", "key", ("hidden", "hidden")),
-    ("attention/self/value", "attention.self.value", "value", ("hidden", "hidden")),
-    ("attention/output/dense", "attention.output.dense", "attention_output", ("hidden", "hidden")),
-    ("attention/output/LayerNorm", "attention.output.LayerNorm", "attention_norm", ("hidden",)),
-    ("intermediate/dense", "intermediate.dense", "inner", ("hidden", "inner")),
-    ("output/dense", "output.dense", "output", ("inner", "hidden")),
-    ("output/LayerNorm", "output.LayerNorm", "output_norm", ("hidden",)),
-)
+from modelzoo.encoder_weights import EncoderFamily, Weight, encoder_table, weight_pair
 
 
 def _weights(config: BertConfig) -> list[Weight]:
     """Returns every weight, from the embeddings upwards, heads last."""
-    hidden = config.hidden_size
-    sizes = {"hidden": hidden, "inner": config.intermediate_size}
-    rows = [
-        embedding_table("word_embeddings", "words", config.vocab_size, hidden),
-        embedding_table("position_embeddings", "positions", config.max_position_embeddings, hidden),
-        embedding_table("token_type_embeddings", "segments", config.type_vocab_size, hidden),
-        *weight_pair("bert/embeddings/LayerNorm", "embeddings.LayerNorm", "norm", (hidden,), "encoder"),
-    ]
-    for i in range(config.num_hidden_layers):
-        for google, hf, path, shape in _LAYER:
-            rows += weight_pair(
-                f"bert/encoder/layer_{i}/{google}",
-                f"encoder.layer.{i}.{hf}",
-                f"layers.{i}.{path}",
-                tuple(sizes[s] for s in shape),
-                "encoder",
-            )
-    rows += weight_pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
+    hidden, rows = config.hidden_size, encoder_table(config)
     head = "cls/predictions/transform/"
     rows += weight_pair(head + "dense", "cls.predictions.transform.dense", "transform", (hidden, hidden), "mlm")
     rows += weight_pair(head + "LayerNorm", "cls.predictions.transform.LayerNorm", "layer_norm", (hidden,), "mlm")

@@ -13,6 +13,7 @@ from typing import Any
 
 from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
+from easytransfer.text.tokenizer_json import model_kind
 
 # Names of weights that only one family has; with a dot in files of Hugging Face, with a slash in Google's.
 _WEIGHTS = {
@@ -95,7 +96,9 @@ def _refuse(signs: list[tuple[str, str]], source: str) -> None:
         raise ModelError(
             f"{source} holds {signs[0][0]} and no BERT, as which it would give other values: it has {found}",
             accepted="models of BERT; see `easy_transfer_app zoo list`",
-            fix='if it is a BERT all the same, say so in config.json: "model_type": "bert", no other architecture',
+            fix="say in config.json what it is: a BERT by "
+            '"model_type": "bert" and no other architecture, a RoBERTa by "model_type": "roberta" and '
+            '"architectures": ["RobertaModel"]',
         )
 
 
@@ -147,8 +150,7 @@ def _has_words(folder: Path) -> bool:
 
 
 def _kind(folder: Path) -> str | None:
-    model = read_json(folder / "tokenizer.json").get("model")
-    return model.get("type") if isinstance(model, dict) else None
+    return model_kind(read_json(folder / "tokenizer.json").get("model"))
 
 
 def _pads_with(folder: Path, number: int) -> bool:

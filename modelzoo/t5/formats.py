@@ -136,7 +136,9 @@ def write_files(
     if tokenizer is not None:
         tokenizer.save(folder)
     elif source is not None:
-        for path in (path for path in Path(source).glob("*.model") if path.is_file()):
+        found = [path for path in Path(source).glob("*.model") if path.is_file()]
+        # Beside a model it says the same and is not read.
+        for path in found or Path(source).glob("tokenizer.json"):
             shutil.copyfile(own_file(source, path.name), folder / path.name)
 
 

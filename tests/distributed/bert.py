@@ -22,17 +22,23 @@ from easytransfer.train.task import Task
 from easytransfer.train.trainer import Trainer
 from modelzoo.bert.backbone import BertBackbone
 from modelzoo.bert.config import BertConfig
+from modelzoo.roberta.backbone import RobertaBackbone
+from modelzoo.roberta.config import RobertaConfig
 
 BATCH, STEPS, SHORT = 16, 50, 10
-CONFIG = BertConfig(
-    vocab_size=programs.WORDS,
-    hidden_size=32,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    intermediate_size=64,
-    max_position_embeddings=16,
-    initializer_range=0.2,
-)
+SIZES = {
+    "vocab_size": programs.WORDS,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "initializer_range": 0.2,
+}
+FAMILIES = {
+    "bert": (BertBackbone, BertConfig(**SIZES, max_position_embeddings=16)),
+    # Its positions depend on the mask of each row, which only the first of several stages reads.
+    "roberta": (RobertaBackbone, RobertaConfig(**SIZES, max_position_embeddings=18)),
+}
 
 
 class Bert(Task):
@@ -41,20 +47,26 @@ class Bert(Task):
     splits = ("tensor", "pipeline")
     losses, evaluator = programs.Words.losses, programs.Words.evaluator
 
-    def __init__(self, hidden_dropout: float, probs_dropout: float = 0.0) -> None:
-        self.dropout = hidden_dropout
-        self.config = CONFIG.replace(hidden_dropout_prob=hidden_dropout, attention_probs_dropout_prob=probs_dropout)
+    def __init__(self, hidden_dropout: float, probs_dropout: float = 0.0, family: str = "bert") -> None:
+        self.dropout, (self.backbone, config) = hidden_dropout, FAMILIES[family]
+        self.config = config.replace(hidden_dropout_prob=hidden_dropout, attention_probs_dropout_prob=probs_dropout)
 
     def build_model(self):
         stage = self.workers.stage
-        self.model = BertBackbone(self.config, seed=5, tensor=self.workers.tensor, stage=stage)
+        self.model = self.backbone(self.config, seed=5, tensor=self.workers.tensor, stage=stage)
         if stage is None or stage.is_last:
             self.model = PooledModel(self.model, programs.CLASSES, self.dropout)
         self.model(token_batch())
 
 
 def train(
-    workers: Workers, steps: int = STEPS, *, folder: Path | None = None, dropout: float = 0.0, **settings
+    workers: Workers,
+    steps: int = STEPS,
+    *,
+    folder: Path | None = None,
+    dropout: float = 0.0,
+    family: str = "bert",
+    **settings,
 ) -> dict[str, np.ndarray]:
     """Trains to step `steps`, from the checkpoint in `folder` if one is there; whole weights, sizes, losses."""
     config = TrainConfig(
@@ -76,7 +88,7 @@ def train(
     rows, shard, recorder = programs.table(), (workers.replica, workers.replicas), programs.Recorder()
     training = Batches(rows, BATCH // workers.replicas, shuffle=True, seed=3, shard=shard, pad_multiple=1)
     held_out = Batches(rows.take(range(100)), 7, shuffle=False, shard=shard, pad_multiple=1)
-    trainer = Trainer(Bert(dropout), config, RuntimeConfig(seed=11), folder, recorder, workers=workers)
+    trainer = Trainer(Bert(dropout, family=family), config, RuntimeConfig(seed=11), folder, recorder, workers=workers)
     trainer.fit(training, held_out)
     variables = trainer.task.model.weights
     named = {f"weight_{i:03}": whole_value(v) for i, v in zip(trainer.engine.positions, variables, strict=True)}
@@ -117,7 +129,7 @@ def changing_layouts(workers: Workers, folder: Path) -> np.ndarray:
 def run(workers: Workers, folder: Path) -> None:
     """Trains in the layout of the job, and once in a wrong way."""
     breakage = without_backward_sum() if workers.stage is None else without_last_micro_batch()
-    results = {"plain": train(workers, folder=folder / "run")}
+    results = {"plain": train(workers, folder=folder / "run"), "roberta": train(workers, SHORT, family="roberta")}
     if workers.stage is None and workers.replicas == 1:
         results["dropout"] = train(workers, dropout=0.1)
         results["lamb"] = train(workers, SHORT, optimizer_type="lamb")

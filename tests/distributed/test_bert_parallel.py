@@ -47,6 +47,14 @@ def test_dropout_outside_split_parts_and_trust_ratios_equal_one_worker(run_progr
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_roberta_equals_one_worker(run_program, layout):
+    (alone,), several = run_program(PROGRAM, 1), run_program(PROGRAM, *layout)
+    for rank in several:
+        assert_equal(rank, alone, "roberta")
+    assert not np.allclose(alone["roberta/losses"], alone["plain/losses"][:10], atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_gathered_weights_have_one_hash(run_program, layout):
     assert len({str(rank["plain/hash"]) for rank in run_program(PROGRAM, *layout)}) == 1
 

@@ -7,11 +7,9 @@ import tensorflow as tf
 from easytransfer.data.encoded import Ragged
 from easytransfer.errors import ConfigError
 from easytransfer.text.graph import GraphTokenizer
-from easytransfer.text.packing import CLS_FIRST, CLS_LAST, Layout
+from easytransfer.text.packing import CLS_FIRST, CLS_LAST, SEP_TWICE
 
 IDS = {"pad": 0, "cls": 1, "sep": 2}
-# Two separators between the texts of a pair, as RoBERTa has them.
-TWICE = Layout.of("cls:0 first:0 sep:0", "cls:0 first:0 sep:0 sep:0 second:0 sep:0")
 FIRST, SECOND = [[10, 11], [], [12]], [[20], [21, 22], []]
 ROWS = {
     (CLS_FIRST, False): ([[1, 10, 11, 2], [1, 2], [1, 12, 2]], [[0] * 4, [0] * 2, [0] * 3]),
@@ -24,7 +22,7 @@ ROWS = {
         [[10, 11, 2, 20, 2, 1], [2, 21, 22, 2, 1], [12, 2, 2, 1]],
         [[0, 0, 0, 1, 1, 2], [0, 1, 1, 1, 2], [0, 0, 1, 2]],
     ),
-    (TWICE, True): (
+    (SEP_TWICE, True): (
         [[1, 10, 11, 2, 2, 20, 2], [1, 2, 2, 21, 22, 2], [1, 12, 2, 2, 2]],
         [[0] * 7, [0] * 6, [0] * 5],
     ),
@@ -62,11 +60,11 @@ def test_rows_are_those_written_by_hand(layout_paired):
 
 
 def test_room_is_what_special_tokens_leave():
-    assert [layout.room(9, paired) for layout in (CLS_FIRST, CLS_LAST, TWICE) for paired in (False, True)] == [
+    assert [layout.room(9, paired) for layout in (CLS_FIRST, CLS_LAST, SEP_TWICE) for paired in (False, True)] == [
         *(7, 6, 7, 6, 7, 5)
     ]
     assert not CLS_FIRST.ends_with_cls and CLS_LAST.ends_with_cls
     with pytest.raises(ConfigError, match="no room for text; got 2; accepted: 4 or more"):
         CLS_LAST.room(2, paired=False)
     with pytest.raises(ConfigError, match="5 or more"):
-        TWICE.room(4, paired=True)
+        SEP_TWICE.room(4, paired=True)

@@ -57,6 +57,16 @@ def test_tokenizer_json_alone_is_enough(tmp_path):
     tokens, rules = read_vocabulary(write(tmp_path, vocab=None, tokenizer=content, config={"vocab_size": 9}))
     assert tokens == [*VOCAB, "[NEW]"]
     assert rules == Rules(lower_case=False, max_word_chars=7)
+    # Early releases of `tokenizers` did not name the kind of the model.
+    content["model"].pop("type")
+    assert read_vocabulary(write(tmp_path, vocab=None, tokenizer=content))[0] == tokens
+
+
+def test_files_are_not_read_beyond_a_size(tmp_path, monkeypatch):
+    write(tmp_path, vocab=None, tokenizer=tokenizer_json())
+    monkeypatch.setattr("easytransfer.text.tokenizer_json.MOST_BYTES", 100)
+    with pytest.raises(ModelError, match=r"tokenizer.json is too large for a tokenizer; got '\d+ bytes'"):
+        read_vocabulary(tmp_path)
 
 
 def test_files_that_disagree_about_casing_are_refused_unless_the_caller_decides(tmp_path):

@@ -299,6 +299,29 @@ def test_verify_finds_a_byte_that_was_changed_in_the_cache(stand_in, cache, file
 # what is refused -------------------------------------------------------------------------------------------
 
 
+def test_a_known_name_that_lies_on_the_hub(stand_in, cache, tmp_path):
+    for call in (lambda: resolve("roberta-base", tmp_path), lambda: obtain("FacebookAI/roberta-base", tmp_path)):
+        with pytest.raises(ModelError, match="known but not on this machine; get it with .* zoo fetch roberta-base"):
+            call()
+    commands.make_tiny(tmp_path / "made", "roberta")
+    paths = [path for path in (tmp_path / "made").iterdir() if path.name != "zoo.json"]
+    stand_in.add("FacebookAI/roberta-base", {path.name: path.read_bytes() for path in paths})
+    with pytest.raises(ModelError, match="needs the network"):
+        commands.fetch("roberta-base", tmp_path)
+    preset = obtain("facebookai/roberta-base", tmp_path, offline=False)
+    assert (preset.name, preset.facts["licence"]) == ("roberta-base", "MIT")
+    assert preset.facts["origin"]["revision"] == preset.folder.name
+    assert not fetch("roberta-base", tmp_path)["downloaded"]
+    for name in ("roberta-base", "FacebookAI/roberta-base"):
+        assert resolve(name, tmp_path).folder == preset.folder
+        assert commands.verify(name, tmp_path)["forward"] == "finite"
+    row = next(row for row in commands.list_models(tmp_path) if row["name"] == "roberta-base")
+    assert row["folder"] == str(preset.folder) and row["get"] is None
+    # A copy in the zoo comes first.
+    commands.make_tiny(tmp_path / "roberta" / "roberta-base", "roberta")
+    assert resolve("roberta-base", tmp_path).folder == tmp_path / "roberta" / "roberta-base"
+
+
 def without(files, *names, **others):
     return {name: content for name, content in files.items() if name not in names} | others
 

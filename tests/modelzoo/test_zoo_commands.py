@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from modelzoo.bert.convert import BERT
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
 from modelzoo.loading import load_backbone, load_tokenizer
+from modelzoo.roberta.convert import ROBERTA as FAMILY
+from modelzoo.t5.config import T5Config
+from modelzoo.t5.convert import weight_table
 from modelzoo.xlnet.convert import XLNET
 
 SPEC_NAMES = [
@@ -32,6 +36,7 @@ SPEC_NAMES = [
 ROBERTA = ["hit-roberta-base-zh", "hit-roberta-large-zh", "brightmart-roberta-small-zh", "brightmart-roberta-large-zh"]
 
 IMAGES = ["efficientnet-lite0"]
+HUB_ROBERTA = {"roberta-base": 124645632, "roberta-large": 355359744, "distilroberta-base": 82118400}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,15 @@ XLNET_NAMES = ["xlnet-base-cased", "xlnet-large-cased"]
 def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
     rows = {row["name"]: row for row in commands.list_models(tmp_path)}
     assert len(SPEC_NAMES) == 34
-    assert set(rows) == {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES, *XLNET_NAMES}
+    known = {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES, *XLNET_NAMES, *HUB_ROBERTA}
+    others = set(rows) - known
+    # Networks of Keras, of timm, and T5s.
+    assert known <= set(rows) and {rows[name]["family"] for name in others} == {"cnn", "t5"}
+    assert sorted(Counter(name.split("-")[0] for name in others).items()) == [
+        *(("flan", 3), ("keras", 71), ("t5", 3), ("timm", 6))
+    ]
+    # As transformers counts them.
+    assert {name: rows[name]["parameters"] for name in HUB_ROBERTA} == HUB_ROBERTA
     large = rows["google-bert-large-en"]
     assert (large["layers"], large["hidden"], large["heads"], large["parameters"]) == (24, 1024, 16, 335141888)
     # Published: 109,482,240 parameters for bert-base-uncased and 4,385,920 for BERT-tiny, pooler included.
@@ -68,15 +81,33 @@ def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
     assert rows["xlnet-base-cased"]["parameters"] == 117310466 - (768 * 2 + 2)
 
 
+# Width of the feed-forward parts; FLAN's are those of version 1.1: gated, with an output matrix of its own.
+T5_WIDTHS = {"t5": {6: 2048, 12: 3072, 24: 4096}, "flan": {8: 1024, 12: 2048, 24: 2816}}
+
+
+def t5_config(facts):
+    kind = facts["name"].split("-")[0]
+    changes = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if kind == "flan" else {}
+    return T5Config.from_dict({
+        "vocab_size": facts["vocab"], "d_model": facts["hidden"], "d_kv": 64, "num_layers": facts["layers"],
+        "d_ff": T5_WIDTHS[kind][facts["layers"]], "num_heads": facts["heads"], **changes,
+    })  # fmt: skip
+
+
 def test_facts_are_complete_and_sizes_computed():
     aliases = []
     for name, facts in catalogue.entries().items():
-        if facts["family"] == "cnn":
+        if name.startswith("keras-"):
+            assert facts["origin"]["kind"] == "file"  # counted against the library: test_keras_applications.py
+        elif facts["family"] == "t5":
+            table = weight_table(t5_config(facts))
+            assert facts["parameters"] == sum(int(np.prod(row.shape)) for row in table), name
+        elif facts["family"] == "cnn":
             counted = profile(named(facts["network"]), facts["classes"])
             assert facts["parameters"] == counted.parameters + counted.statistics, name
             assert set(facts["input"]) == {"image_size", "channels", "channel_mean", "channel_std", "resize_mode"}
         else:
-            family = {"bert": BERT, "albert": ALBERT, "xlnet": XLNET}[facts["family"]]
+            family = {"bert": BERT, "albert": ALBERT, "roberta": FAMILY, "xlnet": XLNET}[facts["family"]]
             config = family.config_class(
                 vocab_size=facts["vocab"],
                 hidden_size=facts["hidden"],
@@ -85,8 +116,10 @@ def test_facts_are_complete_and_sizes_computed():
                 intermediate_size=facts["intermediate"],
             )
             assert facts["parameters"] == family.parameter_count(config), name
-            assert facts["language"] in ("en", "zh") and facts["lower_case"] is (facts["family"] != "xlnet")
-        assert facts["licence"]
+            cased = facts["family"] in ("roberta", "xlnet")
+            assert facts["language"] in ("en", "zh") and facts["lower_case"] is not cased
+        # Neither Keras nor the names of timm's repositories state one; the hub does when a model is fetched.
+        assert facts["licence"] or name.split("-")[0] in ("keras", "timm")
         assert facts["sha256"] or facts["sha256_reason"]
         aliases += [name.lower(), *(alias.lower() for alias in facts["aliases"])]
     assert len(aliases) == len(set(aliases))
@@ -98,6 +131,7 @@ def test_listing_showing_and_making_import_no_tensorflow(tmp_path):
         f"c.make_tiny({str(tmp_path / 'tiny')!r}); c.show({str(tmp_path / 'tiny')!r});"
         f"c.make_tiny({str(tmp_path / 'albert')!r}, 'albert'); c.show({str(tmp_path / 'albert')!r});"
         f"c.make_tiny({str(tmp_path / 'xlnet')!r}, 'xlnet'); c.show({str(tmp_path / 'xlnet')!r});"
+        f"c.make_tiny({str(tmp_path / 'roberta')!r}, 'roberta'); c.show({str(tmp_path / 'roberta')!r});"
         "sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

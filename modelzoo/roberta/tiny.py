@@ -1,0 +1,88 @@
+"""A seeded RoBERTa with two small layers and a small byte-level BPE, for tests and first steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import tokenizers
+from tokenizers import models, pre_tokenizers, trainers
+
+from easytransfer.errors import ModelError
+from easytransfer.text.bpe_model import BYTE_SYMBOLS, BpeFiles
+from easytransfer.text.byte_level_bpe import ByteLevelBpe
+from modelzoo.encoder_weights import initial_value
+from modelzoo.roberta import formats
+from modelzoo.roberta.config import RobertaConfig
+from modelzoo.roberta.convert import ROBERTA
+from modelzoo.tiny_words import CJK, WORDS
+
+# RoBERTa's first ids; its mask is the last one.
+_FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
+# More than the pieces of any words: every one is merged whole.
+_MOST = 1 << 20
+
+
+def tiny_bpe(words: Sequence[str] = (*WORDS, *CJK)) -> BpeFiles:
+    """Returns a vocabulary of all bytes and of merges that make one piece of each word, also behind a space.
+
+    Args:
+        words: Words without spaces.
+
+    Example:
+        >>> tiny_bpe(["good"])
+    """
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=_MOST, min_frequency=1, special_tokens=_FIRST, initial_alphabet=BYTE_SYMBOLS, show_progress=False
+    )
+    tokenizer.train_from_iterator([*words, *(f" {word}" for word in words)], trainer)
+    vocab = tokenizer.get_vocab()
+    merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
+    return BpeFiles([*sorted(vocab, key=vocab.__getitem__), "<mask>"], merges)
+
+
+def write_tiny(
+    target: str | Path, *, seed: int = 0, vocab: Sequence[str] | str | Path | None = None, overwrite: bool = False
+) -> RobertaConfig:
+    """Writes the model with the head of masked words as a preset folder.
+
+    Args:
+        target: New folder.
+        seed: Seed of the weights; equal seeds give equal files.
+        vocab: Words, or a folder with `vocab.json` and `merges.txt` or `tokenizer.json`; `tiny_bpe()` when None.
+        overwrite: Replace an existing folder.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ModelError: `vocab` is no folder with byte-level BPE, or the folder exists.
+    """
+    tokenizer = _tokenizer(vocab)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128 + tokenizer.pad_id + 1,
+        pad_token_id=tokenizer.pad_id,
+    )
+    values = {row.name: initial_value(row, seed, config.initializer_range) for row in ROBERTA.table(config)}
+    facts = {"name": Path(target).name, "type": "roberta", "language": "en, zh", "licence": "Apache-2.0", "seed": seed}
+    facts["origin"] = {"kind": "made", "how": "random weights of zoo make-tiny"}
+    formats.write_folder(target, "hf", config, values, tokenizer=tokenizer, facts=facts, overwrite=overwrite)
+    return config
+
+
+def _tokenizer(vocab: Sequence[str] | str | Path | None) -> ByteLevelBpe:
+    if vocab is None:
+        return ByteLevelBpe(tiny_bpe())
+    if not isinstance(vocab, str | Path):
+        return ByteLevelBpe(tiny_bpe(vocab))
+    if not Path(vocab).is_dir():
+        raise ModelError(f"no folder {vocab}", accepted="a folder with vocab.json and merges.txt, or tokenizer.json")
+    return ByteLevelBpe.from_folder(vocab)
