@@ -25,19 +25,12 @@ APPLICATIONS = {
 }
 # Family -> a file of its tokenizer.
 FAMILIES = {"albert": "spiece.model", "roberta": "merges.txt", "xlnet": "spiece.model"}
-# At every commit the application that asks most of a tokenizer (places in the text, of pieces and in the graph) with
-# one family; that rows of another layout are the same inside the graph, `test_row_layouts.py` guards meanwhile.
-AT_EVERY_COMMIT = ("albert", "text_comprehension/configs/smoke")
+# All of them are run in --all. That rows of every layout are the same inside the graph, `test_row_layouts.py` guards at
+# every commit, and ids and places of every tokenizer its own tests.
 # <cls> of a tiny XLNet, the same in every row, learns slowly to look at the words: epochs there.
 SLOW = {("xlnet", "text_classify/configs/smoke"): 8, ("xlnet", "text_match/configs/smoke"): 12}
 CASES = [
-    pytest.param(
-        family,
-        name,
-        epochs,
-        marks=() if (family, name) == AT_EVERY_COMMIT else pytest.mark.slow,
-        id=f"{family}-{name.replace('/configs/', '_')}",
-    )
+    pytest.param(family, name, epochs, marks=pytest.mark.slow, id=f"{family}-{name.replace('/configs/', '_')}")
     for family in FAMILIES
     for name, epochs in APPLICATIONS.items()
 ]
