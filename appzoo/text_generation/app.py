@@ -121,6 +121,9 @@ class Writer(keras.Model):
         `logits` float32 [batch, pieces, vocabulary].
     """
 
+    # Texts are written by the decoder's steps, not by a call of this network.
+    compiled_part = None
+
     def __init__(self, backbone: T5Backbone) -> None:
         super().__init__(name="text_generation")
         self.backbone = backbone

@@ -127,6 +127,7 @@ class WordHider:
         chosen = (keys < _LAST) & (last < wanted)
         places = tf.sort(tf.where(chosen, tf.range(length)[tf.newaxis], length), axis=1)
         places = tf.pad(places, [[0, 0], [0, self._most]], constant_values=self._max_length)[:, : self._most]
+        places = tf.ensure_shape(places, [None, self._most])
         real = places < length
         positions = tf.where(real, places, 0)
         fate, other = draws.uniform(self._max_length)[:, :length], draws.uniform(self._max_length)[:, :length]

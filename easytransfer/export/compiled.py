@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from easytransfer import keras
+from easytransfer.errors import ConfigError
 
 SHORTEST = 16
 
@@ -33,8 +34,17 @@ class Rounding:
 
 
 def compiled_part(model: keras.Model) -> keras.Model:
-    """Returns what of a network is compiled: its `compiled_part` where it names one, else all of it."""
-    return getattr(model, "compiled_part", model)
+    """Returns what of a network is compiled: its `compiled_part` where it names one, else all of it.
+
+    Raises:
+        ConfigError: It names None: what answers is no call of the network, which would silently stay as it is.
+    """
+    part = getattr(model, "compiled_part", model)
+    if part is None:
+        raise ConfigError(
+            f"{model.name} answers step by step, which is not compiled", fix="leave xla out of exportVariants"
+        )
+    return part
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+import modelzoo  # noqa: F401 - before a folder of tests has the same name on the path
 from easytransfer import keras
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
