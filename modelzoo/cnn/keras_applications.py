@@ -137,13 +137,17 @@ def _library_network(config: CnnConfig) -> keras.Model:
         ) from None
 
 
+# ResNetRS numbers its stem like a layer without a name.
+_NUMBERED_STEM = re.compile(r"^stem_\d+_(?=stem_)")
+
+
 def _stable_names(layers: Sequence[keras.layers.Layer]) -> dict[str, str]:
     """Returns names by the library's, which numbers nameless layers on from one network to the next."""
     found, counts = {}, dict[str, int]()
     for layer in layers:
         base = re.sub(r"_\d+$", "", layer.name)
         if base != _snake_case(type(layer).__name__) and not base.startswith("tf."):
-            found[layer.name] = layer.name
+            found[layer.name] = _NUMBERED_STEM.sub("stem_1_", layer.name)
             continue
         counts[base] = counts.get(base, 0) + 1
         found[layer.name] = f"{base}_{counts[base]}"
