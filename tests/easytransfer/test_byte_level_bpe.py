@@ -54,7 +54,12 @@ def test_ids_places_and_rows_equal_transformers_and_the_graph(kind, tmp_path):
     ids, spans = tokenizer.pieces_with_offsets(lines)
     assert rows_of(ids) == theirs["input_ids"] and not np.isin(ids.values, list(tokenizer.special_ids.values())).any()
     # Pieces of white space alone are places of nothing here.
-    places = np.concatenate([np.array(row, np.int32).reshape(-1, 2) for row in theirs["offset_mapping"]])
+    rows = [np.array(row, np.int32).reshape(-1, 2) for row in theirs["offset_mapping"]]
+    for text, row in zip(lines, rows, strict=True):
+        if kind == "prefix" and text[:1] == " " and len(row):
+            # Where a space may have been added, transformers takes one that was there before for it.
+            row[0, 0] = min(1, row[0, 1])
+    places = np.concatenate(rows)
     filled = spans.values[:, 0] < spans.values[:, 1]
     np.testing.assert_array_equal(spans.values[filled], places[filled])
     assert filled.mean() > 0.9 and spans.values.min() >= 0
