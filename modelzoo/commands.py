@@ -19,8 +19,9 @@ from modelzoo.hub import fetch_model
 from modelzoo.importing import export_model, forward, import_model
 from modelzoo.listing import example, list_models, show
 from modelzoo.loading import family_module
+from modelzoo.making import new
 
-__all__ = ["example", "export_model", "fetch", "import_model", "list_models", "make_tiny", "show", "verify"]
+__all__ = ["example", "export_model", "fetch", "import_model", "list_models", "make_tiny", "new", "show", "verify"]
 
 
 def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None = None) -> dict[str, Any]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from easytransfer.errors import ModelError
+from easytransfer.errors import DataError, ModelError
 from easytransfer.text.piece_model import MODEL_FILE, model_file, parse_model
 from easytransfer.text.sentence_piece import WORD_BEGIN
 from modelzoo.tiny_words import CJK, SUFFIXES, WORDS
+
+# Lines that a SentencePiece model is trained on, at most.
+_MOST_LINES = 2_000_000
 
 
 def tiny_pieces(cased: bool = False) -> list[str]:
@@ -45,6 +49,33 @@ def piece_model(pieces: Sequence[str], special: Sequence[str]) -> bytes:
         proto.pieces.add(piece=piece, score=-10.0 - number / (10 * len(pieces)))
     proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
     return proto.SerializeToString()
+
+
+def trained_model(texts: Iterable[str], size: int, **options: object) -> bytes:
+    """Returns a SentencePiece model of at most `size` pieces, trained on texts; the same for the same texts.
+
+    Args:
+        texts: Lines.
+        size: Number of pieces.
+        options: Further ones of the library's trainer.
+
+    Raises:
+        DataError: The texts are too few for a vocabulary.
+    """
+    import sentencepiece
+
+    written = io.BytesIO()
+    quiet = {"num_threads": 1, "minloglevel": 2, "hard_vocab_limit": False}
+    # A part of a large corpus is enough, and the library keeps in memory what it takes.
+    part = {"input_sentence_size": _MOST_LINES, "shuffle_input_sentence": False}
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=written, vocab_size=size, **part, **quiet, **options
+        )
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DataError(f"no SentencePiece model of {size} pieces can be trained on these texts: {reason}") from None
+    return written.getvalue()
 
 
 def chosen_model(vocab: Sequence[str] | str | Path | None, special: Sequence[str], cased: bool = False) -> bytes:

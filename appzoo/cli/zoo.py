@@ -30,6 +30,7 @@ def zoo(arguments: Sequence[str]) -> Any:
         "export": commands.export_model,
         "fetch": commands.fetch,
         "make-tiny": commands.make_tiny,
+        "new": commands.new,
     }
     found = functions[command](**options)
     if as_json:
@@ -87,6 +88,20 @@ def zoo_parser() -> argparse.ArgumentParser:
     tiny.add_argument(
         "--vocab", metavar="FILE", type=expand_home, help="vocabulary to use instead of the built-in small one"
     )
+    making = commands.add_parser("new", parents=[writing], help="train a vocabulary, for a model without weights yet")
+    making.add_argument("target", type=expand_home)
+    making.add_argument("--texts", metavar="FILES", required=True, help="text files, a sentence a line")
+    making.add_argument("--type", dest="family", default="bert", help="model family: bert, albert or roberta")
+    making.add_argument("--vocabSize", dest="vocab_size", type=int, default=8000, help="pieces; default 8000")
+    making.add_argument("--lowerCase", dest="lower_case", action="store_true", help="lower-case all text")
+    for flag, name, what in (
+        ("--layers", "num_hidden_layers", "layers of the network"),
+        ("--hidden", "hidden_size", "its width"),
+        ("--heads", "num_attention_heads", "attention heads"),
+        ("--intermediate", "intermediate_size", "width of the feed-forward part; default 4 times --hidden"),
+        ("--positions", "max_position_embeddings", "longest sequence"),
+    ):
+        making.add_argument(flag, dest=name, type=int, metavar="N", help=f"{what}; default that of the family")
     return parser
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
@@ -33,12 +33,27 @@ def tiny_bpe(words: Sequence[str] = (*WORDS, *CJK)) -> BpeFiles:
     Example:
         >>> tiny_bpe(["good"])
     """
+    return trained_bpe([*words, *(f" {word}" for word in words)], _MOST, min_frequency=1)
+
+
+def trained_bpe(texts: Iterable[str], size: int, min_frequency: int = 2) -> BpeFiles:
+    """Returns a vocabulary of all bytes and of the merges that most pairs of pieces of the texts ask for.
+
+    Args:
+        texts: Lines.
+        size: Pieces, special ones included; at least all bytes are there.
+        min_frequency: Pairs that are rarer are not merged.
+    """
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=_MOST, min_frequency=1, special_tokens=_FIRST, initial_alphabet=BYTE_SYMBOLS, show_progress=False
+        vocab_size=size - 1,  # the mask comes last
+        min_frequency=min_frequency,
+        special_tokens=_FIRST,
+        initial_alphabet=BYTE_SYMBOLS,
+        show_progress=False,
     )
-    tokenizer.train_from_iterator([*words, *(f" {word}" for word in words)], trainer)
+    tokenizer.train_from_iterator(texts, trainer)
     vocab = tokenizer.get_vocab()
     merges = [tuple(merge) for merge in json.loads(tokenizer.to_str())["model"]["merges"]]
     return BpeFiles([*sorted(vocab, key=vocab.__getitem__), "<mask>"], merges)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from easytransfer.errors import ModelError
 from modelzoo.t5 import formats
 from modelzoo.t5.config import T5Config
 from modelzoo.t5.convert import initial_value, weight_table
+from modelzoo.tiny_pieces import trained_model
 
 _PIECES = 300
 _TEXTS = """
@@ -62,12 +62,4 @@ def trained_pieces(texts: Iterable[str], size: int, **options: object) -> bytes:
         size: Number of pieces.
         options: Further ones of the library's trainer.
     """
-    import sentencepiece
-
-    written = io.BytesIO()
-    special = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
-    quiet = {"num_threads": 1, "minloglevel": 2, "hard_vocab_limit": False}
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=written, vocab_size=size, **special, **quiet, **options
-    )
-    return written.getvalue()
+    return trained_model(texts, size, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, **options)
