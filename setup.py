@@ -23,6 +23,7 @@ CORE = [
     "tokenizers>=0.20",
     "sentencepiece>=0.2",
     "safetensors>=0.4",
+    "h5py>=3.10",
     "scipy>=1.10",
     "rich>=13",
     "markdown-it-py>=3",
