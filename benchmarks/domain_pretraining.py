@@ -30,14 +30,14 @@ FINE_TUNING = {"numEpochs": 3, "batchSize": 32, "learningRate": 5e-5, "set": ("t
 
 
 def write_tables(data: Path, domain: str, folder: Path) -> None:
-    """Writes a domain for the product: rows as `train.tsv` and `test.tsv`, texts as `more.txt` and `held.txt`."""
+    """Writes a domain for the product: rows as `train.tsv` and `test.tsv`, texts as `more.text` and `held.text`."""
     folder.mkdir(parents=True, exist_ok=True)
     for part in ("train", "test"):
         rows = [line.split("\t", 1) for line in lines_of(data / f"{domain}.task.{part}") if line.strip()]
         (folder / f"{part}.tsv").write_text("".join(f"{' '.join(text.split())}\t{label}\n" for label, text in rows))
     texts = [line for line in lines_of(data / f"{domain}.task.unlabel") if line.strip()]
     for name, some in (("more", [t for i, t in enumerate(texts) if i % 10]), ("held", texts[::10])):
-        (folder / f"{name}.txt").write_text("\n\n".join(some) + "\n", encoding="utf-8")
+        (folder / f"{name}.text").write_text("\n\n".join(some) + "\n", encoding="utf-8")
 
 
 def lines_of(path: Path) -> list[str]:
@@ -62,7 +62,7 @@ def pretrained(folder: Path, seed: int) -> tuple[Path, list[float]]:
     run, encoder = folder / f"further-{seed}", folder / f"encoder-{seed}"
     sets = PRETRAINING["set"] + (f"model.pretrain_model_name_or_path={MODEL}", f"runtime.seed={seed}")
     call(
-        "train", modelName="text_pretrain", checkpointDir=run, inputTable=f"{folder}/more.txt,{folder}/held.txt",
+        "train", modelName="text_pretrain", checkpointDir=run, inputTable=f"{folder}/more.text,{folder}/held.text",
         sequenceLength=LENGTH, **{**PRETRAINING, "set": sets},
     )  # fmt: skip
     call("export", checkpointPath=run, exportType="convert_bert_to_hf", exportDirBase=encoder)

@@ -48,4 +48,5 @@ def read_documents(path: str) -> Iterator[Row | BadRecord]:
         yield {"text": "\n".join(lines)}
 
 
-READERS = {".txt": read_documents, ".txt.gz": read_documents}
+# Not `.txt`: those are tables of all applications.
+READERS = {".text": read_documents, ".text.gz": read_documents}

@@ -39,7 +39,7 @@ def main() -> None:
     """Writes everything anew; the same files every time."""
     for name, count, seed in (("train", 800, 1), ("dev", 100, 2)):
         texts = ["\n".join(sentences) for sentences in documents(count, seed)]
-        (FOLDER / f"{name}.txt").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+        (FOLDER / f"{name}.text").write_text("\n\n".join(texts) + "\n", encoding="utf-8")
     words = dict.fromkeys(word for text in SENTENCES for word in text.split() if "{" not in word)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *NAMES, *COLOURS, *ANIMALS, *PLACES]
     network = FOLDER / "tiny-bert"

@@ -90,7 +90,7 @@ def test_a_share_of_passages_is_short_and_a_document_is_cut_alike_wherever_it_st
 
 
 def test_documents_of_a_file_end_at_empty_lines(tmp_path):
-    path = tmp_path / "a.txt"
+    path = tmp_path / "a.text"
     path.write_text("\ufeffone\n two \n\n\n\nthree\n", encoding="utf-8")
     assert list(read_documents(str(path))) == [{"text": "one\ntwo"}, {"text": "three"}]
     path.write_bytes(b"one\n\xff\xfe is broken\ntwo\n")
@@ -361,8 +361,8 @@ def test_the_encoder_is_written_with_its_head_and_read_again(tiny_model, tmp_pat
     from appzoo.cli.reader import JobReader
     from modelzoo.bert.heads import BertMlmHead
 
-    (tmp_path / "texts.txt").write_text("\n\n".join(text.replace(". ", ".\n") for text in TEXTS * 4), encoding="utf-8")
-    table = tmp_path / "texts.txt"
+    (tmp_path / "texts.text").write_text("\n\n".join(text.replace(". ", ".\n") for text in TEXTS * 4), encoding="utf-8")
+    table = tmp_path / "texts.text"
     words = [
         "--modelName=text_pretrain",
         f"--inputTable={table},{table}",

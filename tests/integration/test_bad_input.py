@@ -154,7 +154,7 @@ def test_every_application_refuses_unusable_tables(
         "one_cell": (b"only one cell\n", r":1: wrong column count: expected \d+, got 1|is not JSON"),
         "cells": (b"\t" * 40 + b"\n", r":1: wrong column count: expected \d+, got 41|is not JSON"),
     }
-    if suffix == ".txt":
+    if suffix == ".text":
         # Plain text has no cells: any line is a text, and spaces are none.
         del cases["one_cell"]
         cases["cells"] = (cases["cells"][0], "is empty: it has no row")

@@ -153,7 +153,10 @@ def test_the_preset_names_the_tokenizer(tiny_model, tmp_path, monkeypatch):
     load_backbone(tiny_model).save_to_preset(tmp_path / "copy", load_tokenizer(tiny_model))
     for kind in ("Unigram", ["WordPiece"]):
         write_json(tmp_path / "copy" / "zoo.json", {**facts, "tokenizer": kind})
-        with pytest.raises(ModelError, match="names an unknown tokenizer.*accepted: SentencePiece, WordPiece"):
+        with pytest.raises(
+            ModelError,
+            match="names an unknown tokenizer.*accepted: ByteLevelBpe, SentencePiece, WordPiece, XlnetSentencePiece",
+        ):
             load_tokenizer(tmp_path / "copy")
     opened = []
     other = SimpleNamespace(from_folder=lambda folder, lower_case: opened.append((folder, lower_case)) or "a tokenizer")

@@ -23,7 +23,7 @@ SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "m
 
 @pytest.fixture
 def texts(tmp_path):
-    path = tmp_path / "texts.txt"
+    path = tmp_path / "texts.text"
     path.write_text(TEXTS * 3 + "\n", encoding="utf-8")
     return path
 
@@ -91,7 +91,7 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_left(texts, tmp_path):
     (tmp_path / "latin.txt").write_bytes("schön\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin.txt:1: invalid UTF-8"):
         commands.new(target, str(tmp_path / "latin.txt"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "texts.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "texts.text"]
 
 
 def test_the_command_line_makes_a_model_that_a_training_takes(texts, tmp_path, capfd):
