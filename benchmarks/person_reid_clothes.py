@@ -151,7 +151,7 @@ def trained(folder: Path, name: str, seed: int, scale: float) -> dict:
         "seconds": round(time.monotonic() - started),
         **shown,
         **{key: round(value, 4) for key, value in report.get("apparel", {}).items()},
-        "command": " ".join(command),
+        "command": " ".join(command).replace(str(folder), "FOLDER"),
     }
 
 
