@@ -6,15 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from easytransfer.data.files import expand, open_text
-from easytransfer.data.lines import decode_lines
+from easytransfer.data.files import expand
+from easytransfer.data.lines import plain_lines
 from easytransfer.errors import DataError, ModelError
 from easytransfer.presets import catalogue
 from easytransfer.presets.folder import new_folder, write_json, write_manifest
 from modelzoo.loading import family_module
-
-# A longer line would fill memory: texts have sentences.
-_MOST_BYTES = 1 << 22
 
 
 def new(
@@ -73,20 +70,19 @@ def lines(texts: str | Sequence[str]) -> Iterator[str]:
     """Yields the lines of text files one after the other, empty ones left out.
 
     Raises:
-        DataError: A file is no UTF-8 text, or there is no line at all.
+        DataError: A file is no UTF-8 text, has a line that is too long, or there is no line at all.
     """
     some = False
     for file in expand(texts):
-        with open_text(file) as stream:
-            number = 0
-            while record := stream.readline(_MOST_BYTES):
-                number += 1
-                (line,), problems = decode_lines([record])
-                if problems:
-                    raise DataError(f"{file}:{number}: {problems[0][1]}", fix="convert the file to UTF-8")
-                if line.strip():
+        try:
+            for number, line, problem in plain_lines(file):
+                if problem:
+                    raise DataError(f"{file}:{number}: {problem[1]}", fix="convert the file to UTF-8")
+                if line:
                     some = True
-                    yield line.strip()
+                    yield line
+        except ValueError as error:
+            raise DataError(str(error)) from None
     if not some:
         raise DataError("no text to train a vocabulary on", received=str(texts), accepted="text files with lines")
 

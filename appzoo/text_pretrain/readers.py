@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from easytransfer.data.app_forms import BadRecord
-from easytransfer.data.files import open_text
-from easytransfer.data.lines import decode_lines
+from easytransfer.data.lines import plain_lines
 
 Row = dict[str, Any]
 # A document of more characters ends there, and the next one begins: a file without empty lines must not fill memory.
 _MOST_CHARACTERS = 1 << 20
-# A longer line is no sentence.
-_MOST_BYTES = 1 << 22
 
 
 def read_documents(path: str) -> Iterator[Row | BadRecord]:
@@ -29,21 +26,16 @@ def read_documents(path: str) -> Iterator[Row | BadRecord]:
     """
     lines: list[str] = []
     size = 0
-    with open_text(path) as stream:
-        while record := stream.readline(_MOST_BYTES):
-            if len(record) == _MOST_BYTES and not record.endswith(b"\n"):
-                raise ValueError(f"{path} has a line of more than {_MOST_BYTES} bytes; write a sentence a line")
-            (line,), problems = decode_lines([record])
-            if problems:
-                yield BadRecord(*problems[0], line)
-                continue
-            line = line.strip()
-            if lines and (not line or size > _MOST_CHARACTERS):
-                yield {"text": "\n".join(lines)}
-                lines, size = [], 0
-            if line:
-                lines.append(line)
-                size += len(line)
+    for _, line, problem in plain_lines(path):
+        if problem:
+            yield BadRecord(*problem, line)
+            continue
+        if lines and (not line or size > _MOST_CHARACTERS):
+            yield {"text": "\n".join(lines)}
+            lines, size = [], 0
+        if line:
+            lines.append(line)
+            size += len(line)
     if lines:
         yield {"text": "\n".join(lines)}
 

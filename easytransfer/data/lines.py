@@ -13,6 +13,8 @@ from easytransfer.data.row_format import Problem
 from easytransfer.data.values import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
 
 READ_BLOCK = 1 << 20
+# Bytes of a line that is a sentence, at most.
+_LONGEST_SENTENCE = 1 << 22
 
 
 def decode_lines(records: Sequence[bytes]) -> tuple[list[str], dict[int, Problem]]:
@@ -38,6 +40,23 @@ def decode_lines(records: Sequence[bytes]) -> tuple[list[str], dict[int, Problem
             if "\0" in line:
                 problems.setdefault(i, ("", NUL_CHARACTER))
     return lines, problems
+
+
+def plain_lines(file: str) -> Iterator[tuple[int, str, Problem | None]]:
+    """Yields number, text without spaces around, and problem of each line of a file of sentences, empty ones too.
+
+    Raises:
+        DataError: The file is no text.
+        ValueError: A line is too long to be a sentence: a file without line ends must not fill memory.
+    """
+    with open_text(file) as stream:
+        number = 0
+        while record := stream.readline(_LONGEST_SENTENCE):
+            number += 1
+            if len(record) == _LONGEST_SENTENCE and not record.endswith(b"\n"):
+                raise ValueError(f"{file} has a line of more than {_LONGEST_SENTENCE} bytes; write a sentence a line")
+            (line,), problems = decode_lines([record])
+            yield number, line.strip(), problems.get(0)
 
 
 def line_blocks(stream: BinaryIO, size: int, blank_end: bool = False) -> Iterator[tuple[np.ndarray, list[bytes]]]:

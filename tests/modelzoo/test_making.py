@@ -91,7 +91,10 @@ def test_what_cannot_be_made_is_refused_and_nothing_is_left(texts, tmp_path):
     (tmp_path / "latin.txt").write_bytes("schön\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"latin.txt:1: invalid UTF-8"):
         commands.new(target, str(tmp_path / "latin.txt"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "texts.text"]
+    (tmp_path / "long.txt").write_bytes("ü".encode() * (1 << 21) + b"yz")
+    with pytest.raises(DataError, match="a sentence a line"):
+        commands.new(target, str(tmp_path / "long.txt"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "latin.txt", "long.txt", "texts.text"]
 
 
 def test_the_command_line_makes_a_model_that_a_training_takes(texts, tmp_path, capfd):
