@@ -15,8 +15,6 @@ _UPPER, _LOWER, _COLUMNS = (0.18, 0.55), (0.55, 0.90), 0.6
 _WIDTHS = (16, 32, 32)
 # Start of the logits inside and outside of the band, which tells the head where garments are to be looked for.
 _PRIOR = 2.0
-# Probabilities are stretched beyond 0 to 1 and cut off, so that a mask can be exactly 0.
-_STRETCH = 0.1
 _TINY = 1e-6
 
 
@@ -34,12 +32,23 @@ def of_labels(labels: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.cast(labels == part, tf.float32) for part in (1, 2)], axis=-1)
 
 
+def surest(masks: tf.Tensor) -> tf.Tensor:
+    """Returns masks of 0 and 1: every pixel is of its most probable part, without a gradient.
+
+    Args:
+        masks: Probabilities of upper and lower garment [batch, height, width, 2].
+    """
+    parts = tf.concat([1 - garment_of(masks), masks], axis=-1)
+    return of_labels(tf.argmax(parts, axis=-1, output_type=tf.int32))
+
+
 class MaskHead(_Layers):
     """A soft mask of the garments, learnt without labels.
 
     Of each pixel it says background, upper or lower garment. `penalty` wants regions of one colour each, as Chan and
     Vese do (IEEE TIP 10(2), 2001), a share of the image near the prior, and short outlines; the band decides where to
-    begin. Departs from the sheet: garments as what a generator can draw would be the plain background.
+    begin. Departs from the sheet: garments as what a generator can draw would be the plain background; and what is
+    drawn has the `surest` part of every pixel, since a generator reads the own clothes through a mask of 0.7.
 
     Args:
         size: Of the images.
@@ -49,7 +58,7 @@ class MaskHead(_Layers):
         images: float32 from 0 to 1 [batch, height, width, 3].
 
     Returns:
-        float32 from 0 to 1 [batch, height, width, 2]; exactly 0 where it is nearly sure.
+        Probabilities of upper and lower garment, float32 [batch, height, width, 2].
     """
 
     def __init__(self, size: ImageSize, seed: int) -> None:
@@ -65,10 +74,7 @@ class MaskHead(_Layers):
         values = images
         for conv in self.convs:
             values = leaky(conv(values))
-        shares = tf.nn.softmax(self.last(values) + self._prior)[..., 1:]
-        stretched = tf.clip_by_value((1 + 2 * _STRETCH) * shares - _STRETCH, 0.0, 1.0)
-        # Stretching may bring both together above 1.
-        return stretched / tf.maximum(garment_of(stretched), 1.0)
+        return tf.nn.softmax(self.last(values) + self._prior)[..., 1:]
 
     def penalty(
         self, images: tf.Tensor, masks: tf.Tensor, area: float, tolerance: float, variation: float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from appzoo.person_reid.config import GanSettings
-from appzoo.person_reid.gan.masks import MaskHead, band, of_labels
+from appzoo.person_reid.gan.masks import MaskHead, band, of_labels, surest
 from appzoo.person_reid.gan.networks import SIZES, ClothEncoder, Generator, PatchCritic, garment_of, mean_scores
 from appzoo.person_reid.network import unit_images
 from easytransfer import keras
@@ -63,7 +63,7 @@ class ApparelGan(keras.Model):
         if self.settings.masks == "column":
             return of_labels(batch["mask"])
         if self.mask_head is not None:
-            return self.mask_head(batch["image"])
+            return surest(self.mask_head(batch["image"]))
         return tf.broadcast_to(self._band, [tf.shape(batch["image"])[0], *self._band.shape])
 
     def simulated(self, images: tf.Tensor, masks: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
@@ -86,14 +86,6 @@ class ApparelGan(keras.Model):
             batch: `image` float32 from 0 to 1, and `mask` where masks come from a column.
         """
         images, masks = batch["image"], self.masks(batch)
-        penalty = tf.zeros(tf.shape(images)[:1])
-        if self.mask_head is not None:
-            chosen = self.settings
-            penalty = self.mask_head.penalty(
-                images, masks, chosen.area_prior, chosen.area_tolerance, chosen.variation_weight
-            )
-            # Else the mask would shrink to what is easily drawn.
-            masks = tf.stop_gradient(masks)
         half = tf.shape(images)[0] // 2
         others, other_masks = (tf.roll(each, -half, axis=0) for each in (images, masks))
         own = self.encoder(images, masks)
@@ -111,8 +103,15 @@ class ApparelGan(keras.Model):
             "style_lower": lower,
             "adversarial": -mean_scores(fake),
             "critic": mean_scores(hinges[0]) + mean_scores(hinges[1]),
-            "mask": penalty,
+            "mask": self._mask_penalty(images),
         }
+
+    def _mask_penalty(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns what the head of masks learns by, [batch]: of the images alone, not of what is drawn with them."""
+        chosen, head = self.settings, self.mask_head
+        if head is None:
+            return tf.zeros(tf.shape(images)[:1])
+        return head.penalty(images, head(images), chosen.area_prior, chosen.area_tolerance, chosen.variation_weight)
 
     def figures(self, batch: Batch) -> Outputs:
         """Returns what the generator is measured by, of each image alone, each [batch].
