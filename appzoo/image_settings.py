@@ -29,7 +29,7 @@ class ImageDataConfig(DataConfig):
     label_name: str | None = setting("label", "Label column.", modes="TEPS")
     label_enumerate_values: str | None = setting(
         "auto",
-        "Class names: comma list, a file with one per line, or `auto`; none means regression.",
+        "Class names: comma list, a file with one per line, or `auto`; `none` predicts numbers.",
         modes="TEPS",
         path="one",
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from appzoo.cli.reader import Job
 from easytransfer.config.fields import MODE_LETTERS, settings_of
-from easytransfer.config.job import DataConfig, JobConfig
+from easytransfer.config.job import NO_CLASSES, DataConfig, JobConfig
 from easytransfer.config.schema import ConfigModel
 from easytransfer.config.stored import require_checkpoint, run_settings
 from easytransfer.data.bad_rows import BadRows
@@ -42,7 +42,7 @@ def check_job(job: Job) -> None:
     check_tables(job.mode, job.config)
     check_outputs(job.mode, job.config)
     labels = job.config.data.label_enumerate_values
-    if labels and labels != "auto" and "data.label_enumerate_values" in job.given:
+    if labels and labels not in ("auto", NO_CLASSES) and "data.label_enumerate_values" in job.given:
         LabelMap.parse(labels, Counter, warns=False)  # the job itself says what is strange about them
     start = job.config.train.init_checkpoint_path
     if job.mode == "train" and start:

@@ -320,12 +320,12 @@ class JobReader:
             )
 
     def _note_empty_labels(self, config: JobConfig, given: dict[str, str]) -> None:
-        """Tells that an empty label list, which may be a shell variable that is not set, makes a regression."""
+        """Tells of an empty label list, which may be a shell variable that is not set."""
         path = "data.label_enumerate_values"
         classes = (getattr(config.model, "num_labels", None) or 1) > 1
         # A trained run has its own list.
         if path in given and self.draft.get(path) in ("", []) and not (config.checkpoint_path or classes):
-            self.notes.append("labelEnumerateValues is empty: numbers are predicted")
+            self.notes.append("labelEnumerateValues is empty: the training table says what its labels are")
 
     def _name_tokenizer(self, config_class: type[JobConfig]) -> None:
         """Lets the tokenizer of a preprocess job stand where the application looks for it."""

@@ -22,6 +22,7 @@ from appzoo.sequence_labeling.model import at_words
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
+from easytransfer.config.job import NO_CLASSES
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import RowChunk
@@ -193,9 +194,9 @@ def known_tags(config: BertLabelingConfig, assets: Assets) -> LabelMap | None:
     data, stated, labels = config.data, config.model.num_labels, None
     if assets.folder is not None:
         labels = LabelMap.load(assets.folder)
-    elif data.label_enumerate_values:
+    elif (spec := data.label_enumerate_values or _auto(data.label_name, assets)) not in (None, NO_CLASSES):
         labels = LabelMap.parse(
-            data.label_enumerate_values,
+            spec,
             lambda: Counter(chain.from_iterable(map(split_tags, assets.values(data.label_name)))),
         )
     elif data.label_name:
@@ -204,6 +205,11 @@ def known_tags(config: BertLabelingConfig, assets: Assets) -> LabelMap | None:
         wrong = "model.num_labels differs from the number of tags listed"
         raise ConfigError(wrong, received=stated, accepted=str(len(labels)))
     return labels
+
+
+def _auto(column: str | None, assets: Assets) -> str | None:
+    """Returns `auto` where the table has tags that nobody has listed, None where it has none."""
+    return "auto" if column is not None and next(iter(assets.values(column)), None) is not None else None
 
 
 def _token_labels(batch: Batch) -> tf.Tensor:

@@ -79,7 +79,7 @@ class TwoTowerMatch(App):
 
     def _put_match_second(self, target: CosineMatch) -> None:
         """Orders the labels of a new run and tells which one is the match."""
-        listed = self.config.data.label_enumerate_values != "auto"
+        listed = self.config.data.label_enumerate_values not in (None, "auto")
         labels = match_last(target.names, self.config.model.match_label, listed)
         counts, target.labels = target.labels.counts, LabelMap(labels)
         target.labels.counts = counts

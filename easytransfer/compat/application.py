@@ -22,7 +22,7 @@ from easytransfer.compat.hooks import Hooks
 from easytransfer.compat.model_zoo import set_model_root
 from easytransfer.compat.preprocessors import Settings, TextPreprocessor, fixed_arrays
 from easytransfer.compat.running import report_error, run_mode
-from easytransfer.config.job import JobConfig
+from easytransfer.config.job import NO_CLASSES, JobConfig
 from easytransfer.data.batches import Batches, prefetch
 from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.files import real_path
@@ -187,7 +187,7 @@ class base_model(Hooks):  # noqa: N801 - the original's name
     def _labels(self, reader: TableReader | None) -> LabelMap | None:
         """Class names in id order: those of the checkpoint, or what the configuration says; None is a regression."""
         spec, column = self.job.data.label_enumerate_values, self.job.data.label_name
-        given = LabelMap.parse(spec, Counter) if spec and spec != "auto" else None
+        given = LabelMap.parse(spec, Counter) if spec not in (None, "", "auto", NO_CLASSES) else None
         folder = label_folder(self.job.checkpoint_path)
         if folder is not None:
             stored = LabelMap.load(folder)

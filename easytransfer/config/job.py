@@ -15,7 +15,7 @@ from easytransfer.errors import ConfigError
 
 # How an export keeps its weights.
 WeightType = Literal["float32", "float16", "int8"]
-# The label list of a regression, for applications whose default is another.
+# The label list of a regression.
 NO_CLASSES = "none"
 Variant = Literal["float32", "float16", "int8", "xla"]
 
@@ -64,7 +64,8 @@ class DataConfig(ConfigModel):
     )
     label_enumerate_values: str | None = setting(
         None,
-        "Class names: comma list, a file with one per line, or `auto`; none means regression.",
+        "Class names: comma list, a file with one per line, or `auto`; `none` predicts numbers. Default: what the "
+        "training table has, where it is clear.",
         modes="TEPS",
         path="one",
     )
@@ -125,11 +126,6 @@ class DataConfig(ConfigModel):
         modes="T",
         ge=1,
     )
-
-    @field_validator("label_enumerate_values", mode="after")
-    @classmethod
-    def _none_is_a_regression(cls, value: str | None) -> str | None:
-        return None if value == NO_CLASSES else value
 
     @field_validator("delimiter")
     @classmethod

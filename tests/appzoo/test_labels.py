@@ -281,3 +281,30 @@ def test_word_ids_and_masks_are_checked_in_the_graph_too():
     for name, message in (("input_ids", r"word ids must lie in \[0, 9\)"), ("input_mask", "input_mask must be 0 or 1")):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             model({"input_ids": ids, "input_mask": ids, name: ids * 9})
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "model", "names"),
+    [
+        ("text_classify_bert", ["yes", "no"], {}, ["no", "yes"]),
+        ("text_classify_bert", [0, 1], {}, ["0", "1"]),
+        ("text_classify_bert", [0.5, 1.5], {}, None),
+        ("text_classify_bert", [3, 4, 5], {"num_labels": 3}, ["3", "4", "5"]),
+        ("text_classify_bert", [3, 4, 5], {"num_labels": 1}, None),
+        ("text_classify_bert", ["a,b", "b"], {"multi_label": True}, ["a", "b"]),
+        ("text_match_bert_two_tower", ["match", "no"], {}, ["no", "match"]),
+        ("text_match_bert_two_tower", [3, 4], {"matching_loss": "margin", "match_label": "4"}, ["3", "4"]),
+        ("sequence_labeling_bert", ["O", "B-X"], {}, ["B-X", "O"]),
+    ],
+)
+def test_a_table_says_itself_what_its_labels_are(tiny_model, tmp_path, name, cells, model, names):
+    table = written(tmp_path / "t.jsonl", [{"text": "a", "other": "b", "label": cell} for cell in cells])
+    data = {"second_sequence": "other"} if "match" in name else {}
+    assert prepared(tiny_model, table, name=name, labels=None, data=data, **model).labels == names
+
+
+def test_labels_that_may_be_both_are_refused_and_none_predicts_numbers(tiny_model, tmp_path):
+    table = written(tmp_path / "t.jsonl", [{"text": "a", "label": cell} for cell in (1, 2, 3)])
+    with pytest.raises(ConfigError, match="are these classes, or amounts"):
+        prepared(tiny_model, table, labels=None)
+    assert prepared(tiny_model, table, labels="none").labels is None

@@ -13,9 +13,10 @@ import tensorflow as tf
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
-from easytransfer.config.job import JobConfig
+from easytransfer.config.job import NO_CLASSES, JobConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
+from easytransfer.data.label_kind import label_kind
 from easytransfer.data.label_names import class_name, class_names, one_value
 from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
@@ -27,6 +28,7 @@ from easytransfer.metrics.classification import ClassificationEvaluator, MultiLa
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
+from easytransfer.run.log import say
 from easytransfer.savedmodel.example_signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
@@ -342,16 +344,17 @@ def label_target(
     """
     data, model = config.data, config.model
     several = getattr(model, "multi_label", False)
+    # These settings are for classes only.
+    bound = several or config.train.class_weights or getattr(model, "num_labels", None) not in (None, 1)
+    numbers = numbers and not bound
     if assets.folder is not None:
         labels = LabelMap.load(assets.folder)
-    elif spec := data.label_enumerate_values:
+    elif (spec := data.label_enumerate_values or _found(config, assets, numbers)) not in (None, NO_CLASSES):
         skip = data.bad_rows != "fail"
-        # These settings are for classes only.
-        bound = several or config.train.class_weights or getattr(model, "num_labels", None) not in (None, 1)
         labels = LabelMap.parse(
             spec,
             lambda: count_classes(assets.values(data.label_name), several=several, skip=skip),
-            numbers=numbers and not bound,
+            numbers=numbers,
         )
     else:
         labels = _numbered_labels(config)
@@ -370,6 +373,28 @@ def label_target(
     target.column = data.label_name or target.column
     target.label_smoothing, target.class_weighting = config.train.label_smoothing, config.train.class_weights
     return target
+
+
+def _found(config: JobConfig, assets: Assets, numbers: bool) -> str | None:
+    """Returns `auto` where the label column of the training table has classes and nothing says so, else None.
+
+    Args:
+        config: Of the job.
+        assets: Where the cells are.
+        numbers: Whether they may be numbers to predict.
+    """
+    column = config.data.label_name
+    if column is None or _numbered_labels(config) is not None:
+        return None
+    if getattr(config.model, "num_labels", None) == 1:
+        return None
+    cells = assets.values(column)
+    if not numbers:
+        return "auto" if next(iter(cells), None) is not None else None
+    kind = label_kind(cells, column, declared=config.data.input_schema is not None)
+    if kind == "numbers":
+        say(f"labels: the column {column!r} has numbers, which are predicted; labelEnumerateValues=auto makes classes")
+    return "auto" if kind == "classes" else None
 
 
 def _several(config: JobConfig, labels: LabelMap | None) -> MultiLabel:
