@@ -68,7 +68,7 @@ def check_required(mode: str, config: JobConfig) -> None:
     if not missing:
         return
     # In train both tables are one flag in the original's form.
-    shown = [setting.shown for setting in missing if setting.path not in ("data.train_table", "data.eval_table")]
+    shown = [setting.shown for setting in missing if setting.path != "data.train_table"]
     if len(shown) < len(missing):
         shown.insert(0, "--inputTable=train,eval")
     raise ConfigError(f"mode {mode} needs {', '.join(shown)}", fix=f"see easy_transfer_app {mode} --help")

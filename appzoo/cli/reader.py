@@ -32,7 +32,7 @@ STORED_MODES = ("evaluate", "predict", "export")
 PREPROCESS_APPLICATION = "text_classify_bert"
 # These are started as they are given.
 _PROGRAMS = ("distribution.hosts_script", "distribution.remote_shell")
-_TABLE_FORM = "--inputTable=train,eval (two tables, one comma)"
+_TABLE_FORM = "--inputTable=train, or --inputTable=train,eval (two tables, one comma)"
 
 
 @dataclass
@@ -203,18 +203,21 @@ class JobReader:
         value = self.draft.take("data.input_table")
         if value is None:
             return
-        for path in ("data.train_table", "data.eval_table"):
+        both = isinstance(value, list) or "," in str(value)
+        for path in ("data.train_table", *(["data.eval_table"] if both else [])):
             if self.draft.get(path) is not None:
                 raise ConfigError(f"data.input_table and {path} are both given", fix="give one of them")
         self._put_tables(value, origin)
 
     def _put_tables(self, value: Any, origin: str) -> None:
         parts = [str(part).strip() for part in (value if isinstance(value, list) else str(value).split(","))]
-        if len(parts) != 2 or not all(parts):
+        if len(parts) > 2 or not all(parts):
             raise ConfigError(
-                f"{origin} in train needs a training and an evaluation table", received=value, accepted=_TABLE_FORM
+                f"{origin} in train needs a training table, or one and an evaluation table",
+                received=value,
+                accepted=_TABLE_FORM,
             )
-        for path, part in zip(("data.train_table", "data.eval_table"), parts, strict=True):
+        for path, part in zip(("data.train_table", "data.eval_table"), parts, strict=False):
             self.draft.put(path, part, origin)
 
     def _put_flags(self, table: FlagTable, flags: list[Given]) -> list[Given]:

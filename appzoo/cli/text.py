@@ -42,9 +42,8 @@ OVERVIEW = """\
 EasyTransfer: fine-tune a pre-trained model on a table, evaluate, predict and export it.
 
   easy_transfer_app train --config=job.yaml --set train.batch_size=16
-  easy_transfer_app train --modelName=text_classify_bert --inputTable=train.tsv,dev.tsv \\
-      --inputSchema=content:str:1,label:str:1 --firstSequence=content --labelName=label \\
-      --labelEnumerateValues=0,1 --checkpointDir=run
+  easy_transfer_app train --modelName=text_classify_bert --inputTable=train.csv \\
+      --firstSequence=text --labelName=label --checkpointDir=run
   easy_transfer_app --mode=predict ...        the same as easy_transfer_app predict ...
 """
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from appzoo.jobs.held_out import evaluation_table
 from appzoo.jobs.tables import open_input
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
@@ -27,7 +28,8 @@ def commands_of(app: App, run: Path, export: str) -> dict[str, str]:
         export: Version folder of its SavedModel.
     """
     data = app.config.data
-    return next_commands(run, data.eval_table, export, row_names(app, str(data.eval_table)), data.model_dump())
+    table = evaluation_table(app.config)
+    return next_commands(run, table, export, row_names(app, table), data.model_dump())
 
 
 def row_names(app: App, spec: str) -> list[str]:

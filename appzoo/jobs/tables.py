@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections import Counter
@@ -19,6 +20,7 @@ from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.files import expand, real_path, stamps
+from easytransfer.data.held_out import TablePart
 from easytransfer.data.id_tables import IDS, SEGMENTS, Limit, encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_table
@@ -194,6 +196,7 @@ def load_rows(
     bad_rows: BadRows | None = None,
     limit: int | None = None,
     store: TableStore | None = None,
+    part: TablePart | None = None,
 ) -> EncodedRows:
     """Reads and encodes a table.
 
@@ -204,6 +207,7 @@ def load_rows(
         bad_rows: Policy and counts; stops at the first bad row when None.
         limit: Read about this many rows only, for `dryRun`.
         store: Takes the rows; in memory when None.
+        part: Rows that are read; all when None.
 
     Raises:
         DataError: No row is left.
@@ -211,6 +215,7 @@ def load_rows(
     """
     bad_rows = bad_rows or BadRows("fail")
     table = open_input(app, spec, input_columns(app, spec, with_labels), bad_rows)
+    table.part = part
     store, before, found = store or TableStore(None, {}, 0), app.text_counts.copy(), 0
     try:
         size = min(app.chunk_rows, limit or app.chunk_rows)
@@ -224,13 +229,18 @@ def load_rows(
             raise table.count.nothing_usable(spec, bad_rows.summary())
         text = counted_since(before, app.text_counts)
         notes = {"count": vars(table.count), "reasons": bad_rows.reasons, "text_counts": text}
-        return EncodedRows(spec, store.finish(notes), table.count, bad_rows.reasons, text)
+        return EncodedRows(_named(spec, part), store.finish(notes), table.count, bad_rows.reasons, text)
     finally:
         store.close()
 
 
 def load_stored_rows(
-    app: App, spec: str, with_labels: bool, new_bad_rows: Callable[[], BadRows], store: TableStore
+    app: App,
+    spec: str,
+    with_labels: bool,
+    new_bad_rows: Callable[[], BadRows],
+    store: TableStore,
+    part: TablePart | None = None,
 ) -> EncodedRows:
     """Reads and encodes a table, or takes what an earlier job or another worker of this machine left of it on disk.
 
@@ -240,6 +250,7 @@ def load_stored_rows(
         with_labels: Whether the label column is read.
         new_bad_rows: Starts the account of bad rows of a reading.
         store: Of this table.
+        part: Rows that are read; all when None.
 
     Raises:
         DataError: No row is left.
@@ -248,12 +259,16 @@ def load_stored_rows(
     while found is None:
         with closing(new_bad_rows()) as bad_rows:
             try:
-                return load_rows(app, spec, with_labels, bad_rows, store=store)
+                return load_rows(app, spec, with_labels, bad_rows, store=store, part=part)
             except Elsewhere:
                 found = store.wait()
     notes, text = found.notes, Counter(found.notes["text_counts"])
     app.text_counts.update(text)
-    return EncodedRows(spec, found.table, RowCount(**notes["count"]), Counter(notes["reasons"]), text)
+    return EncodedRows(_named(spec, part), found.table, RowCount(**notes["count"]), Counter(notes["reasons"]), text)
+
+
+def _named(spec: str, part: TablePart | None) -> str:
+    return spec if part is None else f"{spec} ({part})"
 
 
 @contextmanager
@@ -275,8 +290,8 @@ def machine_folder(base: Path) -> Path:
     return base / os.uname().nodename
 
 
-def table_key(app: App, spec: str) -> dict[str, Any]:
-    """Returns what the encoded rows of a table depend on: its files, settings, label names."""
+def table_key(app: App, spec: str, part: TablePart | None = None) -> dict[str, Any]:
+    """Returns what the encoded rows of a table depend on: its files, settings, label names, the part that is read."""
     config = app.config
     settings = config.model_dump(mode="json", include={"data", "model"})
     for name in ("table_memory_mb", "cache_dir", "output_table", "merge", "train_table", "eval_table", "input_table"):
@@ -288,16 +303,28 @@ def table_key(app: App, spec: str) -> dict[str, Any]:
         "files": stamps(expand(spec)),
         "settings": settings,
         "labels": app.labels,
+        "part": None if part is None else [str(part), hashlib.sha256(part.held_out.tobytes()).hexdigest()],
         # Rows that are copied aside must be copied for this run.
         "run": config.checkpoint_dir if config.data.bad_rows == "quarantine" else None,
     }
 
 
-def values_of_column(app: App, spec: str, column: str) -> Iterator[Any]:
-    """Yields the cells of one column of a table, for labels or a vocabulary made from it."""
+def values_of_column(app: App, spec: str, column: str, part: TablePart | None = None) -> Iterator[Any]:
+    """Yields the cells of one column of a table, for labels or a vocabulary made from it.
+
+    Args:
+        app: Application whose inputs are known.
+        spec: The table.
+        column: The column.
+        part: Rows that are read; all when None.
+
+    Raises:
+        DataError: No row can be read.
+    """
     # Bad rows that are left out are counted when the table is encoded, not here.
     policy = "fail" if app.config.data.bad_rows == "fail" else "skip"
     table = open_input(app, spec, [column], BadRows(policy))
+    table.part = part
     for chunk in table.chunks(size=app.chunk_rows):
         yield from chunk.compact().columns[column]
     if not table.count.accepted:

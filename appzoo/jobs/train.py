@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from appzoo.jobs.complete import finished_report
 from appzoo.jobs.export import export_app, in_float32
+from appzoo.jobs.held_out import check_divisible, held_out_record, held_out_rows, write_parts
 from appzoo.jobs.inference import evaluated_with_outputs
 from appzoo.jobs.next_steps import commands_of, say_end
 from appzoo.jobs.tables import (
@@ -32,6 +34,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
+from easytransfer.data.held_out import TablePart
 from easytransfer.data.table_store import TableStore
 from easytransfer.distributed.devices import devices_of
 from easytransfer.distributed.report import report_workers
@@ -132,7 +135,8 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
     record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
-    folder.write_run({**record, "pretrained": _pretrained(config), "frozen": app.frozen_records()})
+    started = {"pretrained": _pretrained(config), "frozen": app.frozen_records(), "held_out": held_out_record(config)}
+    folder.write_run({**record, **started})
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
@@ -180,25 +184,38 @@ def _load(
     """
     app = new_app(config)
     data = config.data
-    app.load_assets(None, lambda column: values_of_column(app, data.train_table, column))
+    held_out = held_out_rows(config)
+    sides = {} if held_out is None else {"train": held_out.part(False), "eval": held_out.part(True)}
+
+    def values(column: str) -> Iterator[Any]:
+        # A label that only the rows held out have is known as such; a vocabulary is that of the others.
+        return values_of_column(
+            app, data.train_table, column, None if column == data.label_name else sides.get("train")
+        )
+
+    app.load_assets(None, values)
     say_labels(app)
+    if held_out is not None:
+        check_divisible(app)
+    if held_out is not None and run_dir is not None:
+        write_parts(app, held_out)
     tables = {}
-    for part, spec in (("train", data.train_table), ("eval", data.eval_table)):
+    for part, spec in (("train", data.train_table), ("eval", data.eval_table or data.train_table)):
         new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
         if workers is None:
-            tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS)
+            tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS, part=sides.get(part))
         else:
-            store = _store(app, part, spec, workers)
-            tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store)
+            store = _store(app, part, spec, workers, sides.get(part))
+            tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store, sides.get(part))
         say_table(part, tables[part].count, tables[part].text)
     return app, tables
 
 
-def _store(app: App, part: str, spec: str, workers: Workers) -> TableStore:
+def _store(app: App, part: str, spec: str, workers: Workers, rows: TablePart | None) -> TableStore:
     """Returns what takes the rows of a table; the first worker of a machine writes a large one for all of them."""
     limit = int(app.config.data.table_memory_mb * 10**6)
     folder = _cache(app.config) / part
-    return TableStore(folder, table_key(app, spec), limit, writes=workers.local_rank == 0)
+    return TableStore(folder, table_key(app, spec, rows), limit, writes=workers.local_rank == 0)
 
 
 def _cache(config: JobConfig) -> Path:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from appzoo.sequence_labeling.readers import ENDINGS
 from appzoo.settings import EncoderSettings, TargetSettings
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
@@ -29,6 +30,7 @@ class BertLabelingSettings(EncoderSettings, TargetSettings):
 class BertLabelingConfig(JobConfig):
     """Give every word or character of a text a tag."""
 
+    fixed_columns = dict.fromkeys(ENDINGS, {"first_sequence": "words", "label_name": "tags"})
     model: BertLabelingSettings = BertLabelingSettings()
 
     @model_validator(mode="after")

@@ -44,6 +44,7 @@ class HaeComprehensionSettings(BertComprehensionSettings):
 class BertComprehensionConfig(JobConfig):
     """Answer a question with a piece of a text."""
 
+    fixed_columns = {".json": {"first_sequence": "context", "second_sequence": "question", "label_name": "answers"}}
     model: BertComprehensionSettings = BertComprehensionSettings()
 
     @model_validator(mode="before")

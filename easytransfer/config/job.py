@@ -6,10 +6,12 @@ Field names are the snake_case of the original EasyTransfer flags; the flag is t
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
+from easytransfer.config.encoding import encoding_name
 from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import ConfigError
 
@@ -20,7 +22,9 @@ NO_CLASSES = "none"
 Variant = Literal["float32", "float16", "int8", "xla"]
 
 
-_PAIR = "--inputTable names both tables"
+_PAIR = "--inputTable names it"
+# Share of the rows that is held out for evaluation.
+HELD_OUT_SHARE = 0.1
 
 
 class DataConfig(ConfigModel):
@@ -30,11 +34,22 @@ class DataConfig(ConfigModel):
         None, "Training table: file, glob or directory.", modes="T", required="T", unless=_PAIR, path="list"
     )
     eval_table: str | None = setting(
-        None, "Table evaluated during training.", modes="T", required="T", unless=_PAIR, path="list"
+        None,
+        "Table evaluated during training; without one, rows of the training table are held out for it.",
+        modes="T",
+        path="list",
+    )
+    eval_share: float = setting(
+        HELD_OUT_SHARE,
+        "Share of the training table, of each of its classes, that is held out where there is no evalTable.",
+        modes="T",
+        gt=0,
+        lt=1,
     )
     input_table: str | None = setting(
         None,
-        "Input table; in train the pair `train,eval`; in export a labelled one, to compare weights on.",
+        "Input table; in train the training table, or the pair `train,eval`; in export a labelled one, to compare "
+        "weights on.",
         aliases=("tables",),
         modes="TEPXS",
         required="EPS",
@@ -86,7 +101,14 @@ class DataConfig(ConfigModel):
     masked_lm_prob: float = setting(
         0.15, "Share of the tokens of a row hidden for masked language modelling.", advanced=True, modes="S", gt=0, lt=1
     )
-    delimiter: str = setting("\t", "Field separator of text tables; `\\t` and `,` are common.")
+    delimiter: str = setting(
+        "\t", "Field separator of text tables; `\\t` and `,` are common. A .csv table with a header says its own."
+    )
+    encoding: str = setting(
+        "auto",
+        "Encoding of text tables, such as cp1252; auto is UTF-8, or UTF-16 and UTF-32 where the file begins with their "
+        "mark.",
+    )
     header: Literal["none", "skip", "names"] = setting(
         "none",
         "First line: `none` = data (one with the declared names is refused), `skip` = ignored, `names` = column names "
@@ -126,6 +148,17 @@ class DataConfig(ConfigModel):
         modes="T",
         ge=1,
     )
+
+    @model_validator(mode="after")
+    def _one_evaluation_table(self) -> DataConfig:
+        if self.eval_table is not None and self.eval_share != HELD_OUT_SHARE:
+            raise ValueError("data.eval_share has no meaning with data.eval_table; remove one of them")
+        return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        return encoding_name(value)
 
     @field_validator("delimiter")
     @classmethod
@@ -402,6 +435,9 @@ class ModelConfig(ConfigModel):
 class JobConfig(ConfigModel):
     """Everything one job needs."""
 
+    # Columns of tables whose form fixes them, by the ending of their names: what need not be given there.
+    fixed_columns: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
     schema_version: Literal[2] = setting(2, "Version of this configuration form.", advanced=True)
     model_name: str | None = setting(
         None, "Application, such as text_classify_bert; `easy_transfer_app apps` lists them.", required="T", path="one"
@@ -421,6 +457,18 @@ class JobConfig(ConfigModel):
     runtime: RuntimeConfig = RuntimeConfig()
     distribution: DistributionConfig = DistributionConfig()
     export: ExportConfig = ExportConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_fixed_columns(cls, values: Any) -> Any:
+        """Fills in the columns of a training table of a fixed form."""
+        data = values.get("data") if isinstance(values, Mapping) else None
+        if not isinstance(data, Mapping):
+            return values
+        table = str(data.get("train_table") or "").lower().removesuffix(".gz")
+        fixed = next((names for ending, names in cls.fixed_columns.items() if table.endswith(ending)), {})
+        missing = {name: column for name, column in fixed.items() if name not in data}
+        return {**values, "data": {**data, **missing}} if missing else values
 
     @field_validator("model_name")
     @classmethod

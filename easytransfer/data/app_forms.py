@@ -7,6 +7,8 @@ wherever tables are.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.config.encoding import AUTO
 from easytransfer.data.files import FOLDER_ENDINGS, ending_of
 from easytransfer.data.row_format import LazyTexts, Parsed, RowFormat, no_rows, parse_mappings
 from easytransfer.data.schema import Column, Schema
 from easytransfer.data.text_formats import guess_column
-from easytransfer.errors import DataError
+from easytransfer.errors import ConfigError, DataError
 from easytransfer.run.atomic import atomic_path
 
 Row = dict[str, Any]
@@ -42,7 +45,8 @@ class BadRecord:
 
 
 # Takes a path to its rows, each a value by column name; what it raises for a damaged file is a ValueError or OSError.
-Reader = Callable[[str], Iterator[Row | BadRecord]]
+# One that reads text in any encoding has a parameter `encoding`, see `files.open_text`.
+Reader = Callable[..., Iterator[Row | BadRecord]]
 # Writes rows to a path.
 Writer = Callable[[Path, Iterator[Row]], None]
 
@@ -86,6 +90,16 @@ def write_rows(ending: str, sources: Sequence[Path], target: Path) -> None:
         _writers[ending](temporary, rows())
 
 
+def refuse_encoding(encoding: str, form: str) -> None:
+    """Refuses an encoding for tables that have none of their choice.
+
+    Raises:
+        ConfigError: It is given.
+    """
+    if encoding != AUTO:
+        raise ConfigError(f"--encoding does not apply to tables of the form {form}", fix="leave it out")
+
+
 def _column(name: str, value: Any) -> Column:
     is_picture = isinstance(value, str) and value.startswith("data:image/")
     return Column(name, "image") if is_picture else guess_column(name, value)
@@ -98,10 +112,18 @@ class AppFormat(RowFormat):
         files: The table's files.
         schema: Declared columns; None takes the keys of the first row.
         ending: Of the names of the files.
+        encoding: Of the files.
+
+    Raises:
+        ConfigError: An encoding is given to a reader that takes none.
     """
 
-    def __init__(self, files: Sequence[str], schema: Schema | None, ending: str) -> None:
-        self._reader = _readers[ending]
+    def __init__(self, files: Sequence[str], schema: Schema | None, ending: str, encoding: str = AUTO) -> None:
+        self._reader, self._ending, self._encoding = _readers[ending], ending, encoding
+        if "encoding" in inspect.signature(self._reader).parameters:
+            self._reader = functools.partial(self._reader, encoding=encoding)
+        else:
+            refuse_encoding(encoding, ending)
         self.schema = schema or self._guess(files[0])
 
     def _guess(self, file: str) -> Schema:
@@ -135,6 +157,9 @@ class AppFormat(RowFormat):
 
     def _count(self, file: str) -> int:
         return sum(1 for _ in self._reader(file))
+
+    def _counting_key(self) -> tuple[Any, ...]:
+        return (type(self).__name__, self._ending, self._encoding)
 
 
 def _shown(record: Row | BadRecord) -> str:

@@ -7,11 +7,12 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from easytransfer.data.bad_rows import SHOWN_CHARACTERS
+from easytransfer.data.csv_dialect import SEPARATOR_LINE
 from easytransfer.data.files import open_text
 from easytransfer.data.lines import READ_BLOCK, count_lines
 from easytransfer.data.row_format import Parsed, Problem
@@ -25,8 +26,6 @@ BAD_QUOTING = "bad quoting"
 MOST_QUOTED_LINES = 100
 
 _SURROGATE = re.compile("[\udc80-\udcff]")
-# What spreadsheets write into the first line to tell each other the separator.
-_SEPARATOR_LINE = re.compile(rb'"?sep=(.)"?\r?\n', re.IGNORECASE)
 
 
 class _CsvRecord(NamedTuple):
@@ -36,7 +35,15 @@ class _CsvRecord(NamedTuple):
 
 
 class CsvFormat(DelimitedFormat):
-    """CSV with RFC 4180 quoting: a cell in double quotes may hold delimiters, line breaks and doubled quotes."""
+    """CSV with RFC 4180 quoting: a cell in quotes may hold delimiters, line breaks and doubled quotes.
+
+    Args:
+        quote: The quote; other arguments as of `DelimitedFormat`.
+    """
+
+    def __init__(self, *args: Any, quote: str = '"', **options: Any) -> None:
+        self.quote = quote
+        super().__init__(*args, **options)
 
     def parse(self, records: Sequence[_CsvRecord]) -> Parsed:
         """Converts split records."""
@@ -60,18 +67,22 @@ class CsvFormat(DelimitedFormat):
         return [name.strip() for name in record.cells]
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[_CsvRecord]]]:
-        with open_text(file) as stream:
+        with open_text(file, self.encoding) as stream:
             rows = self._rows(stream, file)
             while block := list(islice(rows, size)):
                 yield np.array([line for line, _ in block]), [record for _, record in block]
 
     def _count(self, file: str) -> int:
-        with open_text(file) as stream:
-            plain = _SEPARATOR_LINE.match(stream.peek(16)) is None  # type: ignore[attr-defined]
-            plain = plain and not any(b'"' in block for block in iter(lambda: stream.read(READ_BLOCK), b""))
+        with open_text(file, self.encoding) as stream:
+            plain = SEPARATOR_LINE.match(stream.peek(16)) is None  # type: ignore[attr-defined]
+            plain = plain and not any(
+                self.quote.encode() in block for block in iter(lambda: stream.read(READ_BLOCK), b"")
+            )
         if plain:
-            return max(0, count_lines(file, blank_end=self.width == 1) - (self.header != "none"))
-        with open_text(file) as stream:
+            return max(
+                0, count_lines(file, blank_end=self.width == 1, encoding=self.encoding) - (self.header != "none")
+            )
+        with open_text(file, self.encoding) as stream:
             return max(0, sum(1 for _ in self._rows(stream, file)) - (self.header != "none"))
 
     def advice(self) -> str | None:
@@ -91,7 +102,7 @@ class CsvFormat(DelimitedFormat):
         """
         skipped = self._skip_separator_line(stream, file)
         empty: list[tuple[int, _CsvRecord]] = []
-        for line, record in _read_csv(stream, self.delimiter):
+        for line, record in _read_csv(stream, self.delimiter, self.quote):
             line += skipped
             if not record.text and self.width != 1:
                 empty.append((line, record))
@@ -129,7 +140,7 @@ class CsvFormat(DelimitedFormat):
 
     def _skip_separator_line(self, stream: BinaryIO, file: str) -> int:
         """Reads over a first line such as `sep=;` and returns how many lines these are."""
-        found = _SEPARATOR_LINE.match(stream.peek(16))  # type: ignore[attr-defined]
+        found = SEPARATOR_LINE.match(stream.peek(16))  # type: ignore[attr-defined]
         if found is None:
             return 0
         named = found[1].decode("latin-1")
@@ -149,7 +160,7 @@ def _tell(text: str) -> None:
     warn(text)
 
 
-def _read_csv(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, _CsvRecord]]:
+def _read_csv(stream: BinaryIO, delimiter: str, quote: str) -> Iterator[tuple[int, _CsvRecord]]:
     """Yields (first line, record)."""
     # A cell may be a whole document; the module's own limit is 128 KB.
     csv.field_size_limit(1 << 24)
@@ -160,7 +171,7 @@ def _read_csv(stream: BinaryIO, delimiter: str) -> Iterator[tuple[int, _CsvRecor
             taken.append(line.decode("utf-8", "surrogateescape"))
             yield taken[-1]
 
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
+    reader = csv.reader(lines(), delimiter=delimiter, quotechar=quote, strict=True)
     first = 1
     while True:
         cells: list[str] = []

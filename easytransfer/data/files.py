@@ -12,15 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from easytransfer.config.encoding import AUTO
 from easytransfer.config.paths import expand_home, user_path
+from easytransfer.data.encodings import as_utf8, marked_encoding, skip_mark, unmarked_encoding
 from easytransfer.data.picture_folders import beside_classes, class_folders, has_image_name, is_seen
 from easytransfer.errors import ConfigError, DataError, closest
+from easytransfer.run.log import say_once
 
-_UTF8_BOM = b"\xef\xbb\xbf"
-_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
-_UTF32_BOMS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
-# Share of zeros among the high bytes of a text without such a mark.
-_ZERO_SHARE = 0.8
 # What well-known binary files begin with.
 _SIGNATURES = {
     b"\x89PNG": "a PNG picture",
@@ -200,41 +198,36 @@ def open_binary(path: str) -> BinaryIO:
     return open(path, "rb", 1 << 20)
 
 
-def open_text(path: str) -> BinaryIO:
-    """Opens a text file as bytes, behind its UTF-8 byte order mark if it has one.
+def open_text(path: str, encoding: str = AUTO) -> BinaryIO:
+    """Opens a text file as bytes of UTF-8, behind its byte order mark if it has one.
+
+    Args:
+        path: The file.
+        encoding: Of the file; `auto` is UTF-8, or what a mark at the beginning says.
 
     Raises:
-        DataError: The file begins like UTF-16 or like something that is no text.
+        DataError: The file begins like UTF-16 without a mark, or like something that is no text.
     """
     stream = open_binary(path)
     try:
         begin = stream.peek(_BEGINNING)[:_BEGINNING]  # type: ignore[attr-defined]
-        if encoding := _other_encoding(begin):
-            fix = f"convert it to UTF-8: iconv -f {encoding} -t UTF-8 OLD > NEW"
-            raise DataError(f"{path} looks like {encoding}", accepted="UTF-8", fix=fix)
+        if encoding == AUTO and (found := marked_encoding(begin)):
+            say_once(f"{path}: read as {found}, which the mark at its beginning says")
+            encoding = found
+        elif encoding == AUTO and (found := unmarked_encoding(begin)):
+            fix = f"read it with --encoding={found}, or convert it to UTF-8: iconv -f {found} -t UTF-8 OLD > NEW"
+            raise DataError(f"{path} looks like {found}", accepted="UTF-8", fix=fix)
+        if encoding not in (AUTO, "utf-8"):
+            stream = as_utf8(stream, encoding, path)
+            begin = stream.peek(_BEGINNING)[:_BEGINNING]  # type: ignore[attr-defined]
         if what := _binary_kind(begin):
             fix = "give it a name that ends in .gz" if "gzip" in what else "name a table of text"
             raise DataError(f"{path} is not text: it looks like {what}", fix=fix)
-        if begin.startswith(_UTF8_BOM):
-            stream.read(len(_UTF8_BOM))
+        skip_mark(stream)
     except BaseException:
         stream.close()
         raise
     return stream
-
-
-def _other_encoding(begin: bytes) -> str | None:
-    """Returns the encoding of a text that begins like this when it is one of two or four bytes a character."""
-    if begin.startswith(_UTF32_BOMS):
-        return "UTF-32"
-    if begin.startswith(_UTF16_BOMS):
-        return "UTF-16"
-    # Without a mark, every other byte of Latin letters is 0.
-    for place, encoding in ((1, "UTF-16LE"), (0, "UTF-16BE")):
-        high, low = begin[place::2], begin[1 - place :: 2]
-        if len(begin) > 1 and high.count(0) > _ZERO_SHARE * len(high) and low.count(0) < _BINARY_SHARE * len(low):
-            return encoding
-    return None
 
 
 def _binary_kind(begin: bytes) -> str | None:

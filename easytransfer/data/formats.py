@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 
 from easytransfer.config.job import DataConfig
-from easytransfer.data.app_forms import AppFormat, common_reader, reader_of
+from easytransfer.data.app_forms import AppFormat, common_reader, reader_of, refuse_encoding
 from easytransfer.data.binary_formats import ParquetFormat, TfrecordFormat
+from easytransfer.data.csv_dialect import Dialect, csv_dialect
 from easytransfer.data.csv_format import CsvFormat
 from easytransfer.data.files import real_path, table_suffix
 from easytransfer.data.image_formats import FolderFormat, IdxFormat, NpzFormat, is_idx
@@ -18,6 +19,7 @@ from easytransfer.data.squad_format import SquadFormat
 from easytransfer.data.text_formats import JsonlFormat, TsvFormat
 from easytransfer.data.values import unescape
 from easytransfer.errors import ConfigError
+from easytransfer.run.log import say_once
 
 FORMS = ("text", "csv", "jsonl", "tfrecord", "parquet", "squad")
 # These are read only.
@@ -32,6 +34,8 @@ _FORM_OF_SUFFIX = {
     ".parquet": "parquet",
 }
 _TAB = "\t"
+# Columns that a line names.
+_MOST_NAMES = 10
 
 
 def form_of(path: str) -> str:
@@ -65,7 +69,7 @@ def choose_format(
         DataError: A file needed to learn the columns cannot be read.
     """
     if form is None and (ending := common_reader(files)) is not None:
-        return AppFormat(files, schema, ending)
+        return AppFormat(files, schema, ending, data.encoding)
     forms = {_form_to_read(file): file for file in files}
     if form is None and len(forms) > 1:
         raise ConfigError("the table mixes files of different forms", received=", ".join(forms.values()))
@@ -73,9 +77,11 @@ def choose_format(
     if form not in (*FORMS, *_IMAGE_FORMS):
         raise ConfigError("unknown table form", received=form, accepted=(*FORMS, *_IMAGE_FORMS))
     if form == "jsonl":
-        return JsonlFormat(files, schema)
+        return JsonlFormat(files, schema, data.encoding)
     if form == "squad":
-        return SquadFormat(files)
+        return SquadFormat(files, data.encoding)
+    if form not in ("text", "csv"):
+        refuse_encoding(data.encoding, form)
     if form == "tfrecord":
         return TfrecordFormat(files, schema)
     if form == "folder":
@@ -91,11 +97,22 @@ def choose_format(
         raise ConfigError("the delimiter must not be empty or a line break", received=data.delimiter)
     if form == "csv" and (delimiter != _TAB or data.header == "names" or schema is None):
         return _quoted(files, schema, delimiter, data)
-    return TsvFormat(files, schema, delimiter, data.header, data.escape)
+    return TsvFormat(files, schema, delimiter, data.header, data.escape, data.encoding)
 
 
 def _quoted(files: Sequence[str], schema: Schema | None, delimiter: str, data: DataConfig) -> CsvFormat:
-    delimiter = "," if delimiter == _TAB else delimiter
-    if len(delimiter) > 1:
+    # Without a delimiter of its own the table says which one it has.
+    dialect = csv_dialect(files[0], data.encoding) if delimiter == _TAB else Dialect(delimiter)
+    if len(dialect.delimiter) > 1:
         raise ConfigError("a quoted .csv table needs a delimiter of one character", received=data.delimiter)
-    return CsvFormat(files, schema, delimiter, "names" if schema is None else data.header, data.escape)
+    header = "names" if schema is None else data.header
+    options = {"quote": dialect.quote, "encoding": data.encoding}
+    found = CsvFormat(files, schema, dialect.delimiter, header, data.escape, **options)
+    if delimiter == _TAB:
+        say_once(f"{files[0]}: {dialect}, columns {_listed(found.names or ())}")
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(names[:_MOST_NAMES]) + more

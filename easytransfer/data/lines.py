@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from easytransfer.config.encoding import AUTO
 from easytransfer.data.files import open_text
 from easytransfer.data.row_format import Problem
 from easytransfer.data.values import INVALID_UTF8, NUL_CHARACTER, TO_UTF8
@@ -42,14 +43,14 @@ def decode_lines(records: Sequence[bytes]) -> tuple[list[str], dict[int, Problem
     return lines, problems
 
 
-def plain_lines(file: str) -> Iterator[tuple[int, str, Problem | None]]:
+def plain_lines(file: str, encoding: str = AUTO) -> Iterator[tuple[int, str, Problem | None]]:
     """Yields number, text without spaces around, and problem of each line of a file of sentences, empty ones too.
 
     Raises:
         DataError: The file is no text.
         ValueError: A line is too long to be a sentence: a file without line ends must not fill memory.
     """
-    with open_text(file) as stream:
+    with open_text(file, encoding) as stream:
         number = 0
         while record := stream.readline(_LONGEST_SENTENCE):
             number += 1
@@ -80,10 +81,10 @@ def line_blocks(stream: BinaryIO, size: int, blank_end: bool = False) -> Iterato
             first += len(lines)
 
 
-def count_lines(file: str, blank_end: bool = False) -> int:
+def count_lines(file: str, blank_end: bool = False, encoding: str = AUTO) -> int:
     """Counts lines as `line_blocks` yields them, an unfinished last one included."""
     lines, last, tail = 0, b"\n", b"\n"
-    with open_text(file) as stream:
+    with open_text(file, encoding) as stream:
         while block := stream.read(READ_BLOCK):
             lines += block.count(b"\n")
             last = block[-1:]

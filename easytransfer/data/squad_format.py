@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from easytransfer.config.encoding import AUTO
 from easytransfer.config.json_text import parse_json
 from easytransfer.data.files import open_text, reading
 from easytransfer.data.lines import READ_BLOCK
@@ -15,6 +18,7 @@ from easytransfer.data.row_format import LazyTexts, Parsed, Problem, RowFormat, 
 from easytransfer.data.schema import Column, Schema
 from easytransfer.data.values import WRONG_TYPE
 from easytransfer.errors import DataError
+from easytransfer.run.atomic import atomic_path
 
 COLUMNS = ("id", "title", "context", "question", "answers")
 _ARRAY = "a JSON array: write its rows one object a line and name the file .jsonl"
@@ -29,8 +33,8 @@ class SquadFormat(RowFormat):
     the file says nothing of answers. The number of a row is that of its question in the file.
     """
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self._file = files[0]
+    def __init__(self, files: Sequence[str], encoding: str = AUTO) -> None:
+        self._file, self._encoding = files[0], encoding
         self.schema = Schema(tuple(Column(name, "str") for name in COLUMNS))
 
     def narrow(self, names: Sequence[str]) -> None:
@@ -38,7 +42,7 @@ class SquadFormat(RowFormat):
 
     def advice(self) -> str | None:
         """Returns how tables of rows are written, which are in no `.json` file."""
-        with reading(self._file), open_text(self._file) as stream:
+        with reading(self._file), open_text(self._file, self._encoding) as stream:
             begin = stream.read(READ_BLOCK).lstrip()
         if begin.startswith(b"["):
             return f"{self._file} is {_ARRAY}"
@@ -61,13 +65,33 @@ class SquadFormat(RowFormat):
         return parse_mappings(self.schema, rows, LazyTexts(records, _show), problems)
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
-        rows = list(_questions(file))
+        rows = list(_questions(file, self._encoding))
         for start in range(0, len(rows), size):
             block = rows[start : start + size]
             yield np.arange(start + 1, start + 1 + len(block)), block
 
     def _count(self, file: str) -> int:
-        return sum(1 for _ in _questions(file))
+        return sum(1 for _ in _questions(file, self._encoding))
+
+
+def write_questions(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows of a SQuAD table as such a file again, atomically.
+
+    Args:
+        path: The file.
+        rows: Texts by the names of `COLUMNS`; those of one context stand together.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write('{"data": [')
+        for number, ((title, context), group) in enumerate(groupby(rows, lambda row: (row["title"], row["context"]))):
+            questions = [
+                {"id": row["id"], "question": row["question"]}
+                | ({"answers": json.loads(row["answers"])} if row["answers"] else {})
+                for row in group
+            ]
+            article = {"title": title, "paragraphs": [{"context": context, "qas": questions}]}
+            file.write((",\n" if number else "\n") + json.dumps(article, ensure_ascii=False))
+        file.write("\n]}\n")
 
 
 def _is_object(line: bytes) -> bool:
@@ -83,9 +107,9 @@ def _show(record: dict[str, Any]) -> str:
     return json.dumps({name: value for name, value in record.items() if name != "context"}, ensure_ascii=False)
 
 
-def _questions(file: str) -> Iterator[dict[str, Any]]:
+def _questions(file: str, encoding: str) -> Iterator[dict[str, Any]]:
     """Yields every question with the context and title it belongs to."""
-    with open_text(file) as stream:
+    with open_text(file, encoding) as stream:
         text = stream.read().decode("utf-8")
     try:
         articles = parse_json(text)

@@ -13,6 +13,7 @@ from easytransfer.config.job import DataConfig
 from easytransfer.data.bad_rows import BadRows, RowCount
 from easytransfer.data.files import expand
 from easytransfer.data.formats import choose_format
+from easytransfer.data.held_out import TablePart
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Column, ListForm, Schema
 
@@ -133,6 +134,7 @@ class Table:
         empty_text: Empty cells of text columns met by the latest reading, by column; they are allowed.
         position: Number of the row behind the latest chunk of the latest reading, to resume it there.
         explode: Applied to every chunk, for tables whose rows hold several examples each.
+        part: Which rows are read; None for all. The others are in no count.
     """
 
     def __init__(self, row_format: RowFormat, files: Sequence[str], bad_rows: BadRows) -> None:
@@ -142,6 +144,7 @@ class Table:
         self.empty_text: Counter[str] = Counter()
         self.position = 0
         self.explode: Callable[[RowChunk], RowChunk] | None = None
+        self.part: TablePart | None = None
         self._format = row_format
 
     @property
@@ -207,7 +210,8 @@ class Table:
                     return
                 index = np.arange(first, first + len(records))
                 first += len(records)
-                mine = np.flatnonzero((index % shards == rank) & (index >= start) & (index < (stop or first)))
+                asked = (index % shards == rank) & (index >= start) & (index < (stop or first))
+                mine = np.flatnonzero(asked if self.part is None else asked & self.part.keeps(index))
                 if len(mine) == 0:
                     continue
                 self.position = first if stop is None else min(first, stop)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from easytransfer.config.encoding import AUTO
 from easytransfer.config.json_text import parse_json
 from easytransfer.data.files import open_text
 from easytransfer.data.lines import count_lines, decode_lines, line_blocks
@@ -35,14 +36,23 @@ class DelimitedFormat(RowFormat):
         delimiter: Between cells.
         header: `none`, `skip` (first line ignored) or `names` (first line names the columns).
         escape: Decode escapes in text cells.
+        encoding: Of the files; see `files.open_text`.
 
     Raises:
         ConfigError: No schema and no header, or a declared column is not in the header.
         DataError: The header cannot be read.
     """
 
-    def __init__(self, files: Sequence[str], schema: Schema | None, delimiter: str, header: str, escape: bool) -> None:
-        self.delimiter = delimiter
+    def __init__(
+        self,
+        files: Sequence[str],
+        schema: Schema | None,
+        delimiter: str,
+        header: str,
+        escape: bool,
+        encoding: str = AUTO,
+    ) -> None:
+        self.delimiter, self.encoding = delimiter, encoding
         self.header = header
         self.escape = escape
         self.width = 0
@@ -102,7 +112,7 @@ class DelimitedFormat(RowFormat):
         return {name.casefold() for name in self.schema.names} <= found
 
     def _counting_key(self) -> tuple[Any, ...]:
-        return (type(self).__name__, self.delimiter, self.header != "none", self.width)
+        return (type(self).__name__, self.delimiter, self.header != "none", self.width, self.encoding)
 
     def _header(self, file: str) -> list[str]:
         for _, records in RowFormat.records(self, file, 1):
@@ -181,11 +191,12 @@ class TsvFormat(DelimitedFormat):
             raise DataError("the header is not valid UTF-8", received=ascii(record[:80]), fix=TO_UTF8) from error
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-        with open_text(file) as stream:
+        with open_text(file, self.encoding) as stream:
             yield from line_blocks(stream, size, blank_end=self.width == 1)
 
     def _count(self, file: str) -> int:
-        return max(0, count_lines(file, blank_end=self.width == 1) - (self.header != "none"))
+        lines = count_lines(file, blank_end=self.width == 1, encoding=self.encoding)
+        return max(0, lines - (self.header != "none"))
 
 
 class JsonlFormat(RowFormat):
@@ -195,9 +206,11 @@ class JsonlFormat(RowFormat):
         files: The table's files.
         schema: Declared columns; None takes the keys of the first row: lists become lists of their type, everything
             else text.
+        encoding: Of the files; see `files.open_text`.
     """
 
-    def __init__(self, files: Sequence[str], schema: Schema | None) -> None:
+    def __init__(self, files: Sequence[str], schema: Schema | None, encoding: str = AUTO) -> None:
+        self.encoding = encoding
         self.schema = schema or self._guess(files[0])
 
     def parse(self, records: Sequence[bytes]) -> Parsed:
@@ -219,11 +232,14 @@ class JsonlFormat(RowFormat):
         return parse_mappings(self.schema, rows, lines, problems)
 
     def _records(self, file: str, size: int) -> Iterator[tuple[np.ndarray, list[bytes]]]:
-        with open_text(file) as stream:
+        with open_text(file, self.encoding) as stream:
             yield from line_blocks(stream, size)
 
     def _count(self, file: str) -> int:
-        return count_lines(file)
+        return count_lines(file, encoding=self.encoding)
+
+    def _counting_key(self) -> tuple[Any, ...]:
+        return (type(self).__name__, self.encoding)
 
     def _guess(self, file: str) -> Schema:
         for _, records in self.records(file, 1):

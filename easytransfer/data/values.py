@@ -33,7 +33,10 @@ WRONG_TYPE = "wrong type"
 NO_IMAGE = "no image"
 
 # What to do about a table in another encoding.
-TO_UTF8 = "tables are UTF-8: convert others, such as with iconv -f LATIN1 -t UTF-8 OLD > NEW"
+TO_UTF8 = (
+    "tables are UTF-8: name another encoding, such as --encoding=latin-1, or convert it: "
+    "iconv -f LATIN1 -t UTF-8 OLD > NEW"
+)
 
 # Rows looked at one by one around a bad cell.
 _CAREFUL_ROWS = 32

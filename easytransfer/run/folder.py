@@ -29,7 +29,7 @@ CHECKPOINT_PATTERN = "model.ckpt-*"
 # What a new run may remove from a folder that holds an older run; anything else in it is left alone.
 _WRITTEN = (
     *(RUN_FILE, EVALUATION_FILE, LABELS_FILE, REPORT_FILE, METRICS_FILE, EVENTS_FOLDER, CONFIG_FILE),
-    *(CHECKPOINT_PATTERN, "checkpoint.json", "DONE", "FAILED", "evaluation-*.json", *PICTURES),
+    *(CHECKPOINT_PATTERN, "checkpoint.json", "DONE", "FAILED", "evaluation-*.json", "held_out", *PICTURES),
 )
 
 Resume = Literal["auto", "never", "must"]

@@ -54,8 +54,14 @@ def warn(text: str, **fields: Any) -> None:
 
 
 @functools.lru_cache(maxsize=1024)
+def say_once(text: str) -> None:
+    """Says something like `say`, the first time of a process: tables are opened, counted and read more than once."""
+    say(text)
+
+
+@functools.lru_cache(maxsize=1024)
 def warn_once(text: str) -> None:
-    """Warns like `warn`, the first time of a process: tables are opened, counted and read more than once."""
+    """Warns like `warn`, the first time of a process; see `say_once`."""
     warn(text)
 
 

@@ -286,9 +286,17 @@ def test_input_table_of_a_file_is_split_in_train(tmp_path):
         read(f"train --config {tmp_path}/job.yaml --set data.train_table=x")
 
 
-@pytest.mark.parametrize("value", ["a.tsv", "a,b,c", "a,", ""])
-def test_input_table_in_train_is_exactly_two(value):
-    with pytest.raises(ConfigError, match="--inputTable in train needs a training and an evaluation table") as error:
+def test_input_table_in_train_may_be_the_training_table_alone():
+    for words in (["--inputTable=a.tsv"], ["--set=data.input_table=a.tsv"]):
+        data = JobReader("train", words, []).read().config.data
+        assert (data.train_table, data.eval_table, data.input_table) == ("a.tsv", None, None)
+        data = JobReader("train", [*words, "--evalTable=b.tsv"], []).read().config.data
+        assert (data.train_table, data.eval_table) == ("a.tsv", "b.tsv")
+
+
+@pytest.mark.parametrize("value", ["a,b,c", "a,", ""])
+def test_input_table_in_train_is_at_most_two(value):
+    with pytest.raises(ConfigError, match="--inputTable in train needs a training table, or one and an eval") as error:
         read(["train", "--modelName=text_classify_bert", f"--inputTable={value}"])
     assert "--inputTable=train,eval" in str(error.value)
 

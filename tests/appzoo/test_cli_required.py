@@ -56,7 +56,7 @@ def test_exceptions_are_stated_and_true(capsys):
     train = capsys.readouterr().out
     for line in (
         "--inputSchema                       text; required unless the tables name their columns",
-        "--trainTable                        text; required unless --inputTable names both tables",
+        "--trainTable                        text; required unless --inputTable names it",
         "--firstSequence                     text; required unless tables hold token ids or pictures",
         "--labelName                         text; required unless tables hold token ids or pictures",
     ):

@@ -129,9 +129,9 @@ def test_columns_of_any_type_may_stand_beside(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "fix"),
     [
-        ("t.csv", "text;label\na;x\n", "the header has 2 columns with --delimiter=';'"),
-        ("t.csv", "text|label\na|x\n", "the header has 2 columns with --delimiter='|'"),
-        ("t.csv", "text\tlabel\na\tx\n", "give it a name that ends in .tsv, and --header=names"),
+        ("t.csv", "text;label\na\n", "the header has 2 columns with --delimiter=';'"),
+        ("t.csv", "text|label\na\n", "the header has 2 columns with --delimiter='|'"),
+        ("t.csv", "text\tlabel\na\n", "give it a name that ends in .tsv, and --header=names"),
         ("t.json", '[{"text": "a", "label": "x"}]', "a JSON array: write its rows one object a line"),
         ("t.json", '\n [\n{"text": "a"}]', "a JSON array: write its rows one object a line"),
         ("t.json", '{"text": "a"}\n{"text": "b"}\n', "has one object a line: name it .jsonl"),
@@ -153,8 +153,9 @@ def test_an_array_is_no_table_of_json_lines(tmp_path, content):
 def test_the_separator_line_of_spreadsheets(tmp_path):
     path = write(tmp_path / "t.csv", 'sep=;\r\ntext;label\r\n"a;b";x\r\n')
     assert rows_of(path, delimiter=";") == ([("a;b", "x")], {})
+    assert rows_of(path) == ([("a;b", "x")], {}), "the line is as good as a delimiter"
     with pytest.raises(DataError, match="says that ';' separates its cells.*--delimiter=';'"):
-        rows_of(path)
+        rows_of(path, delimiter=",")
     assert rows_of(write(tmp_path / "u.csv", '"sep=,"\ntext,label\na,x\n')) == ([("a", "x")], {})
 
 
@@ -182,13 +183,11 @@ def test_blocks_keep_their_size_around_empty_lines(tmp_path):
         assert (table.count.read, table.count.accepted) == (7, 2) and table.row_count() == 7
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("name", ["t.tsv", "t.csv", "t.jsonl"])
 def test_other_encodings_are_named_with_the_way_to_convert(tmp_path, encoding, name):
     path = write(tmp_path / name, "text,label\na,x\nb,y\n".encode(encoding))
-    with pytest.raises(
-        DataError, match=r"looks like UTF-(16|32)\w*; accepted: UTF-8; .* iconv -f UTF-\d\d\w* -t UTF-8"
-    ):
+    with pytest.raises(DataError, match=r"looks like UTF-16[LB]E; accepted: UTF-8; .* iconv -f UTF-\d\d\w* -t UTF-8"):
         rows_of(path, None if name == "t.csv" else PAIR)
 
 

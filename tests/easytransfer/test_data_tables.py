@@ -77,9 +77,12 @@ def test_files_without_content_have_no_rows(tmp_path):
         assert rows_of(write(tmp_path / "t.tsv", content), PAIR)[0] == []
 
 
-def test_utf16_is_named(tmp_path):
+def test_utf16_is_named(tmp_path, capfd):
     path = write(tmp_path / "t.tsv", "a\t1\n".encode("utf-16"))
-    with pytest.raises(DataError, match="looks like UTF-16; accepted: UTF-8; convert it to UTF-8: iconv -f UTF-16"):
+    assert rows_of(path, PAIR)[0] == [("a", 1)]
+    assert capfd.readouterr().err == f"{path}: read as UTF-16, which the mark at its beginning says\n"
+    path = write(tmp_path / "u.tsv", "a\t1\n".encode("utf-16-le"))
+    with pytest.raises(DataError, match="looks like UTF-16LE; accepted: UTF-8; .*convert it to UTF-8: iconv -f UTF-16"):
         rows_of(path, PAIR)
 
 

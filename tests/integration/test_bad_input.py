@@ -22,7 +22,10 @@ TABLES = {
     "spreadsheet": (b"PK\x03\x04" + bytes(range(256)), "{table} is not text: it looks like a zip archive"),
     "unknown_binary": (bytes(range(256)) * 4, "{table} is not text: it looks like binary data"),
     "gzip": (gzip.compress(GOOD.encode()), "{table} is not text: it looks like gzip data; give it a name that ends in"),
-    "utf16": (GOOD.encode("utf-16"), "{table} looks like UTF-16; accepted: UTF-8; convert it to UTF-8"),
+    "utf16": (
+        GOOD.encode("utf-16-le"),
+        "{table} looks like UTF-16LE; accepted: UTF-8; read it with --encoding=UTF-16LE",
+    ),
     "latin1": ("caf\xe9\tpos\n".encode("latin-1"), "{table}:1: invalid UTF-8: invalid continuation byte at byte 4"),
     "nul": (b"good\tpos\na\0b\tpos\n", "{table}:2: NUL character"),
     "comma": (GOOD.replace("\t", ",").encode(), r"{table}:1: wrong column count: .* 2 cells with --delimiter=,;"),
