@@ -84,9 +84,9 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["easytransfer*", "modelzoo*", "appzoo*"]),
     package_data={
-        "easytransfer": ["serving/page.html"],
-        "modelzoo": ["*/*.json", "*/README.md"],
-        "appzoo": ["*/README.md", "*/configs/*.yaml"],
+        "easytransfer": ["py.typed", "serving/page.html"],
+        "modelzoo": ["py.typed", "*/*.json", "*/README.md"],
+        "appzoo": ["py.typed", "*/README.md", "*/configs/*.yaml"],
     },
     install_requires=CORE,
     extras_require=EXTRAS,
@@ -98,5 +98,7 @@ setup(
         ],
         # How the core's Python API finds the models without importing modelzoo by name.
         "easytransfer.modelzoo": ["modelzoo = modelzoo.loading"],
+        # How `easytransfer.load` and `train` find the applications.
+        "easytransfer.python": ["appzoo = appzoo.python"],
     },
 )

@@ -6,6 +6,8 @@ environment from the package index) with `-m network`.
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import re
 import socket
@@ -15,6 +17,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md")), *sorted(ROOT.glob("appzoo/*/README.md"))]
@@ -53,9 +56,26 @@ def scratch(tmp_path: Path) -> Path:
     for name in ("examples", "appzoo"):
         (tmp_path / name).symlink_to(ROOT / name)
     sample = ROOT / "examples" / "text_classify"
-    for name, source in {"train.tsv": "train.tsv", "dev.tsv": "dev.tsv", "new.tsv": "test.tsv"}.items():
-        (tmp_path / name).write_bytes((sample / source).read_bytes())
+    for name, source in {"train": "train.tsv", "dev": "dev.tsv", "new": "test.tsv"}.items():
+        rows = [line.split("\t") for line in (sample / source).read_text(encoding="utf-8").splitlines()]
+        (tmp_path / f"{name}.tsv").write_bytes((sample / source).read_bytes())
+        with open(tmp_path / f"{name}.csv", "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text", "label"][: len(rows[0])], *rows])
+    _write_fixed_forms(tmp_path)
     return tmp_path
+
+
+def _write_fixed_forms(folder: Path) -> None:
+    """Writes the sample rows of words and tags as a column file, and small pictures of two classes."""
+    (folder / "squad.json").write_bytes((ROOT / "examples" / "text_comprehension" / "train.json").read_bytes())
+    with open(folder / "names.conll", "w", encoding="utf-8") as file:
+        for line in (ROOT / "examples" / "sequence_labeling" / "train.tsv").read_text(encoding="utf-8").splitlines():
+            words, tags = (cell.split() for cell in line.split("\t"))
+            file.write("".join(f"{word} {tag}\n" for word, tag in zip(words, tags, strict=True)) + "\n")
+    for i in range(40):
+        place = folder / "pictures" / ("dark" if i % 2 else "light")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), i if i % 2 else 255 - i).save(place / f"{i}.png")
 
 
 def test_every_block_has_a_known_tag():
@@ -76,8 +96,11 @@ def test_commands(readme: Path, scratch: Path):
     for block in blocks(readme, ""):
         check(block, scratch)
     if readme == ROOT / "README.md":
-        predicted = (scratch / "predictions.tsv").read_text(encoding="utf-8").splitlines()
-        assert [line.split("\t")[-1] for line in predicted] == (scratch / "new.tsv").read_text().splitlines()
+        with open(scratch / "predictions.csv", encoding="utf-8", newline="") as file:
+            predicted = [row[-1] for row in csv.reader(file)]
+        assert predicted == ["text", *(scratch / "new.tsv").read_text(encoding="utf-8").splitlines()]
+        held_out = [json.loads(line) for line in open(scratch / "runs" / "mine" / "held_out" / "eval.jsonl")]
+        assert len(held_out) == 30 and {row["label"] for row in held_out} == {"negative", "positive"}
         assert (scratch / "exported" / "text_classify_bert" / "1" / "saved_model.pb").is_file()
         assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
 

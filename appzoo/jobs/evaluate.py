@@ -9,7 +9,7 @@ from typing import Any
 from appzoo.jobs.inference import evaluated
 from appzoo.jobs.tables import evaluation_store, job_bad_rows, load_rows
 from appzoo.jobs.text_counts import say_table
-from appzoo.jobs.trained import open_trained
+from appzoo.jobs.trained import Trained, open_trained
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
@@ -20,20 +20,23 @@ from easytransfer.run.suspicions import upside_down
 from easytransfer.train.precision import pad_multiple
 
 
-def evaluate(config: JobConfig) -> dict[str, Any]:
+def evaluate(config: JobConfig, trained: Trained | None = None) -> dict[str, Any]:
     """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file.
 
     Several workers share the model calls; the first one writes.
+
+    Args:
+        config: Of the job.
+        trained: The model, where it is open already.
     """
     workers = open_workers(config.distribution)
     if workers.is_chief:
-        return _evaluate(config, workers)
+        return _evaluate(config, workers, trained or open_trained(config))
     with quiet():
-        return _evaluate(config, workers)
+        return _evaluate(config, workers, trained or open_trained(config))
 
 
-def _evaluate(config: JobConfig, workers: Workers) -> dict[str, Any]:
-    trained = open_trained(config)
+def _evaluate(config: JobConfig, workers: Workers, trained: Trained) -> dict[str, Any]:
     app = trained.app
     # A published export is never written to.
     aside = Path("evaluate.bad") if trained.step is None else trained.folder / "bad_rows.evaluate.tsv"

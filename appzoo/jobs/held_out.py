@@ -13,6 +13,7 @@ import numpy as np
 from appzoo.jobs.tables import input_columns, open_input
 from easytransfer.app.contract import App
 from easytransfer.app.inputs.images import ImageInput
+from easytransfer.app.targets.labels import LabelTarget
 from easytransfer.config.job import JobConfig
 from easytransfer.data.files import stamps
 from easytransfer.data.formats import form_of
@@ -147,8 +148,12 @@ def check_divisible(app: App) -> None:
     """
     table = _open(app, None)
     pictures = _picture_columns(app)
-    known = {*app.text_columns(), *app.label_inputs(), *pictures, *app.label_columns}
-    strange = [name for name in app.input_columns() if name not in known and name in table.schema]
+    known = {*app.text_columns(), *pictures}
+    labels = app.label_inputs()
+    # Beside pictures a label may be the path of a map, or an identity that must not be in both parts.
+    if isinstance(app.target, LabelTarget) or not pictures:
+        known |= {*labels}
+    strange = [name for name in (*app.input_columns(), *labels) if name not in known and name in table.schema]
     arrays = [file for file in table.files if file.endswith(".npz") or "ubyte" in file or ".npz#" in file]
     if strange or arrays:
         raise ConfigError(
@@ -160,7 +165,7 @@ def check_divisible(app: App) -> None:
 
 
 def _picture_columns(app: App) -> set[str]:
-    return {part.column for part in app.inputs if isinstance(part, ImageInput)}
+    return {part.column for part in app.inputs if type(part) is ImageInput}
 
 
 def _write(app: App, part: TablePart, path: Path) -> None:

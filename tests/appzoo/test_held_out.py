@@ -157,3 +157,15 @@ def test_five_flags_train_and_the_written_table_has_the_metrics_of_the_run(tmp_p
     assert sorted((row["table_row"], row["text"], row["label"]) for row in written) == [
         (number, *row) for number, row in enumerate(ROWS, 1)
     ]
+
+
+@pytest.mark.parametrize("name", ["person_reid", "stereo_matching", "lane_detection"])
+def test_applications_whose_rows_belong_together_need_a_table(name, tmp_path, repository, monkeypatch):
+    """Persons must not be in both parts, and maps are files of their own."""
+    monkeypatch.chdir(repository)
+    words = [f"--config=appzoo/{name}/configs/smoke.yaml", "--set=data.eval_table=null", f"--checkpointDir={tmp_path}"]
+    config = JobReader("train", words, []).read().config
+    app = new_app(config)
+    app.load_parts(None, lambda column: values_of_column(app, config.data.train_table, column))
+    with pytest.raises(ConfigError, match=f"{config.model_name} needs a table for evaluation: .*--evalTable"):
+        check_divisible(app)
