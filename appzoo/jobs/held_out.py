@@ -68,6 +68,7 @@ def _cells(config: JobConfig, schema: Any) -> Iterator[Row]:
     # What is no text, such as pictures and vectors, has nothing in common; columns that are not there are told later.
     usable = {column.name for column in table.schema if column.type not in ("image", "base64")}
     label, first = (name if name in usable else None for name in (data.label_name or "label_id", data.first_sequence))
+    label = label if config.held_out_by_label else None
     names = [name for name in (label, first) if name]
     if schema is None and names:
         table.narrow(names)

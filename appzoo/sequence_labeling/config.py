@@ -31,6 +31,7 @@ class BertLabelingConfig(JobConfig):
     """Give every word or character of a text a tag."""
 
     fixed_columns = dict.fromkeys(ENDINGS, {"first_sequence": "words", "label_name": "tags"})
+    held_out_by_label = False
     model: BertLabelingSettings = BertLabelingSettings()
 
     @model_validator(mode="after")

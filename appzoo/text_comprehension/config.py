@@ -45,6 +45,7 @@ class BertComprehensionConfig(JobConfig):
     """Answer a question with a piece of a text."""
 
     fixed_columns = {".json": {"first_sequence": "context", "second_sequence": "question", "label_name": "answers"}}
+    held_out_by_label = False
     model: BertComprehensionSettings = BertComprehensionSettings()
 
     @model_validator(mode="before")

@@ -66,6 +66,7 @@ class GenerationSettings(ModelConfig):
 class TextGenerationConfig(JobConfig):
     """Turn a text into another one: a summary, a translation, an answer, or the name of a class."""
 
+    held_out_by_label = False
     model: GenerationSettings = GenerationSettings()
 
     @model_validator(mode="after")

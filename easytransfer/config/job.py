@@ -438,6 +438,9 @@ class JobConfig(ConfigModel):
     # Columns of tables whose form fixes them, by the ending of their names: what need not be given there.
     fixed_columns: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
+    # Whether a row has one label, or several at once, by which rows are held out for evaluation.
+    held_out_by_label: ClassVar[bool] = True
+
     schema_version: Literal[2] = setting(2, "Version of this configuration form.", advanced=True)
     model_name: str | None = setting(
         None, "Application, such as text_classify_bert; `easy_transfer_app apps` lists them.", required="T", path="one"

@@ -66,8 +66,8 @@ def hold_out(read: Callable[[], Iterable[Row]], share: float, seed: int) -> Held
     """Chooses rows, of each class the share that is asked for, rounded so that the whole has it too.
 
     Every choice of so many rows of a class is as likely as every other (selection sampling, Knuth, TAOCP 2, algorithm
-    3.4.2 S), and a class keeps one row at least for the training. Where the labels are no classes (numbers, texts,
-    tags), neighbours that have something in common, such as the questions of a text, are held out together.
+    3.4.2 S), and a class keeps one row at least for the training. Where the labels are no classes (numbers, texts)
+    or there are none, neighbours that have something in common, such as the questions of a text, are held out together.
 
     Args:
         read: Reads the rows; called twice, and gives the same both times.
@@ -115,7 +115,7 @@ def _counted(labels: Iterable[str]) -> Counter[str] | None:
         found[label] += 1
         if len(found) > MOST_CLASSES:
             return None
-    return found if len(found) * _ROWS_OF_A_CLASS <= found.total() else None
+    return found if len(found) * _ROWS_OF_A_CLASS <= found.total() and set(found) != {""} else None
 
 
 def _wanted(units: Counter[str], share: float, keeps_one: bool) -> dict[str, int]:

@@ -56,6 +56,8 @@ def test_what_is_no_class_is_one_stratum_whose_neighbours_stay_together():
     assert Counter(i // 5 for i in found.rows.tolist()) == Counter(
         dict.fromkeys({i // 5 for i in found.rows.tolist()}, 5)
     )
+    unlabelled = chosen([""] * 60, 0.2, common=[f"context {i // 5}" for i in range(60)])
+    assert unlabelled.rows.tolist() == found.rows.tolist() and unlabelled.counts == found.counts
     assert list(chosen([f"{i % (MOST_CLASSES + 1)}" for i in range(3 * MOST_CLASSES + 3)]).counts) == [""]
     assert chosen([""] * 50, 0.1).counts == {"": (50, 5)}
 
