@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ def hold_out(read: Callable[[], Iterable[Row]], share: float, seed: int) -> Held
     groups: Iterable[tuple[str, list[int]]] = (
         _neighbours(read()) if labels is None else ((label, [number]) for number, label, _ in read())
     )
-    chosen: list[int] = []
+    chosen = array("q")
     counts = {label: [0, 0] for label in units}
     for label, numbers in groups:
         takes = needed[label] > 0 and draws.random() * left[label] < needed[label]
@@ -102,9 +103,9 @@ def hold_out(read: Callable[[], Iterable[Row]], share: float, seed: int) -> Held
         needed[label] -= takes
         counts[label][0] += len(numbers)
         if takes:
-            chosen += numbers
+            chosen.extend(numbers)
             counts[label][1] += len(numbers)
-    rows = np.array(chosen, np.int64)
+    rows = np.frombuffer(chosen, np.int64).copy()
     return HeldOut(rows, {label: (every, held) for label, (every, held) in counts.items()})
 
 
