@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from itertools import islice
 from typing import NamedTuple
@@ -49,7 +50,8 @@ def csv_dialect(file: str, encoding: str = AUTO) -> Dialect:
         whole = len(begin) < _SAMPLE
     if named := SEPARATOR_LINE.match(begin):
         return Dialect(named[1].decode("latin-1"))
-    lines = begin.decode("utf-8", "surrogateescape").splitlines(keepends=True)
+    # Lines end where those of the table do: other marks, such as U+2028, are part of a cell.
+    lines = list(io.StringIO(begin.decode("utf-8", "surrogateescape"), newline="\n"))
     lines = lines if whole else lines[:-1]
     fitting = [dialect for delimiter in DELIMITERS if (dialect := _fitting(lines, delimiter, whole))]
     if len(fitting) > 1:

@@ -67,11 +67,12 @@ def test_what_a_csv_writer_wrote_is_read_back_and_told(tmp_path, delimiter, quot
         ("sep=|\na|b\n", "|"),
         ('a;b\n"1;\n2";3\n', ";"),
         ("", ","),
+        ("a;b\none\u2028two;3\nfour\x85five;6\n", ";"),
     ],
 )
 def test_the_separator_is_that_of_header_and_rows(tmp_path, text, expected):
     path = tmp_path / "t.csv"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     assert csv_dialect(str(path)).delimiter == expected
 
 

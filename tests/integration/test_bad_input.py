@@ -110,7 +110,11 @@ def test_what_is_only_written_in_another_way_is_read(change, call):
         (["--labelEnumerateValues=auto", "--labelName=lable"], 2, "column 'lable' is not .*did you mean label"),
         ([LABELS, "--firstSequence=txet"], 2, "column 'txet' is not in the input schema .*; did you mean text"),
         ([LABELS, "--inputTable=god.tsv,good.tsv"], 3, "table file god.tsv does not exist; did you mean good.tsv"),
-        ([LABELS, "--inputTable=good.tsv"], 2, "--inputTable in train needs a training and an evaluation table"),
+        (
+            [LABELS, "--inputTable=a,b,c"],
+            2,
+            "--inputTable in train needs a training table, or one and an evaluation table",
+        ),
     ],
 )
 def test_wrong_names_are_answered_with_the_nearest(flags, code, expected, call):
