@@ -94,6 +94,7 @@ setup(
         "console_scripts": [
             "easy_transfer_app = appzoo.cli.main:main",
             "ez_bert_feat = appzoo.cli.features:main",
+            "ez_pretrain = appzoo.cli.pretraining:main",
             "ez_zoo = appzoo.cli.main:zoo",
         ],
         # How the core's Python API finds the models without importing modelzoo by name.

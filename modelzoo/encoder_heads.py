@@ -78,19 +78,26 @@ class PretrainingHead(keras.layers.Layer):
         pooled_output: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
         """See the class."""
-        if positions is not None:
-            sequence_output = tf.gather(sequence_output, positions, batch_dims=1)
-        words = tf.cast(self.layer_norm(self.transform(sequence_output)), self.compute_dtype)
+        words = self.states(sequence_output, positions)
         logits = tf.einsum("bth,vh->btv", words, tf.cast(embedding_table, words.dtype))
         outputs = {"mlm_logits": tf.cast(logits, tf.float32) + tf.cast(self.output_bias, tf.float32)}
-        if len(self.parts) > 1:
-            if pooled_output is None:
-                raise ValueError(f"{self.parts[1]} needs pooled_output")
-            kernel = tf.cast(self.pair_kernel, tf.float32)
-            pooled = tf.cast(pooled_output, tf.float32)
-            logits = tf.matmul(pooled, kernel, transpose_b=True) + tf.cast(self.pair_bias, tf.float32)
-            outputs[f"{self.parts[1]}_logits"] = logits
-        return outputs
+        return {**outputs, **self.pair_logits(pooled_output)}
+
+    def states(self, sequence_output: tf.Tensor, positions: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns what the embedding table is multiplied with, [batch, tokens or predictions, width]."""
+        if positions is not None:
+            sequence_output = tf.gather(sequence_output, positions, batch_dims=1)
+        return tf.cast(self.layer_norm(self.transform(sequence_output)), self.compute_dtype)
+
+    def pair_logits(self, pooled_output: tf.Tensor | None) -> dict[str, tf.Tensor]:
+        """Returns the logits of pairs under the name of the head; nothing without `pairs`."""
+        if len(self.parts) == 1:
+            return {}
+        if pooled_output is None:
+            raise ValueError(f"{self.parts[1]} needs pooled_output")
+        kernel = tf.cast(self.pair_kernel, tf.float32)
+        logits = tf.matmul(tf.cast(pooled_output, tf.float32), kernel, transpose_b=True)
+        return {f"{self.parts[1]}_logits": logits + tf.cast(self.pair_bias, tf.float32)}
 
     def variable(self, path: str) -> tf.Variable:
         """Returns a variable by its path in the table of weights, such as `transform.kernel`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ from easytransfer.data.lines import plain_lines
 from easytransfer.errors import DataError, ModelError
 from easytransfer.presets import catalogue
 from easytransfer.presets.folder import new_folder, write_json, write_manifest
-from modelzoo.loading import family_module
+from easytransfer.text.tokenizer import Tokenizer
+from modelzoo.encoder_config import EncoderConfig
+from modelzoo.loading import family_module, load_tokenizer
+
+# What the vocabulary of a family is called in its folders.
+_VOCABULARY_FILES = {"bert": "vocab.txt", "albert": "30k-clean.model"}
 
 
 def new(
@@ -30,7 +37,7 @@ def new(
     Args:
         target: New folder.
         texts: Text files, a sentence a line, as a table of a training is named.
-        family: bert, albert or roberta.
+        family: bert, albert, roberta or t5.
         vocab_size: Pieces of the vocabulary, special ones included.
         lower_case: Whether all text is lower-cased.
         overwrite: Replace an existing folder.
@@ -47,23 +54,63 @@ def new(
     known = [name for name in catalogue.families() if _has_vocabulary(name)]
     if family not in known:
         raise ModelError("no vocabulary can be trained for this family", received=family, accepted=known)
-    given = {name: value for name, value in sizes.items() if value is not None}
+    tokenizer = family_module(family, "vocabulary").trained(lambda: lines(texts), vocab_size, lower_case)
+    if len(tokenizer) > vocab_size:
+        raise ModelError(
+            "too few pieces for special tokens and characters", received=vocab_size,
+            accepted=f"{len(tokenizer)} or more", fix="raise vocab_size",
+        )  # fmt: skip
+    return _written(target, family, tokenizer, sizes, overwrite, "zoo new")
+
+
+def with_vocabulary(
+    target: str | Path, vocabulary: str | Path, family: str, overwrite: bool = False, **sizes: int | None
+) -> dict[str, Any]:
+    """Writes a model folder without weights from a vocabulary that is there; see `new`.
+
+    Args:
+        target: New folder.
+        vocabulary: `vocab.txt` of a BERT, lower-cased, or the SentencePiece model of an ALBERT.
+        family: bert or albert.
+        overwrite: Replace an existing folder.
+        sizes: See `new`; also `embedding_size` of an ALBERT.
+
+    Raises:
+        ModelError: The family or the vocabulary is none of these, the sizes do not fit, or the folder exists.
+    """
+    if family not in _VOCABULARY_FILES:
+        raise ModelError("unknown model_type", received=family, accepted=list(_VOCABULARY_FILES))
+    if not Path(vocabulary).is_file():
+        raise ModelError(f"the vocabulary {vocabulary} does not exist")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copyfile(vocabulary, Path(folder, _VOCABULARY_FILES[family]))
+        write_json(Path(folder, "config.json"), {"model_type": family})
+        tokenizer = load_tokenizer(folder, lower_case=True)
+    return _written(target, family, tokenizer, sizes, overwrite, "ez_pretrain")
+
+
+def _written(
+    target: str | Path, family: str, tokenizer: Tokenizer, sizes: Mapping[str, int | None], overwrite: bool, how: str
+) -> dict[str, Any]:
+    given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
     if given.get("hidden_size") and "intermediate_size" not in given:
         given["intermediate_size"] = 4 * given["hidden_size"]
     with new_folder(target, overwrite) as draft:
-        tokenizer = family_module(family, "vocabulary").trained(lambda: lines(texts), vocab_size, lower_case)
-        if len(tokenizer) > vocab_size:
-            raise ModelError(
-                "too few pieces for special tokens and characters", received=vocab_size,
-                accepted=f"{len(tokenizer)} or more", fix="raise vocab_size",
-            )  # fmt: skip
-        given |= {"model_type": family, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_id}
-        config = family_module(family, "config").CONFIG_CLASS.from_dict(given).to_dict("hf")
+        named = getattr(family_module(family, "vocabulary"), "settings", _settings)
+        config = family_module(family, "config").CONFIG_CLASS.from_dict(
+            {"model_type": family, **named(given, tokenizer)}
+        )
         tokenizer.save(draft)
-        write_json(draft / "config.json", config)
+        stored = config.to_dict("hf") if isinstance(config, EncoderConfig) else config.to_dict()
+        write_json(draft / "config.json", stored)
         facts = {"name": Path(target).name, "type": family, "vocab": len(tokenizer)}
-        write_manifest(draft, {**facts, "origin": {"kind": "made", "how": "zoo new"}, "licence": None})
-    return {"folder": str(target), "family": family, "vocab": len(tokenizer), "config": config}
+        write_manifest(draft, {**facts, "origin": {"kind": "made", "how": how}, "licence": None})
+    return {"folder": str(target), "family": family, "vocab": len(tokenizer), "config": stored}
+
+
+def _settings(sizes: Mapping[str, int], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Returns the configuration of an encoder."""
+    return {**sizes, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_id}
 
 
 def lines(texts: str | Sequence[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appzoo import discovery
-from appzoo.cli import features, profiling, text
+from appzoo.cli import features, pretraining, profiling, text
 from appzoo.cli.zoo import zoo_parser
 from appzoo.feature_config import FeatureConfig
 from easytransfer.compat.command_line import OWN_FLAGS
@@ -52,6 +52,8 @@ def flags_of(module: str) -> set[str]:
         return own
     if module.removeprefix("appzoo.") in ("cli.features", "feature_config", "jobs.vectors", "jobs.features"):
         return FEATURE_FLAGS
+    if module == "appzoo.cli.pretraining":
+        return JOB_FLAGS | pretraining.FLAGS
     if module == "appzoo.cli.profiling":
         return options(profiling._parser())
     found = JOB_FLAGS | (set(OWN_FLAGS) if module.startswith("easytransfer.compat") else set())

@@ -91,7 +91,7 @@ def zoo_parser() -> argparse.ArgumentParser:
     making = commands.add_parser("new", parents=[writing], help="train a vocabulary, for a model without weights yet")
     making.add_argument("target", type=expand_home)
     making.add_argument("--texts", metavar="FILES", required=True, help="text files, a sentence a line")
-    making.add_argument("--type", dest="family", default="bert", help="model family: bert, albert or roberta")
+    making.add_argument("--type", dest="family", default="bert", help="model family: bert, albert, roberta or t5")
     making.add_argument("--vocabSize", dest="vocab_size", type=int, default=8000, help="pieces; default 8000")
     making.add_argument("--lowerCase", dest="lower_case", action="store_true", help="lower-case all text")
     for flag, name, what in (

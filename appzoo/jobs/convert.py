@@ -55,7 +55,8 @@ def convert(config: JobConfig) -> dict[str, Any]:
         raise ModelError(f"{job.model_name} has no pre-trained encoder to convert", received=path)
     if config.runtime.dry_run:
         return {"dry_run": True, "checkpoint": str(trained.source)}
-    backbone, tokenizer = trained.app.model.backbone, trained.app.encoder.tokenizer
+    # A T5 has no encoder of its own.
+    backbone, tokenizer = trained.app.model.backbone, getattr(trained.app, "encoder", trained.app).tokenizer
     head = getattr(trained.app.model, "head", None)
     return _done(
         export_backbone(

@@ -14,13 +14,13 @@ from appzoo.jobs.trained import new_app
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, HostColumn, Ragged
+from easytransfer.data.id_tables import HIDDEN as MASKED
 from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError
 from easytransfer.text.masking import TokenMasker
 from easytransfer.train import checkpoint
 
-MASKED = ("masked_lm_positions", "masked_lm_ids", "masked_lm_weights")
 ALIASES = {
     "bert_finetune": "input_ids,input_mask,segment_ids,label_id",
     "bert_predict": "input_ids,input_mask,segment_ids",
@@ -46,14 +46,16 @@ def preprocess(config: JobConfig) -> dict[str, Any]:
     if not all(part.preprocessable for part in app.inputs):
         raise ConfigError(f"{config.model_name} has nothing to preprocess", fix="train on the table as it is")
     say_labels(app)
-    labelled = data.label_name is not None
+    # Labels may need no column, such as the order of two segments.
+    labelled = data.label_name is not None or (app.target is not None and not app.label_inputs())
     append = names(data.append_cols)
     needed = input_columns(app, str(data.input_table), labelled) + append
     rows = _Rows(app, labelled, append)
     table = open_input(app, str(data.input_table), needed, BadRows("skip"))
     if config.runtime.dry_run:
         return {"mode": "preprocess", "dry_run": True, "columns": [*(rows.asked or ()), *append]}
-    account = output.write(table, encoder(app, table, labelled), rows.columns, text_counts=app.text_counts)
+    options = {"chunk_rows": app.chunk_rows, "text_counts": app.text_counts}
+    account = output.write(table, encoder(app, table, labelled), rows.columns, **options)
     return {"mode": "preprocess", "output": str(output.path), "columns": account.columns, **account.summary()}
 
 
@@ -71,7 +73,8 @@ class _Rows:
         schema = app.config.data.output_schema
         self.asked = None if schema is None else names(ALIASES.get(schema, schema))
         distinct_columns(self.asked or (), append)
-        self._masker = self._new_masker() if set(MASKED) & set(self.asked or ()) else None
+        self._masks = bool(set(MASKED) & set(self.asked or ()))
+        self._masker = self._new_masker() if self._masks else None
         unlabelled = [] if labelled else [name for name in self.asked or () if name in app.label_columns]
         if unlabelled:
             raise ConfigError(f"outputSchema asks for {unlabelled[0]}", fix="give labelName")
@@ -93,8 +96,9 @@ class _Rows:
             ConfigError: A column is asked for that the application does not make, or copied in place of one it makes.
         """
         found = dense_columns(encoded, self._width, self._app.label_columns)
-        if self._masker is not None:
-            found |= self._masked(chunk, encoded)
+        if self._masks:
+            own = (part.masked(found) for part in self._app.inputs)
+            found |= next((masked for masked in own if masked is not None), None) or self._masked(chunk, encoded)
         chosen = chosen_columns(None if self.asked is None else ",".join(self.asked), list(found), ALIASES)
         distinct_columns(chosen, self._append)
         appended = {name: [chunk.columns[name][row] for row in encoded.row_of] for name in self._append}

@@ -6,35 +6,24 @@ Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Te
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
 
-import modelzoo.loading as zoo
+from appzoo.t5_app import T5App
 from appzoo.text_generation.config import TextGenerationConfig
 from appzoo.text_generation.inputs import SourceText
 from appzoo.text_generation.target import GeneratedText
 from easytransfer import keras
-from easytransfer.app.contract import App, Assets
+from easytransfer.app.contract import Assets
 from easytransfer.app.inputs.base import Input
-from easytransfer.errors import ModelError
-from easytransfer.run.atomic import write_json
 from easytransfer.text.decoding import Decoding, written
 from easytransfer.train.task import Batch, Outputs
-from modelzoo.backbone import Backbone
-from modelzoo.hub import obtain
 from modelzoo.t5.backbone import T5Backbone
-from modelzoo.t5.config import T5Config
-from modelzoo.t5.tokenizer import T5Tokenizer
-
-CONFIG_FILE = "config.json"
 
 
-class TextGeneration(App):
+class TextGeneration(T5App):
     """T5, taught every piece with the ones before it, and asked to write by itself in evaluation and prediction."""
-
-    asset_files: ClassVar[tuple[str, ...]] = (CONFIG_FILE,)
 
     config: TextGenerationConfig
     target: GeneratedText
@@ -43,19 +32,7 @@ class TextGeneration(App):
     def build_inputs(self, assets: Assets) -> list[Input]:
         """Returns the text; the tokenizer comes from the ModelZoo or from a trained run."""
         settings, data = self.config.model, self.config.data
-        folder = assets.folder
-        if folder is None:
-            runtime = self.config.runtime
-            preset = obtain(settings.pretrain_model_name_or_path, runtime.model_zoo_base_path, offline=runtime.offline)
-            if (family := zoo.family_of(preset)) != "t5":
-                raise ModelError(
-                    f"{preset.folder} holds a model of the family {family}, which writes no text",
-                    accepted="a T5",
-                    fix="name one by model.pretrain_model_name_or_path",
-                )
-            folder = preset.folder
-        self.tokenizer = T5Tokenizer.from_folder(folder)
-        self.network_config = T5Config.from_folder(folder)
+        self.open_network(assets)
         limits: dict[str, Any] = {"max_length": data.sequence_length, "no_truncate": data.no_truncate}
         self.source = SourceText(self.tokenizer, str(data.first_sequence), prefix=settings.prefix, **limits)
         return [self.source]
@@ -65,24 +42,9 @@ class TextGeneration(App):
         column, most = str(self.config.data.label_name), self.config.model.target_length
         return GeneratedText(column, self.source, most, self.config.train.label_smoothing)
 
-    def save_assets(self, folder: Path) -> None:
-        """Writes tokenizer and configuration of the network."""
-        super().save_assets(folder)
-        write_json(folder / CONFIG_FILE, self.network_config.to_dict())
-
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the network with its pre-trained weights, or with the shape stored in a run and random ones."""
-        settings, folder = self.config.model, assets.folder
-        changes = {} if settings.dropout_rate is None else {"dropout_rate": settings.dropout_rate}
-        backbone = Backbone.from_preset(
-            settings.pretrain_model_name_or_path if folder is None else folder,
-            zoo=self.config.runtime.model_zoo_base_path,
-            weights=folder is None and not settings.from_scratch,
-            seed=self.config.runtime.seed,
-            allow_missing=settings.allow_missing if folder is None else None,
-            **changes,
-        )
-        network, ids = Writer(backbone), tf.ones([1, 2], tf.int32)
+        network, ids = Writer(self.backbone(assets)), tf.ones([1, 2], tf.int32)
         network({"input_ids": ids, "input_mask": ids, "target_ids": ids})
         return network
 

@@ -6,32 +6,14 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from easytransfer.config.job import JobConfig, ModelConfig
+from appzoo.t5_settings import T5Settings
+from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
 
-class GenerationSettings(ModelConfig):
+class GenerationSettings(T5Settings):
     """The pre-trained network, what it reads, and how it writes."""
 
-    pretrain_model_name_or_path: str = setting(
-        "google-t5/t5-small",
-        "T5 to start from: a name of the ModelZoo, a folder, or a model of the Hugging Face hub.",
-        advanced=True,
-        modes="TS",
-        path="one",
-    )
-    from_scratch: bool = setting(
-        False, "Start from random weights instead of the pre-trained ones.", advanced=True, modes="T"
-    )
-    allow_missing: str | None = setting(
-        None,
-        "Regular expression of names of weights that may start from random values where the model has none.",
-        advanced=True,
-        modes="T",
-    )
-    dropout_rate: float | None = setting(
-        None, "Dropout of the network; None takes that of the pre-trained one.", advanced=True, modes="T", ge=0, lt=1
-    )
     prefix: str = setting(
         "", 'Stands before every text, such as "summarize: ", by which T5 tells tasks apart.', advanced=True, modes="T"
     )

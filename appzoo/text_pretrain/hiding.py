@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from appzoo.text_pretrain.words import WordList
 from easytransfer.layers.draws import unit_fraction
 from easytransfer.text.tokenizer import Tokenizer
 from easytransfer.train.task import Batch
@@ -80,6 +81,7 @@ class WordHider:
         max_length: Most pieces of a row.
         whole_word: Whether the pieces of a word are hidden together.
         max_ngram: Most neighbouring words that are hidden together.
+        words: Further words whose pieces are hidden together, None for those of the tokenizer alone.
     """
 
     def __init__(
@@ -91,12 +93,14 @@ class WordHider:
         max_length: int,
         whole_word: bool = True,
         max_ngram: int = 1,
+        words: WordList | None = None,
     ) -> None:
         self._share, self._most, self._max_length, self._mask_id = share, most, max_length, tokenizer.mask_id
         is_special = np.isin(np.arange(len(tokenizer)), list(tokenizer.special_ids.values()))
         self._is_special = tf.constant(is_special)
         self._ordinary = tf.constant(np.flatnonzero(~is_special), tf.int32)
         self._continues = tf.constant(tokenizer.continues & whole_word)
+        self._words = words
         chances = 1 / np.arange(1, max_ngram + 1)
         self._ngram_ends = tf.constant(np.cumsum(chances / chances.sum())[:-1], tf.float32)
 
@@ -104,7 +108,8 @@ class WordHider:
         """Returns the batch with pieces of `input_ids` hidden.
 
         Args:
-            batch: `input_ids` and `input_mask`, int32 [rows, pieces].
+            batch: `input_ids` and `input_mask`, int32 [rows, pieces]; if there, `inside_word` of the same shape, 1 for
+                pieces that are hidden together with the one before.
             draws: Random numbers of the rows.
 
         Returns:
@@ -113,7 +118,7 @@ class WordHider:
         """
         ids, length = batch["input_ids"], tf.shape(batch["input_ids"])[1]
         candidate = (batch["input_mask"] > 0) & ~tf.gather(self._is_special, ids)
-        group = self._groups(ids, candidate, draws)
+        group = self._groups(batch, candidate, draws)
         size = _of_group(tf.math.unsorted_segment_sum, tf.cast(candidate, tf.int32), group, self._max_length)
         pieces = tf.reduce_sum(batch["input_mask"], axis=1)
         wanted = tf.cast(tf.round(tf.cast(pieces, tf.float32) * self._share), tf.int32)
@@ -142,10 +147,16 @@ class WordHider:
             "hidden_weights": tf.cast(real, tf.float32),
         }
 
-    def _groups(self, ids: tf.Tensor, candidate: tf.Tensor, draws: Draws) -> tf.Tensor:
+    def _groups(self, batch: Batch, candidate: tf.Tensor, draws: Draws) -> tf.Tensor:
         """Returns for every piece the number of what is hidden together with it, below `max_length`."""
+        ids = batch["input_ids"]
         before = tf.pad(candidate[:, :-1], [[0, 0], [1, 0]])
-        starts = candidate & ~(tf.gather(self._continues, ids) & before)
+        inside = tf.gather(self._continues, ids)
+        if "inside_word" in batch:
+            inside |= batch["inside_word"] > 0
+        starts = candidate & ~(inside & before)
+        if self._words is not None:
+            starts &= self._words.boundaries(ids, starts, self._max_length)
         word = tf.maximum(tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1, 0)
         if not self._ngram_ends.shape[0]:
             return word

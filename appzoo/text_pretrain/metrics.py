@@ -15,14 +15,15 @@ class PretrainEvaluator(Evaluator):
     """`perplexity` = exp(mean cross entropy of hidden pieces), `mlm_accuracy`, and with pairs `pair_accuracy`.
 
     Args:
+        task: Stands before the names of loss and accuracy.
         paired: Whether rows are pairs.
     """
 
     main_metric = "perplexity"
     higher_is_better = False
 
-    def __init__(self, paired: bool = False) -> None:
-        self._paired = paired
+    def __init__(self, task: str = "mlm", paired: bool = False) -> None:
+        self._task, self._paired = task, paired
         self._sums = dict.fromkeys((*_WORDS, "rows", "pairs"), 0.0)
 
     def update(self, batch: dict[str, np.ndarray], outputs: dict[str, np.ndarray]) -> None:
@@ -30,7 +31,7 @@ class PretrainEvaluator(Evaluator):
         found = {name: float(outputs[name].sum(dtype=np.float64)) for name in _WORDS}
         found["rows"] = float(len(outputs["nll"]))
         if self._paired:
-            found["pairs"] = float((outputs["pair_logits"].argmax(-1) == batch["pair_label"]).sum())
+            found["pairs"] = float((outputs["pair_logits"].argmax(-1) == batch["next_sentence_labels"]).sum())
         self.merge(found)
 
     def state(self) -> dict[str, float]:
@@ -47,5 +48,6 @@ class PretrainEvaluator(Evaluator):
         sums = self._sums
         hidden, rows = (sums[name] or math.nan for name in ("hidden", "rows"))
         loss = sums["nll"] / hidden
-        found = {"perplexity": float(np.exp(loss)), "mlm_loss": loss, "mlm_accuracy": sums["right"] / hidden}
+        named = {f"{self._task}_loss": loss, f"{self._task}_accuracy": sums["right"] / hidden}
+        found = {"perplexity": float(np.exp(loss)), **named}
         return {**found, "pair_accuracy": sums["pairs"] / rows} if self._paired else found

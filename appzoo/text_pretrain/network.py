@@ -7,7 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 import modelzoo.loading as zoo
+from appzoo.text_pretrain.split_head import ALONE, split_cross_entropy
 from easytransfer import keras
+from easytransfer.distributed.collectives import Group
 from easytransfer.errors import ModelError
 from easytransfer.presets import Preset
 from easytransfer.run.log import say
@@ -60,6 +62,7 @@ class PretrainNetwork(keras.Model):
     Args:
         backbone: Encoder.
         head: Head of its family.
+        tensor: Workers that share the vocabulary, if any; they have the same rows.
 
     Call arguments:
         batch: `input_ids`, `input_mask`, `segment_ids` [batch, pieces]; `hidden_positions`, `hidden_ids`,
@@ -71,20 +74,15 @@ class PretrainNetwork(keras.Model):
         `pair_logits` float32 [batch, 2].
     """
 
-    def __init__(self, backbone: EncoderBackbone, head: PretrainingHead) -> None:
+    def __init__(self, backbone: EncoderBackbone, head: PretrainingHead, tensor: Group | None = None) -> None:
         super().__init__(name="text_pretrain")
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self._tensor = backbone, head, tensor
 
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, Any]:
         """See the class."""
         encoded = self.backbone(batch, training=training)
         positions, ids, weights = (batch[f"hidden_{name}"] for name in ("positions", "ids", "weights"))
-        found = self.head(
-            encoded["sequence_output"], self.backbone.input_embeddings, positions, encoded["pooled_output"]
-        )
-        logits = found["mlm_logits"]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids, logits)
-        guesses = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        losses, guesses = self._words(self.head.states(encoded["sequence_output"], positions), ids)
         outputs = {
             "nll": tf.reduce_sum(losses * weights, axis=1),
             "hidden": tf.reduce_sum(weights, axis=1),
@@ -92,9 +90,14 @@ class PretrainNetwork(keras.Model):
             "guesses": guesses,
             "hidden_positions": positions,
         }
-        if len(self.head.parts) > 1:
-            outputs["pair_logits"] = found[f"{self.head.parts[1]}_logits"]
+        for logits in self.head.pair_logits(encoded["pooled_output"]).values():
+            outputs["pair_logits"] = logits
         return outputs
+
+    def _words(self, states: tf.Tensor, ids: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the cross entropy of hidden pieces and what is guessed, [batch, predictions] each."""
+        table, bias = self.backbone.input_embeddings, self.head.output_bias
+        return split_cross_entropy(states, table, bias, ids, self._tensor or ALONE)
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and pooler with heads."""

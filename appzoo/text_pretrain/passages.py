@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from easytransfer.text.tokenizer import Tokenizer
+from easytransfer.data.encoded import Ragged
 
 Span = tuple[int, int]
 # Ends of sentences: marks with what closes behind them and a space, or Chinese and Japanese ones, which need none.
 _END = re.compile(r"""[.!?…]+["'”’»)\]]*\s+|[。！？]+[”’」』）】]*\s*""")
+
+
+class Pieces(Protocol):
+    """What passages need of a tokenizer."""
+
+    def pieces(self, texts: Sequence[str]) -> Ragged:
+        """Returns the ids of the pieces of every text."""
+
+    def pieces_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ragged]:
+        """Returns them and where each stands, see `Tokenizer.pieces_with_offsets`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Cutter:
     becomes of a document depends on the seed and its number alone.
 
     Args:
-        tokenizer: Counts pieces.
+        tokenizer: Counts pieces, and says where they stand.
         room: Pieces of text in a passage.
         seed: Seed of all choices.
         short_passages: Share of passages with a room drawn between 2 and `room`, so that the network sees short texts.
@@ -58,7 +69,7 @@ class Cutter:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, room: int, *, seed: int, short_passages: float = 0.0, paired: bool = False
+        self, tokenizer: Pieces, room: int, *, seed: int, short_passages: float = 0.0, paired: bool = False
     ) -> None:
         self._tokenizer, self._room, self._seed = tokenizer, room, seed
         self._short, self._paired = short_passages, paired

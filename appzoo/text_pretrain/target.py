@@ -27,13 +27,11 @@ _PAGE = "words.html"
 _SHOWN = 100
 
 
-class HiddenWords(Target):
-    """Words that were hidden; their number is the weight of the loss."""
+class Perplexity(Target):
+    """What a network guesses of a text: pieces whose number is the weight of the loss; no labels are needed."""
 
     encoded_columns: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, passages: Passages) -> None:
-        self.passages, self.tokenizer = passages, passages.tokenizer
+    loss_name: ClassVar[str]
 
     def table_columns(self) -> list[str]:
         """Returns nothing: the labels are the words of the text."""
@@ -44,14 +42,10 @@ class HiddenWords(Target):
         return Encoded({})
 
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
-        """Returns the cross entropy of the hidden pieces, by hidden pieces."""
+        """Returns the cross entropy of the pieces, by pieces."""
         weight = batch["example_weight"]
         hidden = tf.reduce_sum(outputs["hidden"] * weight)
-        return {"mlm_loss": Loss(tf.reduce_sum(outputs["nll"] * weight), hidden)}
-
-    def evaluator(self) -> Evaluator:
-        """Returns perplexity and accuracy of the hidden words."""
-        return PretrainEvaluator()
+        return {self.loss_name: Loss(tf.reduce_sum(outputs["nll"] * weight), hidden)}
 
     def output_columns(self) -> tuple[str, ...]:
         """Returns perplexity, and how many pieces it is of."""
@@ -66,6 +60,19 @@ class HiddenWords(Target):
         """Returns `perplexity` and `hidden`, float32 and int32 [batch]."""
         perplexity = tf.exp(outputs["nll"] / tf.maximum(outputs["hidden"], 1))
         return {"perplexity": perplexity, "hidden": tf.cast(outputs["hidden"], tf.int32)}
+
+
+class HiddenWords(Perplexity):
+    """Words that were hidden."""
+
+    loss_name = "mlm_loss"
+
+    def __init__(self, passages: Passages) -> None:
+        self.passages, self.tokenizer = passages, passages.tokenizer
+
+    def evaluator(self) -> Evaluator:
+        """Returns perplexity and accuracy of the hidden words."""
+        return PretrainEvaluator()
 
     def report(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes a page of passages with hidden words: green what was guessed, red with the guess what was not."""
@@ -103,36 +110,37 @@ class PairedWords(HiddenWords):
         seed: Seed of which pairs are changed.
     """
 
-    encoded_columns: ClassVar[tuple[str, ...]] = ("pair_label",)
+    encoded_columns: ClassVar[tuple[str, ...]] = ("next_sentence_labels",)
 
     def __init__(self, passages: Passages, task: str, seed: int) -> None:
         super().__init__(passages)
         self.task, self._seed = task, seed
 
     def encode(self, chunk: RowChunk, inputs: Sequence[Encoded]) -> Encoded:
-        """Returns `pair_label` int32, 1 for changed pairs, and their pieces in place of those of the input."""
-        first, second = (list(chunk.columns[name]) for name in (self.passages.first, self.passages.second))
+        """Returns `next_sentence_labels` int32, 1 for changed pairs, and their pieces in place of the input's."""
+        texts = [list(chunk.columns[name]) for name in (self.passages.first, self.passages.second)]
         numbers = chunk.index
         # A document has several pairs: the first row of the chunk numbers them on.
         draw = np.random.Generator(np.random.PCG64([self._seed, int(numbers[0]) if len(numbers) else 0]))
-        label = draw.random(len(first)) < 0.5
+        label = draw.random(len(numbers)) < 0.5
         if self.task == "sop":
-            pairs = [(b, a) if changed else (a, b) for a, b, changed in zip(first, second, label, strict=True)]
+            pairs = [(b, a) if changed else (a, b) for a, b, changed in zip(*texts, label, strict=True)]
         else:
             other = _of_other_documents(numbers, draw)
             label &= other >= 0
             pairs = [
-                (a, second[far] if changed else b)
-                for a, b, changed, far in zip(first, second, label, other, strict=True)
+                (a, texts[1][far] if changed else b) for a, b, changed, far in zip(*texts, label, other, strict=True)
             ]
         length = self.passages.max_length
-        tokens = self.tokenizer.encode([a for a, _ in pairs], [b for _, b in pairs], max_length=length)
+        first, second = [a for a, _ in pairs], [b for _, b in pairs]
+        tokens = self.tokenizer.encode(first, second, max_length=length)
         columns = {"input_ids": tokens.input_ids, "segment_ids": tokens.segment_ids}
-        return Encoded({**columns, "pair_label": label.astype(np.int32)})
+        columns |= self.passages.marks(first, second)
+        return Encoded({**columns, "next_sentence_labels": label.astype(np.int32)})
 
     def on_train_table(self, train: EncodedTable) -> None:
         """Refuses a table whose pairs are all alike."""
-        labels = np.asarray(train.columns["pair_label"])
+        labels = np.asarray(train.columns["next_sentence_labels"])
         if not labels.any():
             raise DataError(
                 f"no pair of {len(labels)} was changed, so there is nothing to tell apart",
@@ -142,7 +150,7 @@ class PairedWords(HiddenWords):
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
         """Returns the losses of words and of pairs, by words and by pairs."""
         weight = batch["example_weight"]
-        total = softmax_cross_entropy_sum(batch["pair_label"], outputs["pair_logits"], weight)
+        total = softmax_cross_entropy_sum(batch["next_sentence_labels"], outputs["pair_logits"], weight)
         return {**super().losses(batch, outputs, step), "pair_loss": Loss(total, tf.reduce_sum(weight))}
 
     def evaluator(self) -> Evaluator:

@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -59,6 +60,18 @@ def register(readers: Mapping[str, Reader], writers: Mapping[str, Writer]) -> No
     _readers.update(readers)
     _writers.update(writers)
     FOLDER_ENDINGS.update(ending for ending in readers if ending.endswith("/"))
+
+
+@contextmanager
+def read_like(endings: Mapping[str, str]) -> Iterator[None]:
+    """Context in which files with further endings are read as those with other ones, whatever they are elsewhere."""
+    before = dict(_readers)
+    _readers.update({ending: before[other] for ending, other in endings.items()})
+    try:
+        yield
+    finally:
+        _readers.clear()
+        _readers.update(before)
 
 
 def reader_of(path: str) -> str | None:

@@ -3,6 +3,8 @@
 Columns are recognised by their names. `input_ids` makes a table one of ids; its real positions are those where
 `input_mask` is 1, or without that column those up to the last id other than 0. Every other list of the same length has
 the same real positions. Names that end in `_a` or `_b` belong to `input_ids_a` or `input_ids_b` in the same way.
+Records of a pre-training have `masked_lm_positions`, `masked_lm_ids` and `masked_lm_weights`: which pieces are hidden,
+padded by weight 0, and what they were; `next_sentence_labels` is 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ import numpy as np
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.schema import Schema
 from easytransfer.data.table import RowChunk
+from easytransfer.errors import ConfigError
 
 IDS, MASK, SEGMENTS, STARTS = "input_ids", "input_mask", "segment_ids", "word_starts"
+HIDDEN_AT, HIDDEN_IDS, HIDDEN_WEIGHTS = "masked_lm_positions", "masked_lm_ids", "masked_lm_weights"
+HIDDEN = (HIDDEN_AT, HIDDEN_IDS, HIDDEN_WEIGHTS)
+FOLLOWS = "next_sentence_labels"
 # What ids are below, and its name.
 Limit = tuple[int, str]
+_NO_LIMIT: Limit = (np.iinfo(np.int64).max, "")
 
 
 def is_id_table(schema: Schema) -> bool:
@@ -31,14 +38,17 @@ def encode_ids(
 ) -> EncodedTable:
     """Returns the accepted rows of a chunk as an application's `encode` would.
 
-    Ids the model has no row for, masks that are not ones followed by zeros, words that start behind the end of their
-    row, and rows without a token are bad rows.
+    Ids the model has no row for, masks that are not ones followed by zeros, words that start or pieces that are hidden
+    behind the end of their row, and rows without a token are bad rows.
 
     Args:
         chunk: Rows of an id table.
         schema: Its columns; besides those with several values per row, only `labels` are taken.
         labels: Columns with labels.
         limits: What ids are below and its name, by the beginning of the column's name; others are not checked.
+
+    Raises:
+        ConfigError: Columns of a pre-training are missing, or of another type.
     """
     limits = limits or {}
     lists = [column.name for column in schema if column.is_list and column.type in ("int", "float")]
@@ -47,8 +57,18 @@ def encode_ids(
         real = lengths.get(_ids_of(name))
         if real is not None and name.startswith(SEGMENTS) and SEGMENTS in limits:
             _reject_outside(chunk, name, real, *limits[SEGMENTS])
-        elif real is not None and name == STARTS:
+        elif real is not None and name in (STARTS, HIDDEN_AT):
             _reject_outside(chunk, name, None, real[:, None], "the tokens of the row")
+        elif name == HIDDEN_IDS:
+            _reject_outside(chunk, name, None, *limits.get(IDS, _NO_LIMIT))
+    _check_hidden(chunk, [name for name in HIDDEN if name in lists])
+    if FOLLOWS in labels:
+        if schema[FOLLOWS].type != "int":
+            raise ConfigError(f"{FOLLOWS} of a table of token ids is 0 or 1", received=str(schema[FOLLOWS]),
+                              accepted=f"{FOLLOWS}:int:1", fix="declare the columns by inputSchema")  # fmt: skip
+        for row, label in enumerate(chunk.columns[FOLLOWS]):
+            if label not in (0, 1):
+                chunk.reject(row, FOLLOWS, f"unknown label: {label} is neither 0 nor 1")
     kept = np.flatnonzero(chunk.accepted)
     columns: dict[str, Ragged | np.ndarray] = {}
     for name in dict.fromkeys([*lists, *labels]):
@@ -61,6 +81,22 @@ def encode_ids(
         else:
             columns[name] = values
     return EncodedTable(columns, {MASK + name.removeprefix(IDS): name for name in lengths})
+
+
+def _check_hidden(chunk: RowChunk, names: Sequence[str]) -> None:
+    """Rejects rows whose hidden pieces are not told in lists of one length, with weights 0 or 1."""
+    if not names:
+        return
+    if len(names) < len(HIDDEN):
+        raise ConfigError(
+            f"the table has {', '.join(names)} alone", accepted=", ".join(HIDDEN), fix="take all of them, or none"
+        )
+    cells = [chunk.columns[name] for name in HIDDEN]
+    for row, (places, ids, weights) in enumerate(zip(*cells, strict=True)):
+        if not len(places) == len(ids) == len(weights):
+            chunk.reject(row, HIDDEN_AT, f"wrong list length: {', '.join(HIDDEN)} differ")
+        elif not np.isin(weights, (0, 1)).all():
+            chunk.reject(row, HIDDEN_WEIGHTS, "not a weight: neither 0 nor 1")
 
 
 def _ids_of(name: str) -> str:
@@ -119,5 +155,5 @@ def _lengths(chunk: RowChunk, name: str, lists: Sequence[str], limit: Limit | No
             chunk.reject(int(row), mask_name, f"not a mask: {wrong:g} is neither 0 nor 1")
     for row in np.flatnonzero(lengths == 0):
         chunk.reject(int(row), name, "no token")
-    _reject_outside(chunk, name, None, *(limit or (np.iinfo(np.int64).max, "")))
+    _reject_outside(chunk, name, None, *(limit or _NO_LIMIT))
     return lengths.astype(np.int64)

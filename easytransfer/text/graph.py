@@ -74,11 +74,14 @@ class GraphTokenizer(tf.Module, abc.ABC):
             `input_ids`, `input_mask` and `segment_ids`, int32 [B, T]. T is the longest row: at most
             `max_length`, and 1 for an empty batch.
         """
-        room = self.layout.room(self.max_length, pair is not None)
-        first = self.pieces(text)
-        if pair is None:
+        return self.pack(self.pieces(text), None if pair is None else self.pieces(pair))
+
+    @no_autograph
+    def pack(self, first: tf.RaggedTensor, second: tf.RaggedTensor | None = None) -> dict[str, tf.Tensor]:
+        """Returns what a call does for pieces, int32 [B, (pieces)]: rows that are cut to `max_length`."""
+        room = self.layout.room(self.max_length, second is not None)
+        if second is None:
             return self.assemble(_heads(first, tf.minimum(first.row_lengths(), room)))
-        second = self.pieces(pair)
         kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
         return self.assemble(_heads(first, kept_first), _heads(second, kept_second))
 

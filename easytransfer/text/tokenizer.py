@@ -179,14 +179,26 @@ class Tokenizer(abc.ABC):
             DataError: A text holds half of a surrogate pair, or is none.
             ValueError: `pairs` differs in length from `texts`.
         """
-        room = self.layout.room(max_length, pairs is not None)
-        first = self.pieces(texts)
-        if pairs is None:
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs")
+        self.layout.room(max_length, pairs is not None)  # before the work
+        return self.pack(self.pieces(texts), None if pairs is None else self.pieces(pairs), max_length)
+
+    def pack(self, first: Ragged, second: Ragged | None, max_length: int) -> Tokens:
+        """Returns rows of pieces, cut and put between special tokens as `encode` does.
+
+        Args:
+            first: Pieces of first texts.
+            second: Pieces of second texts, or None.
+            max_length: Bound of a row, special tokens included.
+
+        Raises:
+            ConfigError: `max_length` leaves no room for text.
+        """
+        room = self.layout.room(max_length, second is not None)
+        if second is None:
             kept = np.minimum(first.lengths, room)
             return self._tokens(heads(first, kept), None, first.lengths > kept)
-        if len(pairs) != len(texts):
-            raise ValueError(f"{len(texts)} texts but {len(pairs)} pairs")
-        second = self.pieces(pairs)
         kept_first, kept_second = longest_first(first.lengths, second.lengths, room)
         cut = (first.lengths > kept_first) | (second.lengths > kept_second)
         return self._tokens(heads(first, kept_first), heads(second, kept_second), cut)

@@ -1,4 +1,4 @@
-"""Makes the sample texts, and the folder with vocabulary and sizes of a small network: who has what, told twice.
+"""Makes the sample texts, and folders with vocabulary and sizes of small networks: who has what, told twice.
 
 python examples/text_pretrain/make_texts.py
 """
@@ -6,6 +6,8 @@ python examples/text_pretrain/make_texts.py
 import json
 import random
 from pathlib import Path
+
+from modelzoo.t5.tiny import trained_pieces
 
 FOLDER = Path(__file__).parent
 NAMES = "anna ben clara david emma felix greta hugo".split()
@@ -21,6 +23,8 @@ SENTENCES = (
     "nobody in the {place} but {name} has a {animal} .",
 )
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+PIECES = 150
 DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
@@ -46,6 +50,16 @@ def main() -> None:
     network.mkdir(exist_ok=True)
     (network / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     config = {"model_type": "bert", "vocab_size": len(vocabulary), **SIZES, **DROPOUT, "max_position_embeddings": 64}
+    (network / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    lines = (FOLDER / "train.text").read_text(encoding="utf-8").split("\n")
+    model = trained_pieces(
+        filter(None, lines), PIECES, model_type="bpe", normalization_rule_name="identity", character_coverage=1.0
+    )
+    network = FOLDER / "tiny-t5"
+    network.mkdir(exist_ok=True)
+    (network / "spiece.model").write_bytes(model)
+    # Behind the pieces stand the sentinels.
+    config = {"model_type": "t5", "vocab_size": PIECES + 100, **T5_SIZES}
     (network / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -8,11 +8,13 @@ package.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_text
 
@@ -26,6 +28,9 @@ from easytransfer.text.sentence_piece import ROWS_AT_A_TIME, WORD_BEGIN, in_memo
 from easytransfer.text.tokenizer import not_a_text
 from easytransfer.text.tokenizer_json import JSON_FILE, bounded
 
+# The sentinels of pre-training, where they are pieces, and how many T5 has where they are not.
+_SENTINEL, _SENTINELS = re.compile(r"▁?<extra_id_\d+>"), 100
+
 
 class T5Tokenizer:
     """Turns text into the ids of a SentencePiece model and ids into text (Kudo and Richardson 2018, arXiv 1808.06226).
@@ -36,6 +41,8 @@ class T5Tokenizer:
     Attributes:
         eos_id: Id of the end.
         unknown_id: Id of what no piece stands for.
+        sentinels: Id of the first sentinel of pre-training, from which the others go down, and how many there are:
+            pieces of an mT5, of others rows of the embeddings behind the pieces.
         digest: SHA-256 of the model: equal digests give equal ids.
 
     Raises:
@@ -55,6 +62,8 @@ class T5Tokenizer:
             raise ModelError(f"{where} has no piece </s>, which ends a text", fix="take the model of a T5")
         self.model, self.size = model, len(pieces)
         self.eos_id = pieces.index("</s>")
+        own = [number for number, piece in enumerate(pieces) if _SENTINEL.fullmatch(piece)]
+        self.sentinels = (own[-1], len(own)) if own else (len(pieces) + _SENTINELS - 1, _SENTINELS)
         self.digest = hashlib.sha256(model).hexdigest()
 
     def __len__(self) -> int:
@@ -114,6 +123,28 @@ class T5Tokenizer:
             [self._run("encode", tf.constant(list(texts[at : at + ROWS_AT_A_TIME]), tf.string)) for at in starts]
         )
 
+    def pieces(self, texts: Sequence[str]) -> Ragged:
+        """Returns what `encode` does, under the name that other tokenizers have for it."""
+        return self.encode(texts)
+
+    def pieces_with_offsets(self, texts: Sequence[str]) -> tuple[Ragged, Ragged]:
+        """Returns the ids of every text and where each piece stands in it.
+
+        Returns:
+            Ids, int32, and spans, int32 [pieces, 2]: first character and the one behind the last.
+        """
+        if (refused := not_a_text(texts)) is not None:
+            raise refused
+        found = [self._run("encode_with_offsets", tf.constant(list(texts), tf.string))]
+        ids, begins, ends = (in_memory([part]) for part in found[0])
+        raw = np.frombuffer("".join(texts).encode(), np.uint8)
+        # Characters before every byte of all texts; bytes that continue one count nothing.
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum((raw & 0xC0) != 0x80)])
+        sizes = np.array([len(text.encode()) for text in texts], np.int64)
+        first = np.repeat(np.cumsum(sizes) - sizes, ids.lengths)
+        spans = np.stack([before[first + part.values] - before[first] for part in (begins, ends)], axis=1)
+        return ids, Ragged(spans.astype(np.int32), ids.offsets)
+
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Returns the texts of ids; padding, ends and ids that stand for no piece are left out."""
         if not len(rows):
@@ -139,6 +170,12 @@ class GraphPieces(tf.Module):
     def encode(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Returns the ids of every text, int32 [texts, (pieces)]."""
         return self._pieces.tokenize(texts)
+
+    @no_autograph
+    def encode_with_offsets(self, texts: tf.Tensor) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Returns the ids of every text and in which bytes each piece begins and ends, int32 [texts, (pieces)] each."""
+        ids, begins, ends = self._pieces.tokenize_with_offsets(texts)
+        return ids, tf.cast(begins, tf.int32), tf.cast(ends, tf.int32)
 
     @no_autograph
     def decode(self, ids: tf.Tensor | tf.RaggedTensor) -> tf.Tensor:

@@ -231,8 +231,8 @@ def test_metrics_are_of_hidden_pieces_and_rows():
         "right": np.float32([0, 2]),
         "pair_logits": np.float32([[0, 1], [0, 1]]),
     }
-    evaluator.update({"pair_label": np.array([1, 0])}, outputs)
-    other.update({"pair_label": np.array([1])}, {name: value[:1] for name, value in outputs.items()})
+    evaluator.update({"next_sentence_labels": np.array([1, 0])}, outputs)
+    other.update({"next_sentence_labels": np.array([1])}, {name: value[:1] for name, value in outputs.items()})
     evaluator.merge(other.state())
     found = evaluator.result()
     assert found["mlm_loss"] == pytest.approx(8 / 5) and found["perplexity"] == pytest.approx(np.exp(8 / 5))
@@ -276,7 +276,10 @@ def test_losses_are_those_of_the_reference(tiny_model, tmp_path):
     rows = np.arange(len(encoded))
     batch = {name: tf.constant(encoded.columns[name].padded(rows, 32, 0)) for name in ("input_ids", "segment_ids")}
     batch["input_mask"] = tf.cast(batch["input_ids"] != app.encoder.tokenizer.pad_id, tf.int32)
-    batch |= {"pair_label": tf.constant(encoded.columns["pair_label"]), "example_weight": tf.ones(len(rows))}
+    batch |= {
+        "next_sentence_labels": tf.constant(encoded.columns["next_sentence_labels"]),
+        "example_weight": tf.ones(len(rows)),
+    }
     hidden = app.training_batch(batch, draws_of(len(rows)))
     outputs = app.forward(hidden)
     model = transformers.BertForPreTraining.from_pretrained(tiny_model).eval()
@@ -298,7 +301,7 @@ def test_losses_are_those_of_the_reference(tiny_model, tmp_path):
     assert float(losses["mlm_loss"].weight) == weights.sum()
     pairs = found.seq_relationship_logits.numpy().astype(np.float64)
     log_p = pairs - np.log(np.exp(pairs).sum(-1, keepdims=True))
-    expected = -log_p[rows, encoded.columns["pair_label"]].sum()
+    expected = -log_p[rows, encoded.columns["next_sentence_labels"]].sum()
     assert float(losses["pair_loss"].sum) == pytest.approx(expected, rel=1e-5)
     assert float(losses["pair_loss"].weight) == len(rows)
 
@@ -309,7 +312,7 @@ def test_exchanged_and_replaced_segments(tiny_model, tmp_path):
         texts = [f"the {a} is here. the {a} is there. who is the {a}?" for a in ("cat", "dog", "man", "boy") * 30]
         chunk = chunk_of(app, texts)
         plain, changed = app.encode(chunk, False), app.encode(chunk, True)
-        label = changed.columns["pair_label"]
+        label = changed.columns["next_sentence_labels"]
         assert 0.35 < label.mean() < 0.65 and len(label) == len(texts)
         tokenizer = app.encoder.tokenizer
         for row, (first, second) in enumerate(

@@ -10,6 +10,7 @@ from appzoo.text_pretrain.app import TextPretrain
 from appzoo.text_pretrain.config import TextPretrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.distributed.shards import whole_value
 from easytransfer.distributed.workers import Workers
 from easytransfer.train.trainer import Trainer
 
@@ -26,7 +27,9 @@ def table() -> EncodedTable:
         rows.append([2, *random.integers(5, 40, first), 3, *random.integers(5, 40, second), 3])
         segments.append([0] * (first + 2) + [1] * (second + 1))
     columns = {"input_ids": Ragged.from_lists(rows), "segment_ids": Ragged.from_lists(segments)}
-    return EncodedTable({**columns, "pair_label": np.arange(ROWS, dtype=np.int32) % 2}, {"input_mask": "input_ids"})
+    return EncodedTable(
+        {**columns, "next_sentence_labels": np.arange(ROWS, dtype=np.int32) % 2}, {"input_mask": "input_ids"}
+    )
 
 
 def run(workers: Workers, folder: Path) -> None:
@@ -43,8 +46,12 @@ def run(workers: Workers, folder: Path) -> None:
     app = TextPretrain(config)
     app.load_assets(None)
     trainer = Trainer(app, config.train, config.runtime, workers=workers)
-    start = {f"start/{variable.name}": variable.numpy() for variable in app.model.trainable_variables}
+
+    def arrays(prefix: str) -> dict[str, np.ndarray]:
+        pairs = zip(trainer.engine.positions, app.model.weights, strict=True)
+        return {f"{prefix}{position:03}": whole_value(variable) for position, variable in pairs}
+
+    start = arrays("start/")
     shard = (workers.replica, workers.replicas)
     trainer.fit(Batches(table(), config.train.batch_size, shuffle=True, seed=1, shard=shard), None)
-    arrays = {variable.name: variable.numpy() for variable in app.model.trainable_variables}
-    np.savez(folder / f"rank-{workers.rank}.npz", **start, **arrays)
+    np.savez(folder / f"rank-{workers.rank}.npz", **start, **arrays("weight/"))

@@ -74,8 +74,8 @@ def test_case_is_kept_unless_lowered(tmp_path):
 
 def test_what_cannot_be_made_is_refused_and_nothing_is_left(texts, tmp_path):
     target = tmp_path / "model"
-    with pytest.raises(ModelError, match="accepted: albert, bert, roberta"):
-        commands.new(target, str(texts), "t5")
+    with pytest.raises(ModelError, match="accepted: albert, bert, roberta, t5"):
+        commands.new(target, str(texts), "xlnet")
     with pytest.raises(ModelError, match="hidden_size 10 is not a multiple of num_attention_heads 3"):
         commands.new(target, str(texts), "bert", 100, hidden_size=10, num_attention_heads=3)
     with pytest.raises(ModelError, match="both cases"):

@@ -155,6 +155,17 @@ class Input(abc.ABC):
         """Returns a training batch changed at random, inside a graph; `draws` is the only source of randomness."""
         return batch
 
+    def masked(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """Returns, for `outputSchema=bert_pretrain`, `input_ids` with pieces hidden and the columns that say which.
+
+        Args:
+            rows: Arrays of encoded rows, padded.
+
+        Returns:
+            `input_ids` and the columns `id_tables.HIDDEN`; None where words are hidden by `TokenMasker`.
+        """
+        return None
+
     def on_train_table(self, train: EncodedTable) -> None:  # noqa: B027 - nothing to do is the usual case
         """Looks at the encoded training table before assets are saved: statistics and the like."""
 

@@ -1,0 +1,1 @@
+"""Pre-training of a T5: spans of a text that were left out."""
