@@ -11,6 +11,7 @@ import tensorflow as tf
 from appzoo.text_pretrain.hiding import TextDraws
 from appzoo.text_pretrain.spans.corruption import SpanRemover, span_counts, text_length
 from easytransfer.layers.draws import RowDraws
+from modelzoo.importing import export_backbone
 from modelzoo.t5.tokenizer import T5Tokenizer
 
 TINY = Path("examples/text_pretrain/tiny-t5")
@@ -153,8 +154,11 @@ def test_losses_are_those_of_the_reference(repository, tmp_path):
     batch = {"input_ids": tf.constant(ids), "input_mask": tf.constant((ids > 0).astype(np.int32))}
     hidden = app.training_batch(batch, RowDraws(tf.constant([1, 2]), tf.constant(3)))
     outputs = app.forward({**hidden, "example_weight": tf.ones(3)})
-    app.model.backbone.write_files(tmp_path, app.tokenizer)
-    model = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    # As `export` with convert_bert_to_hf writes it, from which text_generation goes on.
+    tokenizer = getattr(app, "encoder", app).tokenizer
+    export_backbone(app.model.backbone, tokenizer, tmp_path / "t5", "hf", "the test")
+    model = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "t5").eval()
+    assert T5Tokenizer.from_folder(tmp_path / "t5").digest == app.tokenizer.digest
     real = hidden["target_mask"].numpy() > 0
     labels = np.where(real, hidden["target_ids"].numpy(), -100)
     with torch.no_grad():

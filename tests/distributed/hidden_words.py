@@ -46,12 +46,11 @@ def run(workers: Workers, folder: Path) -> None:
     app = TextPretrain(config)
     app.load_assets(None)
     trainer = Trainer(app, config.train, config.runtime, workers=workers)
-
-    def arrays(prefix: str) -> dict[str, np.ndarray]:
-        pairs = zip(trainer.engine.positions, app.model.weights, strict=True)
-        return {f"{prefix}{position:03}": whole_value(variable) for position, variable in pairs}
-
-    start = arrays("start/")
+    start = [whole_value(variable) for variable in app.model.weights]
     shard = (workers.replica, workers.replicas)
     trainer.fit(Batches(table(), config.train.batch_size, shuffle=True, seed=1, shard=shard), None)
-    np.savez(folder / f"rank-{workers.rank}.npz", **start, **arrays("weight/"))
+    # Of split layers parts have names of their own, and the places of the whole ones.
+    numbers, end = trainer.engine.positions, [whole_value(variable) for variable in app.model.weights]
+    arrays = {f"weight/{n:03}": value for n, value in zip(numbers, end, strict=True)}
+    arrays |= {f"start/{n:03}": value for n, value in zip(numbers, start, strict=True)}
+    np.savez(folder / f"rank-{workers.rank}.npz", **arrays)
