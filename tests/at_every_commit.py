@@ -12,8 +12,8 @@ ONLY_IN_ALL = {"adversarial_training", "co_training", "distillation_skd"}
 # Their networks are large for a contract of a minute. Toys have the same kinds of inputs, targets, optimizers and
 # stages at every commit, and parts, losses, files, pages and shapes of requests have tests of their own there.
 ONLY_IN_ALL |= {"dimension_pruning", "lane_detection", "person_reid", "stereo_matching", "text_generation"}
-# Their network and input are those of text_classify with another head, or of text_generation; targets, metrics, files and served answers have
-# tests of their own, `tests/appzoo/test_<application>*.py`, on tiny encoders.
+# Their network and input are those of text_classify with another head, or of text_generation; targets, metrics, files
+# and served answers have tests of their own, `tests/appzoo/test_<application>*.py`, on tiny encoders.
 ONLY_IN_ALL |= {"text_pretrain", "text_comprehension", "sequence_labeling"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
