@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from appzoo.encoder import Encoder, EncoderTokens
 from appzoo.text_pretrain.hiding import TextDraws, WordHider
-from appzoo.text_pretrain.passages import Cutter
+from appzoo.text_pretrain.passages import Cutter, on_one_line
 from appzoo.text_pretrain.words import WordList, check_blanks, inside_words, marks_of
 from easytransfer.app.inputs.base import Encoded, Tensors
 from easytransfer.data.encoded import Ragged
@@ -67,9 +67,9 @@ class Passages(EncoderTokens):
             if not passages:
                 chunk.reject(row, self.first, "too short: a pair needs two pieces" if self.second else "empty text")
         source = [row for row, passages in enumerate(found) for _ in passages]
-        columns = {self.first: [passage.first for passages in found for passage in passages]}
+        columns = {self.first: [on_one_line(passage.first) for passages in found for passage in passages]}
         if self.second:
-            columns[self.second] = [passage.second for passages in found for passage in passages]
+            columns[self.second] = [on_one_line(passage.second) for passages in found for passage in passages]
         return chunk.explode(source, columns)
 
     def encode(self, chunk: RowChunk) -> Encoded:
@@ -103,6 +103,7 @@ class Passages(EncoderTokens):
 
     def from_request(self, tensors: Tensors) -> Tensors:
         """Tokenizes the raw texts; adds what `encode` does."""
+        tensors = {name: tf.strings.regex_replace(text, "\n", " ") for name, text in tensors.items()}
         arrays = super().from_request(tensors)
         if not self._by_blanks:
             return arrays

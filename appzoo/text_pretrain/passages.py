@@ -39,6 +39,11 @@ class Passage:
     second: str = ""
 
 
+def on_one_line(text: str) -> str:
+    """Returns a passage as the network reads it: some tokenizers have a piece for the end of a line, or know none."""
+    return text.replace("\n", " ")
+
+
 def sentence_spans(text: str) -> list[Span]:
     """Returns start and end of every sentence: lines where the text has several, else by their marks; none is empty."""
     text_end = len(text.rstrip())

@@ -225,6 +225,27 @@ def test_wrong_flags_end_with_one_line(workplace, capfd, change, said):
     assert said in run(capfd, shlex.join(line), *change, code=2)
 
 
+def test_records_of_pieces_of_an_albert(workplace, capfd):
+    """Whole sentences without pairs, in pieces of SentencePiece: no label, no short rows."""
+    from modelzoo.albert.vocabulary import trained
+
+    lines = [line for lines in documents(12, 12) for line in lines]
+    model = trained(lambda: iter(lines), 60, lower_case=True)
+    (workplace / "pieces.model").write_bytes(model.model)
+    line = "--mode=preprocess --input_dir=train_dir --output_dir=pieces --tokenizer=sentencepiece --dupe_factor=1"
+    more = ["--data_format=full_sentences", "--spm_model_fp=pieces.model", "--max_seq_length=40"]
+    told = run(capfd, line, *more, "--max_predictions_per_seq=6")
+    rows = examples(workplace / "pieces" / "b.tfrecord")
+    assert told["files"] == 2 and len(rows) > 10
+    texts = []
+    for row in rows:
+        assert "next_sentence_labels" not in row and len(row["masked_lm_ids"]) == 6
+        ids, real = row["input_ids"].copy(), row["masked_lm_weights"] > 0
+        ids[row["masked_lm_positions"][real]] = row["masked_lm_ids"][real]
+        texts.append(model.decode(ids[row["input_mask"] > 0].tolist()))
+    assert " ".join(texts).split() == " ".join(lines).split()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from appzoo.text_pretrain.hiding import TextDraws
-from appzoo.text_pretrain.passages import Cutter
+from appzoo.text_pretrain.passages import Cutter, on_one_line
 from appzoo.text_pretrain.spans.corruption import SpanRemover
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
@@ -68,7 +68,8 @@ class SpanPassages(Input):
             if not passages:
                 chunk.reject(row, self.column, "empty text")
         source = [row for row, passages in enumerate(found) for _ in passages]
-        return chunk.explode(source, {self.column: [passage.first for passages in found for passage in passages]})
+        texts = [on_one_line(passage.first) for passages in found for passage in passages]
+        return chunk.explode(source, {self.column: texts})
 
     def encode(self, chunk: RowChunk) -> Encoded:
         """Returns the pieces of the passages."""
@@ -106,7 +107,7 @@ class SpanPassages(Input):
 
     def from_request(self, tensors: Tensors) -> Tensors:
         """Returns ids and mask of the beginnings of raw texts."""
-        ids = self._graph.encode(tensors["text"])[:, : self.most]
+        ids = self._graph.encode(tf.strings.regex_replace(tensors["text"], "\n", " "))[:, : self.most]
         width = tf.maximum(ids.bounding_shape(axis=1, out_type=tf.int32), 1)
         shape = tf.stack([tf.cast(ids.nrows(), tf.int32), width])
         arrays = {"input_ids": ids.to_tensor(shape=shape), "input_mask": tf.ones_like(ids).to_tensor(shape=shape)}
