@@ -100,7 +100,7 @@ class WordHider:
         self._is_special = tf.constant(is_special)
         self._ordinary = tf.constant(np.flatnonzero(~is_special), tf.int32)
         self._continues = tf.constant(tokenizer.continues & whole_word)
-        self._words = words
+        self._words, self._whole_word = words, whole_word
         chances = 1 / np.arange(1, max_ngram + 1)
         self._ngram_ends = tf.constant(np.cumsum(chances / chances.sum())[:-1], tf.float32)
 
@@ -152,7 +152,7 @@ class WordHider:
         ids = batch["input_ids"]
         before = tf.pad(candidate[:, :-1], [[0, 0], [1, 0]])
         inside = tf.gather(self._continues, ids)
-        if "inside_word" in batch:
+        if self._whole_word and "inside_word" in batch:
             inside |= batch["inside_word"] > 0
         starts = candidate & ~(inside & before)
         if self._words is not None:
