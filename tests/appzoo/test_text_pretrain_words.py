@@ -241,8 +241,8 @@ def test_words_need_whole_words_and_a_training_goes_on_with_the_same(tiny_model,
         app.load_assets(None)
         return app
 
-    first, other = app_of("it is\nthe cat\n"), app_of("it is\nthe dog\n")
-    first.restore_state(app_of("it is\nthe cat\n").state())
+    first, other = app_of("我们\n大地\n"), app_of("我们\n时间\n")
+    first.restore_state(app_of("我们\n大地\n").state())
     with pytest.raises(ConfigError, match="other words than when the training began"):
         other.restore_state(first.state())
     first.save_assets(tmp_path)
