@@ -88,9 +88,8 @@ class Backbone(keras.Model):
         """
         preset = name_or_path if isinstance(name_or_path, Preset) else resolve(name_or_path, zoo)
         family = family_of(preset)
-        kind = family_module(family, "backbone").BACKBONE_CLASS
-        kind = cls if issubclass(cls, kind) else kind
-        if not issubclass(kind, cls):
+        kind = cls.family_class(family)
+        if kind is None:
             raise ModelError(f"{preset.folder} holds a model of the family {family}, which is no {cls.__name__}")
         if not kind.splits_over_workers and any(settings.pop(name, None) is not None for name in _SPLITTING):
             raise ConfigError(
@@ -103,6 +102,14 @@ class Backbone(keras.Model):
             if report.allowed:
                 backbone.fresh_weights(seed, report.allowed)
         return backbone
+
+    @classmethod
+    def family_class(cls, family: str) -> type[Self] | None:
+        """Returns the class that `from_preset` builds for models of a family: its own, or this one where it is one of
+        them; None where it is another family's."""
+        kind = family_module(family, "backbone").BACKBONE_CLASS
+        kind = cls if issubclass(cls, kind) else kind
+        return kind if issubclass(kind, cls) else None
 
     def save_to_preset(
         self,

@@ -133,21 +133,55 @@ class Encoder(BertEncoderV2):
         """See the class."""
         stage, mask = self._stage, tf.convert_to_tensor(inputs["input_mask"])
         if stage is None or stage.is_first:
-            x = self._embedding_dropout(self._embedding_norm_layer(self.embedded(inputs)))
-            x = x if self._embedding_projection is None else self._embedding_projection(x)
+            x = self.normalized(self.embedded(inputs))
         else:
             ids = inputs["input_ids"] if "input_ids" in inputs else inputs["embeddings"][:, :, 0]
             x = stage.receive(tf.concat([tf.shape(ids), [self._hidden]], 0))
             x = tf.ensure_shape(x, [*ids.shape, self._hidden])
         mask = self._attention_mask_layer(x, mask) if mask.shape.rank == 2 else tf.cast(mask, x.dtype)
-        states, last = [x], self._num_layers - 1
+        states = self.states(x, mask, first_tokens)
+        if stage is not None and not stage.is_last:
+            return {"sent": stage.send(states[-1])}
+        return {"hidden_states": states, "pooled_output": self.pooled(states[-1])}
+
+    def normalized(self, embedded: tf.Tensor) -> tf.Tensor:
+        """Returns what the first layer reads [batch, tokens, hidden], of sums of embeddings, as `embedded` gives."""
+        x = self._embedding_dropout(self._embedding_norm_layer(embedded))
+        return x if self._embedding_projection is None else self._embedding_projection(x)
+
+    def states(self, x: tf.Tensor, mask: tf.Tensor, first_tokens: int | None = None) -> tuple[tf.Tensor, ...]:
+        """Returns the given vectors and the output of every layer that is here.
+
+        Args:
+            x: What the first layer reads [batch, tokens, hidden].
+            mask: [batch, tokens, tokens], of the type of x: 1 where the first token looks at the second.
+            first_tokens: See the class.
+        """
+        stage, states, last = self._stage, [x], self._num_layers - 1
         for depth in range(self._num_layers) if stage is None else stage.share(self._num_layers):
             layer = self._transformer_layers[depth % len(self._transformer_layers)]
             x = layer([x, mask], output_range=first_tokens if depth == last else None)
             states.append(x)
-        if stage is not None and not stage.is_last:
-            return {"sent": stage.send(x)}
-        return {"hidden_states": tuple(states), "pooled_output": self._pooler_layer(x[:, 0])}
+        return tuple(states)
+
+    def pooled(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the pooler's output [batch, hidden] for the last states [batch, tokens, hidden]."""
+        return self._pooler_layer(x[:, 0])
+
+    def attentions(self, states: tuple[tf.Tensor, ...], mask: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the attention probabilities of every layer, each [batch, heads, tokens, tokens], without dropout.
+
+        They are computed once more from what the layers read: few calls want them.
+
+        Args:
+            states: What `states` returned for all tokens.
+            mask: As there.
+        """
+        found = []
+        for depth, x in enumerate(states[:-1]):
+            layer = self._transformer_layers[depth % len(self._transformer_layers)]._attention_layer
+            found.append(layer(query=x, value=x, attention_mask=mask, return_attention_scores=True, training=False)[1])
+        return tuple(found)
 
     def embedded(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns the sum of word, position and segment embeddings [batch, tokens, width], before their LayerNorm."""

@@ -1,4 +1,12 @@
-"""Words of the small vocabularies that `zoo make-tiny` makes."""
+"""Words of the small vocabularies that `zoo make-tiny` makes, and such a vocabulary for WordPiece."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+from easytransfer.text.vocabulary import SPECIAL_TOKENS, check_vocabulary, read_vocab_file
 
 WORDS = """
 the a an and or but if of to in on at by for from with without as is are was were be been being am do does did done have
@@ -19,3 +27,27 @@ CJK = (
     "小多然于心学么之都好看起发当没成只如事把还用第样道想作种开美乎无情己面最女但现前些所同日手又行意动方"
     "期它头经长儿回位分爱老因很给名法间斯知世什两次使身者被高已亲其进此话常与活正感差评坏棒"
 )
+
+
+def tiny_vocabulary() -> list[str]:
+    """Returns special tokens, letters, digits, punctuation, common Chinese characters and English words."""
+    letters, digits = string.ascii_lowercase, string.digits
+    tokens = [*SPECIAL_TOKENS, *string.punctuation, *digits, *letters, *CJK, *WORDS]
+    tokens += [f"##{piece}" for piece in (*digits, *letters, *SUFFIXES)]
+    return list(dict.fromkeys(tokens))
+
+
+def chosen_tokens(vocab: Sequence[str] | str | Path | None) -> list[str]:
+    """Returns the tokens of a WordPiece vocabulary.
+
+    Args:
+        vocab: Tokens, or a file with one per line; `tiny_vocabulary()` when None.
+
+    Raises:
+        ModelError: A special token is missing.
+    """
+    tokens = tiny_vocabulary() if vocab is None else list(vocab)
+    if isinstance(vocab, str | Path):
+        tokens = read_vocab_file(vocab)
+    check_vocabulary(tokens, vocab if isinstance(vocab, str | Path) else "the vocabulary")
+    return tokens

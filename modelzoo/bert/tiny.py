@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
-from easytransfer.text.vocabulary import SPECIAL_TOKENS, check_vocabulary, read_vocab_file
 from modelzoo.bert import formats
 from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import BERT
 from modelzoo.encoder_weights import initial_value
-from modelzoo.tiny_words import CJK, SUFFIXES, WORDS
-
-
-def tiny_vocabulary() -> list[str]:
-    """Returns special tokens, letters, digits, punctuation, common Chinese characters and English words."""
-    letters, digits = string.ascii_lowercase, string.digits
-    tokens = [*SPECIAL_TOKENS, *string.punctuation, *digits, *letters, *CJK, *WORDS]
-    tokens += [f"##{piece}" for piece in (*digits, *letters, *SUFFIXES)]
-    return list(dict.fromkeys(tokens))
+from modelzoo.tiny_words import chosen_tokens
 
 
 def write_tiny(
@@ -39,10 +29,7 @@ def write_tiny(
     Raises:
         ModelError: A special token is missing from `vocab`, or the folder exists.
     """
-    tokens = tiny_vocabulary() if vocab is None else list(vocab)
-    if isinstance(vocab, str | Path):
-        tokens = read_vocab_file(vocab)
-    check_vocabulary(tokens, vocab if isinstance(vocab, str | Path) else "the vocabulary")
+    tokens = chosen_tokens(vocab)
     config = BertConfig(
         vocab_size=len(tokens),
         hidden_size=32,
