@@ -146,12 +146,14 @@ class EncoderBackbone(Backbone):
 
         Depths of other stages of a pipeline are empty.
         """
-        groups: list[list[tf.Variable]] = [[] for _ in range(self.config.stored_layers + 2)]
+        top = self._depth(self.family.weights(self.config)[-1])
+        groups: list[list[tf.Variable]] = [[] for _ in range(top + 1)]
         for row in self._table():
             groups[self._depth(row)].append(self.encoder.variable(row.path))
         return groups
 
     def _depth(self, row: Weight) -> int:
+        """Returns how far up a weight is, 0 for the embeddings; the pooler, the last of the table, is at the top."""
         part, number, *_ = row.path.split(".") + [""]
         if part == "pooler":
             return self.config.stored_layers + 1

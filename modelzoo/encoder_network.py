@@ -177,11 +177,8 @@ class Encoder(BertEncoderV2):
             states: What `states` returned for all tokens.
             mask: As there.
         """
-        found = []
-        for depth, x in enumerate(states[:-1]):
-            layer = self._transformer_layers[depth % len(self._transformer_layers)]._attention_layer
-            found.append(layer(query=x, value=x, attention_mask=mask, return_attention_scores=True, training=False)[1])
-        return tuple(found)
+        layers = self._transformer_layers
+        return tuple(_attention(layers[depth % len(layers)], x, mask) for depth, x in enumerate(states[:-1]))
 
     def embedded(self, inputs: dict[str, tf.Tensor]) -> tf.Tensor:
         """Returns the sum of word, position and segment embeddings [batch, tokens, width], before their LayerNorm."""
@@ -210,9 +207,37 @@ class Encoder(BertEncoderV2):
         if part in _TABLES:
             return getattr(found, _TABLES[part])
         if part == "layers":
-            number, part, *rest = rest
-            found = _part(found[int(number)], part)
+            return layer_variable(found[int(rest[0])], ".".join(rest[1:]))
         return getattr(found, rest[0])
+
+
+def _attention(block: keras.layers.Layer, x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    attend = block._attention_layer
+    return attend(query=x, value=x, attention_mask=mask, return_attention_scores=True, training=False)[1]
+
+
+def encoder_layer(config: EncoderConfig, name: str) -> keras.layers.Layer:
+    """Returns one built layer of an encoder, for networks that have others than a stack of them.
+
+    It takes a list of vectors [batch, tokens, hidden] and a mask [batch, tokens, tokens], and returns such vectors.
+    """
+    block = TransformerEncoderBlock(
+        num_attention_heads=config.num_attention_heads,
+        inner_dim=config.intermediate_size,
+        inner_activation=ACTIVATIONS[config.hidden_act],
+        kernel_initializer="zeros",
+        norm_epsilon=config.layer_norm_eps,
+        name=name,
+    )
+    block([tf.zeros([1, 1, config.hidden_size]), tf.ones([1, 1, 1])])
+    _replace_dropout(block, config, 0)
+    return block
+
+
+def layer_variable(block: keras.layers.Layer, path: str) -> tf.Variable:
+    """Returns a variable of an encoder layer by its path in the table of weights, such as `query.kernel`."""
+    part, name = path.split(".")
+    return getattr(_part(block, part), name)
 
 
 def _part(block: keras.layers.Layer, part: str) -> keras.layers.Layer:

@@ -173,7 +173,6 @@ def weight_pair(google: str, hf: str, path: str, shape: tuple[int, ...], part: s
 def encoder_table(config: EncoderConfig) -> list[Weight]:
     """Returns the weights of an encoder as BERT has them, and of its pooler, from the embeddings upwards."""
     hidden = config.hidden_size
-    sizes = {"hidden": hidden, "inner": config.intermediate_size}
     rows = [
         embedding_table("word_embeddings", "words", config.vocab_size, hidden),
         embedding_table("position_embeddings", "positions", config.max_position_embeddings, hidden),
@@ -181,15 +180,25 @@ def encoder_table(config: EncoderConfig) -> list[Weight]:
         *weight_pair("bert/embeddings/LayerNorm", "embeddings.LayerNorm", "norm", (hidden,), "encoder"),
     ]
     for i in range(config.num_hidden_layers):
-        for google, hf, path, shape in _LAYER:
-            rows += weight_pair(
-                f"bert/encoder/layer_{i}/{google}",
-                f"encoder.layer.{i}.{hf}",
-                f"layers.{i}.{path}",
-                tuple(sizes[s] for s in shape),
-                "encoder",
-            )
+        rows += layer_table(config, f"bert/encoder/layer_{i}", f"encoder.layer.{i}", f"layers.{i}")
     return rows + weight_pair("bert/pooler/dense", "pooler.dense", "pooler", (hidden, hidden), "pooler")
+
+
+def layer_table(config: EncoderConfig, google: str, hf: str, path: str) -> list[Weight]:
+    """Returns the weights of one layer of BERT: self-attention and the feed-forward part.
+
+    Args:
+        config: Sizes.
+        google: Google's name of the layer.
+        hf: Hugging Face's.
+        path: Where it is in our network.
+    """
+    sizes = {"hidden": config.hidden_size, "inner": config.intermediate_size}
+    rows = []
+    for theirs, of_hf, ours, shape in _LAYER:
+        names = (f"{google}/{theirs}", f"{hf}.{of_hf}", f"{path}.{ours}")
+        rows += weight_pair(*names, tuple(sizes[size] for size in shape), "encoder")
+    return rows
 
 
 def assign(target: Any, table: Iterable[Weight], values: Mapping[str, np.ndarray]) -> None:

@@ -24,6 +24,7 @@ from modelzoo.vision_language.network import SingleStream
 
 # The family that a single stream may begin from, and the single stream that begins where none is named.
 _TEXT, _USUAL = "bert", "imagebert"
+_WORDS = ("input_ids", "input_mask", "segment_ids")
 # Two and not one: see `encoder_backbone`.
 _POOLED_RANGE = 2
 
@@ -31,8 +32,9 @@ _POOLED_RANGE = 2
 class VisionLanguageBackbone(EncoderBackbone):
     """Turns a text and regions of an image, with their labels or without, into vectors.
 
-    A family sets `family` and `_network`. `VisionLanguageBackbone.from_preset` builds whatever family a name stands
-    for; of a BERT it makes an ImageBERT, whose weights of regions and labels are random.
+    A family sets `family` and `_network`, which takes and returns what `SingleStream` does.
+    `VisionLanguageBackbone.from_preset` builds whatever family a name stands for; of a BERT it makes an ImageBERT, with
+    random weights of regions and labels.
 
     Args:
         config: Sizes and settings.
@@ -73,6 +75,57 @@ class VisionLanguageBackbone(EncoderBackbone):
             return usual
         return cls if issubclass(cls, SingleStreamBackbone) else None
 
+    def call(
+        self,
+        inputs: Mapping[str, tf.Tensor],
+        training: bool | None = False,
+        pooled_only: bool = False,
+        label_visibility: Visibility = "all",
+        with_attentions: bool = False,
+    ) -> dict[str, Any]:
+        """See the class."""
+        config, labels = self.config, None
+        words, checks = self._checked({key: inputs[key] for key in _WORDS if inputs.get(key) is not None})
+        regions, more = region_inputs(inputs, config)
+        checks += more
+        if has_labels(inputs):
+            labels, more = label_inputs(inputs, config)
+            checks += more
+        with tf.control_dependencies(checks):
+            found = self.encoder(
+                words, labels, regions, label_visibility, _POOLED_RANGE if pooled_only else None, with_attentions
+            )
+        pooled = tf.cast(found["pooled_output"], tf.float32)
+        if pooled_only:
+            return {"pooled_output": pooled}
+        text, first = tf.cast(found["text_states"], tf.float32), tf.shape(words["input_ids"])[1]
+        outputs = {
+            "sequence_output": text[:, :first],
+            "region_output": tf.cast(found["region_states"], tf.float32),
+            "pooled_output": pooled,
+        }
+        if labels is not None:
+            outputs["label_output"] = text[:, first:]
+        return outputs | ({"attentions": found["attentions"]} if with_attentions else {})
+
+    def read_weights(self, preset: Preset) -> tuple[dict[str, np.ndarray], LoadReport]:
+        """Returns the weights of a folder by Google's names, and the report.
+
+        Weights that the stored network cannot have, such as those of labels where it had no labels, may be missing;
+        all others may not.
+        """
+        values, report = super().read_weights(preset)
+        stored = self.family.weights(self.family.config_class.from_folder(preset.folder))
+        return values, self._with_new(report, {row.name for row in stored})
+
+    def _with_new(self, report: LoadReport, stored: set[str]) -> LoadReport:
+        """Lets weights start from random values that are not among those of the stored network."""
+        new = [name for name in self.weight_specs() if name not in stored]
+        known = {*report.missing, *(name for name, *_ in report.matched), *(name for name, *_ in report.mismatched)}
+        report.missing += [name for name in new if name not in known]
+        report.optional = "|".join(f"^{re.escape(name)}$" for name in new) or None
+        return report
+
     def example_outputs(self) -> np.ndarray:
         """Returns vectors of fixed ids and regions, to compare models and to see whether a file is damaged."""
         config, length = self.config, min(8, self.config.max_tokens)
@@ -98,45 +151,8 @@ class VisionLanguageBackbone(EncoderBackbone):
 class SingleStreamBackbone(VisionLanguageBackbone):
     """Reads words, labels and regions as one sequence, through the layers of BERT; see `VisionLanguageBackbone`."""
 
-    encoder: SingleStream
-
     def _network(self, tensor: Group | None, stage: Stage | None) -> SingleStream:
         return SingleStream(self.config)
-
-    def call(
-        self,
-        inputs: Mapping[str, tf.Tensor],
-        training: bool | None = False,
-        pooled_only: bool = False,
-        label_visibility: Visibility = "all",
-        with_attentions: bool = False,
-    ) -> dict[str, Any]:
-        """See the class."""
-        config, labels = self.config, None
-        words, checks = self._checked({key: inputs[key] for key in _WORDS if inputs.get(key) is not None})
-        regions, more = region_inputs(inputs, config, bound=config.region_positions)
-        checks += more
-        if has_labels(inputs):
-            labels, more = label_inputs(inputs, config, linked=config.label_link == "box")
-            checks += more
-        with tf.control_dependencies(checks):
-            found = self.encoder(
-                words, labels, regions, label_visibility, _POOLED_RANGE if pooled_only else None, with_attentions
-            )
-        pooled = tf.cast(found["pooled_output"], tf.float32)
-        if pooled_only:
-            return {"pooled_output": pooled}
-        states = tf.cast(found["states"], tf.float32)
-        first = tf.shape(words["input_ids"])[1]
-        behind = first + (0 if labels is None else tf.shape(labels["label_ids"])[1])
-        outputs = {
-            "sequence_output": states[:, :first],
-            "region_output": states[:, behind:],
-            "pooled_output": pooled,
-        }
-        if labels is not None:
-            outputs["label_output"] = states[:, first:behind]
-        return outputs | ({"attentions": found["attentions"]} if with_attentions else {})
 
     @classmethod
     def from_folder(
@@ -164,23 +180,9 @@ class SingleStreamBackbone(VisionLanguageBackbone):
         return config_class.from_dict({**data, "model_type": cls.family.name}, source=str(folder))
 
     def read_weights(self, preset: Preset) -> tuple[dict[str, np.ndarray], LoadReport]:
-        """Returns the weights of a folder, of this family or of BERT, by Google's names, and the report.
-
-        Weights that the stored network cannot have, such as those of labels where it had no labels, may be missing;
-        all others may not.
-        """
-        if family_of(preset) == _TEXT:
-            files = family_module(_TEXT, "formats")
-            found = files.read_folder(preset.folder, parts=BACKBONE, checkpoint=preset.checkpoint)
-            stored = {name for name, _, _ in found.report.matched} | set(found.report.missing)
-        else:
-            files = self._files()
-            found = files.read_folder(preset.folder, config=self.config, parts=BACKBONE, checkpoint=preset.checkpoint)
-            stored = {row.name for row in self.family.weights(self._stored(preset.folder))}
-        report, new = found.report, [name for name in self.weight_specs() if name not in stored]
-        report.missing += [name for name in new if name not in report.missing and name not in found.values]
-        report.optional = "|".join(f"^{re.escape(name)}$" for name in new) or None
-        return found.values, report
-
-
-_WORDS = ("input_ids", "input_mask", "segment_ids")
+        """Returns the weights of a folder, of this family or of BERT, by Google's names, and the report."""
+        if family_of(preset) != _TEXT:
+            return super().read_weights(preset)
+        found = family_module(_TEXT, "formats").read_folder(preset.folder, parts=BACKBONE, checkpoint=preset.checkpoint)
+        stored = {name for name, _, _ in found.report.matched} | set(found.report.missing)
+        return found.values, self._with_new(found.report, stored)

@@ -43,6 +43,16 @@ class VisionLanguageConfig(EncoderConfig):
             raise ValueError(f"labels are of the second segment, and type_vocab_size is {self.type_vocab_size}")
         return self
 
+    @property
+    def most_regions(self) -> int | None:
+        """Most regions of an image; None for no bound."""
+        return None
+
+    @property
+    def links_labels(self) -> bool:
+        """Whether the network reads which region a label came from."""
+        return False
+
     @classmethod
     def from_dict(cls, data: dict[str, Any], *, form: Form | None = None, source: str = "configuration") -> Self:
         """Builds a configuration from the contents of a JSON file; see `EncoderConfig.from_dict`.
@@ -88,3 +98,13 @@ class SingleStreamConfig(VisionLanguageConfig):
         if self.label_link == "box" and not (self.box_size and self.label_slots):
             raise ValueError("label_link box needs box_size 7 and label_slots above 0")
         return self
+
+    @property
+    def most_regions(self) -> int | None:
+        """Most regions of an image; None for no bound."""
+        return self.max_regions if self.region_positions else None
+
+    @property
+    def links_labels(self) -> bool:
+        """Whether the network reads which region a label came from."""
+        return self.label_link == "box"

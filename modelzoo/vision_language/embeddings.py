@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from easytransfer import keras
@@ -66,14 +68,17 @@ class RegionEmbeddings(keras.layers.Layer):
 
 
 class LabelEmbeddings(keras.layers.Layer):
-    """Where a piece of a label stands: E_slot(which label) + E_inner(which piece of it), zeros for a piece of none.
+    """What a network reads of labels, before its LayerNorm: E_word + E_slot + E_inner + E_segment(1).
+
+    E_slot says which label a piece belongs to, E_inner which piece of it; a piece of none, such as [SEP], has neither.
 
     Args:
         config: Sizes and settings.
 
     Call arguments:
-        slots: Which label a piece belongs to, -1 for none, integer [batch, pieces].
-        inner: Index of the piece inside its label, integer [batch, pieces].
+        labels: `label_ids`, `label_slot`, -1 for none, and `label_inner`, each integer [batch, pieces].
+        words: Table of words [vocab, hidden].
+        segments: Table of segments [type_vocab_size, hidden].
 
     Returns:
         [batch, pieces, hidden].
@@ -86,11 +91,13 @@ class LabelEmbeddings(keras.layers.Layer):
         self.inner = self.add_weight("labels/inner", [config.label_pieces, hidden], initializer="zeros")
         self.built = True
 
-    def call(self, slots: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
+    def call(self, labels: Mapping[str, tf.Tensor], words: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
         """See the class."""
-        of_label = slots >= 0
-        x = tf.gather(self.slot, tf.where(of_label, slots, 0)) + tf.gather(self.inner, tf.where(of_label, inner, 0))
-        return tf.where(of_label[..., None], x, tf.zeros_like(x))
+        slots, of_label = labels["label_slot"], labels["label_slot"] >= 0
+        x = tf.gather(self.slot, tf.where(of_label, slots, 0))
+        x = x + tf.gather(self.inner, tf.where(of_label, labels["label_inner"], 0))
+        x = tf.where(of_label[..., None], x, tf.zeros_like(x))
+        return x + tf.cast(tf.gather(words, labels["label_ids"]) + segments[1], x.dtype)
 
 
 def linked(slots: tf.Tensor, regions: tf.Tensor, vectors: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,9 @@ from modelzoo.vision_language.config import VisionLanguageConfig
 log = logging.getLogger(__name__)
 # Heads of BERT that mean the same here; its other one is of pairs of texts.
 _OF_TEXT = ("mlm",)
+# Outputs of the heads on regions, and the layer before them that some families have.
+_REGIONS = {"features": "feature_predictions", "objects": "object_logits", "attributes": "attribute_logits"}
+_TRANSFORM = "region_transform"
 
 
 def label_vectors(label_output: tf.Tensor, label_slot: tf.Tensor, slots: int) -> tf.Tensor:
@@ -81,7 +84,7 @@ class VisionLanguageHeads(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = self.family.config_class.from_dict(config) if isinstance(config, dict) else config
         there = {row.part for row in self.family.table(self.config)}
-        known = [part for part in self.family.heads if part in there]
+        known = [part for part in self.family.heads if part in there and part != _TRANSFORM]
         for part in parts:
             if part not in known:
                 raise ModelError("this network has no such head", received=part, accepted=known)
@@ -96,7 +99,8 @@ class VisionLanguageHeads(keras.layers.Layer):
             self.import_weights({row.name: initial_value(row, seed, self.config.initializer_range)})
 
     def _table(self) -> list[Weight]:
-        return self.family.weights(self.config, self.parts)
+        shared = {_TRANSFORM} if set(self.parts) & set(_REGIONS) else set()
+        return self.family.weights(self.config, {*self.parts, *shared})
 
     def call(
         self,
@@ -129,8 +133,15 @@ class VisionLanguageHeads(keras.layers.Layer):
         return found
 
     def _regions(self, regions: tf.Tensor) -> dict[str, tf.Tensor]:
-        names = {"features": "feature_predictions", "objects": "object_logits", "attributes": "attribute_logits"}
-        return {name: self._dense(part, regions) for part, name in names.items() if part in self.parts}
+        if f"{_TRANSFORM}.kernel" in self._by_path:
+            regions = self._transformed(regions, _TRANSFORM, "region_norm")
+        return {name: self._dense(part, regions) for part, name in _REGIONS.items() if part in self.parts}
+
+    def _transformed(self, x: tf.Tensor, dense: str, norm: str) -> tf.Tensor:
+        """Returns LN(act(W x + b)) as BERT has it before a softmax, float32."""
+        x = ACTIVATIONS[self.config.head_act](self._dense(dense, x))
+        gamma, beta = (self._float(f"{norm}.{name}") for name in ("gamma", "beta"))
+        return layer_norm(x, gamma, beta, self.config.layer_norm_eps)
 
     def _words(self, states: tf.Tensor, table: tf.Tensor | None, positions: tf.Tensor | None) -> tf.Tensor:
         """Returns logits of words, float32; the large product is made in the type of the layer."""
@@ -138,9 +149,7 @@ class VisionLanguageHeads(keras.layers.Layer):
             raise ModelError("the head mlm needs the word embeddings", fix="pass backbone.input_embeddings")
         if positions is not None:
             states = tf.gather(states, positions, batch_dims=1)
-        x = ACTIVATIONS[self.config.head_act](self._dense("transform", states))
-        gamma, beta = (self._float(f"layer_norm.{name}") for name in ("gamma", "beta"))
-        x = tf.cast(layer_norm(x, gamma, beta, self.config.layer_norm_eps), self.compute_dtype)
+        x = tf.cast(self._transformed(states, "transform", "layer_norm"), self.compute_dtype)
         logits = tf.einsum("bth,vh->btv", x, tf.cast(table, x.dtype))
         return tf.cast(logits, tf.float32) + self._float("output_bias")
 
@@ -204,7 +213,7 @@ class VisionLanguageHeads(keras.layers.Layer):
     def _read(self, preset: Preset) -> tuple[dict[str, np.ndarray], LoadReport]:
         """Returns the weights of heads in a folder, and a report that lacks only heads of which there is a part."""
         if (family := family_of(preset)) == self.family.name:
-            files, config, parts = EncoderFiles(self.family), self.config, self.parts
+            files, config, parts = EncoderFiles(self.family), self.config, {row.part for row in self._table()}
         else:
             files, config = family_module(family, "formats").FILES, None
             parts = tuple(part for part in self.parts if part in _OF_TEXT)

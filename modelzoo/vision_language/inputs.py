@@ -22,14 +22,13 @@ def has_labels(inputs: Mapping[str, tf.Tensor]) -> bool:
 
 
 def region_inputs(
-    inputs: Mapping[str, tf.Tensor], config: VisionLanguageConfig, bound: bool
+    inputs: Mapping[str, tf.Tensor], config: VisionLanguageConfig
 ) -> tuple[dict[str, tf.Tensor], list[tf.Operation]]:
     """Returns the arrays of regions, and checks that can only be made when they are known; makes the others now.
 
     Args:
         inputs: A batch, see `VisionLanguageBackbone`.
         config: Sizes.
-        bound: Whether there may be no more than `max_regions`.
 
     Raises:
         ModelError: An array is missing or has another shape.
@@ -39,8 +38,8 @@ def region_inputs(
     _check_shape("features", arrays["features"], 3, config.feature_size, "feature_size")
     _check_shape("region_mask", arrays["region_mask"], 2)
     checks = [_assert_bits("region_mask", arrays["region_mask"])]
-    most = config.max_regions
-    if bound:
+    most = config.most_regions
+    if most is not None:
         count = arrays["features"].shape[1]
         if count is not None and count > most:
             raise ModelError("more regions than max_regions", received=count, accepted=f"up to {most}")
@@ -56,14 +55,13 @@ def region_inputs(
 
 
 def label_inputs(
-    inputs: Mapping[str, tf.Tensor], config: VisionLanguageConfig, linked: bool
+    inputs: Mapping[str, tf.Tensor], config: VisionLanguageConfig
 ) -> tuple[dict[str, tf.Tensor], list[tf.Operation]]:
     """Returns the arrays of labels, and checks that can only be made when they are known; makes the others now.
 
     Args:
         inputs: A batch, see `VisionLanguageBackbone`.
         config: Sizes.
-        linked: Whether the network reads which region a label is from.
 
     Raises:
         ModelError: The network reads no labels, or an array is missing or has another shape.
@@ -73,7 +71,7 @@ def label_inputs(
             "the network was built without labels, and the batch has label_ids",
             fix="build it with label_slots, or leave the labels out",
         )
-    arrays = _arrays(inputs, [*LABELS, *(["label_region"] if linked else [])], "labels")
+    arrays = _arrays(inputs, [*LABELS, *(["label_region"] if config.links_labels else [])], "labels")
     for name, array in arrays.items():
         _check_shape(name, array, 2)
     ids, slots, inner = (arrays[name] for name in LABELS[:3])

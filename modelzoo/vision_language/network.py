@@ -24,14 +24,14 @@ class SingleStream(keras.layers.Layer):
         words: `input_ids`, `segment_ids`, `input_mask`.
         labels: `label_ids`, `label_slot`, `label_inner`, `label_mask` and, with `label_link` box, `label_region`; None
             without labels.
-        regions: `features`, `region_mask` and, with `box_size`, `boxes`; None for texts alone.
+        regions: `features`, `region_mask` and, with `box_size`, `boxes`.
         visibility: Whether words and labels look at each other, see `visible`.
         first_tokens: Compute the last layer for so many first tokens only.
         with_attentions: Also return the attention probabilities.
 
     Returns:
-        `states`, the last of the sequence [batch, words + pieces + regions, hidden], `pooled_output` [batch, hidden],
-        and on request `attentions`, of each layer [batch, heads, from, to].
+        The last states: `text_states` [batch, words + pieces, hidden], `region_states` [batch, regions, hidden];
+        `pooled_output` [batch, hidden], and on request `attentions`, of each layer [batch, heads, from, to].
     """
 
     def __init__(self, config: SingleStreamConfig) -> None:
@@ -46,42 +46,31 @@ class SingleStream(keras.layers.Layer):
         self,
         words: Mapping[str, tf.Tensor],
         labels: Mapping[str, tf.Tensor] | None,
-        regions: Mapping[str, tf.Tensor] | None,
+        regions: Mapping[str, tf.Tensor],
         visibility: Visibility = "all",
         first_tokens: int | None = None,
         with_attentions: bool = False,
     ) -> dict[str, Any]:
         """See the class."""
-        parts = [self.text.normalized(self.text.embedded(dict(words)))]
-        boxes = None if regions is None or not self.config.box_size else regions["boxes"]
+        boxes = regions.get("boxes")
+        parts, masks = [self.text.normalized(self.text.embedded(dict(words)))], [words["input_mask"], None]
         if labels is not None:
-            parts.append(self.text.normalized(self.embedded_labels(labels, boxes)))
-        if regions is not None:
-            parts.append(self.regions(tf.cast(regions["features"], self.compute_dtype), boxes))
+            x = self.labels(labels, self.text.variable("words"), self.text.variable("segments"))
+            if self.config.links_labels:
+                x = x + linked(labels["label_slot"], labels["label_region"], self.regions.of_boxes(boxes))
+            parts.append(self.text.normalized(x))
+            masks[1] = labels["label_mask"]
+        parts.append(self.regions(tf.cast(regions["features"], self.compute_dtype), boxes))
         x = tf.concat([tf.cast(part, parts[0].dtype) for part in parts], axis=1)
-        mask = visible(
-            words["input_mask"],
-            None if labels is None else labels["label_mask"],
-            None if regions is None else regions["region_mask"],
-            visibility,
-            x.dtype,
-        )
+        mask = visible(*masks, regions["region_mask"], visibility, x.dtype)
         states = self.text.states(x, mask, first_tokens)
-        found = {"states": states[-1], "pooled_output": self.text.pooled(states[-1])}
+        behind = tf.shape(x)[1] - tf.shape(parts[-1])[1]
+        found = {
+            "text_states": states[-1][:, :behind],
+            "region_states": states[-1][:, behind:],
+            "pooled_output": self.text.pooled(states[-1]),
+        }
         return found | ({"attentions": self.text.attentions(states, mask)} if with_attentions else {})
-
-    def embedded_labels(self, labels: Mapping[str, tf.Tensor], boxes: tf.Tensor | None) -> tf.Tensor:
-        """Returns E_word + E_slot + E_inner + E_segment(1) of labels [batch, pieces, hidden], before their LayerNorm.
-
-        Args:
-            labels: As in a call.
-            boxes: Of the regions [batch, regions, 4]; None where boxes are not read.
-        """
-        x = tf.gather(self.text.variable("words"), labels["label_ids"]) + self.text.variable("segments")[1]
-        x = tf.cast(x, self.compute_dtype) + self.labels(labels["label_slot"], labels["label_inner"])
-        if self.config.label_link == "box" and boxes is not None:
-            x = x + linked(labels["label_slot"], labels["label_region"], self.regions.of_boxes(boxes))
-        return x
 
     def variable(self, path: str) -> tf.Variable:
         """Returns a variable by its path in the table of weights."""

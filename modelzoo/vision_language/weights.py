@@ -105,7 +105,7 @@ def single_stream_table(config: SingleStreamConfig) -> list[Weight]:
     ]
 
 
-def _check_files(folder: Any, names: Iterable[str] = ()) -> None:
+def any_files(folder: Any, names: Iterable[str] = ()) -> None:
     """Finds nothing: the configuration says what a folder holds, and no other family has weights of these names."""
 
 
@@ -132,5 +132,5 @@ def single_stream_family(name: str, config_class: type[SingleStreamConfig], scop
             rf"(bert/)?(embeddings|{config_class.REGIONS['scope']}|label_embeddings|encoder|pooler)[./]"
         ),
         tokenizers=("WordPiece",),
-        check_files=_check_files,
+        check_files=any_files,
     )
