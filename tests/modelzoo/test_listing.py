@@ -83,7 +83,10 @@ def test_filters(root):
     assert names(root, pattern="bert-base-uncased") == ["google-bert-base-en"]  # its alias
     assert "pai-bert-base-zh" in names(root, licence="not stated", language="zh")
     assert names(root, licence="gpl") == []
-    for wrong, accepted in (({"type": "bart"}, "bert, cnn, roberta"), ({"language": "ja"}, "en, fr, ro, zh")):
+    for wrong, accepted in (
+        ({"type": "bart"}, "bert, cnn, imagebert, roberta"),
+        ({"language": "ja"}, "en, fr, ro, zh"),
+    ):
         with pytest.raises(ConfigError, match=f"no model has this .* accepted: .*{accepted}"):
             names(root, **wrong)
 

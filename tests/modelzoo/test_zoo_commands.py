@@ -22,10 +22,12 @@ from modelzoo.bert.config import BertConfig
 from modelzoo.bert.convert import BERT
 from modelzoo.cnn.names import named
 from modelzoo.cnn.profile import profile
+from modelzoo.imagebert.convert import IMAGEBERT
 from modelzoo.loading import load_backbone, load_tokenizer
 from modelzoo.roberta.convert import ROBERTA as FAMILY
 from modelzoo.t5.config import T5Config
 from modelzoo.t5.convert import weight_table
+from modelzoo.videobert.convert import VIDEOBERT
 from modelzoo.xlnet.convert import XLNET
 
 SPEC_NAMES = [
@@ -55,12 +57,14 @@ ALBERT_NAMES = [
 
 
 XLNET_NAMES = ["xlnet-base-cased", "xlnet-large-cased"]
+REGION_NAMES = {"icbu-imagebert-small-en", "pai-imagebert-base-en", "pai-imagebert-base-zh", "pai-videobert-base-zh"}
 
 
 def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
     rows = {row["name"]: row for row in commands.list_models(tmp_path)}
     assert len(SPEC_NAMES) == 34
     known = {"minilm-l6-en", *SPEC_NAMES, *ROBERTA, *IMAGES, *ALBERT_NAMES, *XLNET_NAMES, *HUB_ROBERTA}
+    known |= REGION_NAMES
     others = set(rows) - known
     # Networks of Keras, of timm, and T5s.
     assert known <= set(rows) and {rows[name]["family"] for name in others} == {"cnn", "t5"}
@@ -82,6 +86,7 @@ def test_the_34_bert_names_albert_and_roberta_are_known(tmp_path):
 
 
 # Width of the feed-forward parts; FLAN's are those of version 1.1: gated, with an output matrix of its own.
+FAMILIES = {family.name: family for family in (ALBERT, BERT, FAMILY, IMAGEBERT, VIDEOBERT, XLNET)}
 T5_WIDTHS = {"t5": {6: 2048, 12: 3072, 24: 4096}, "flan": {8: 1024, 12: 2048, 24: 2816}}
 
 
@@ -107,7 +112,7 @@ def test_facts_are_complete_and_sizes_computed():
             assert facts["parameters"] == counted.parameters + counted.statistics, name
             assert set(facts["input"]) == {"image_size", "channels", "channel_mean", "channel_std", "resize_mode"}
         else:
-            family = {"bert": BERT, "albert": ALBERT, "roberta": FAMILY, "xlnet": XLNET}[facts["family"]]
+            family = FAMILIES[facts["family"]]
             config = family.config_class(
                 vocab_size=facts["vocab"],
                 hidden_size=facts["hidden"],
@@ -131,6 +136,8 @@ def test_listing_showing_and_making_import_no_tensorflow(tmp_path):
         f"c.make_tiny({str(tmp_path / 'tiny')!r}); c.show({str(tmp_path / 'tiny')!r});"
         f"c.make_tiny({str(tmp_path / 'albert')!r}, 'albert'); c.show({str(tmp_path / 'albert')!r});"
         f"c.make_tiny({str(tmp_path / 'xlnet')!r}, 'xlnet'); c.show({str(tmp_path / 'xlnet')!r});"
+        f"c.make_tiny({str(tmp_path / 'lxmert')!r}, 'lxmert'); c.show({str(tmp_path / 'lxmert')!r});"
+        f"c.make_tiny({str(tmp_path / 'imagebert')!r}, 'imagebert'); c.show({str(tmp_path / 'imagebert')!r});"
         f"c.make_tiny({str(tmp_path / 'roberta')!r}, 'roberta'); c.show({str(tmp_path / 'roberta')!r});"
         "sys.exit('tensorflow' in sys.modules)"
     )

@@ -1,0 +1,1 @@
+"""VideoBERT: one stream of words and clips of a video."""
