@@ -20,6 +20,7 @@ from modelzoo.importing import export_model, import_model
 from modelzoo.loading import load_tokenizer
 from modelzoo.vision_language.backbone import VisionLanguageBackbone
 from modelzoo.vision_language.heads import label_vectors
+from modelzoo.vision_language.inputs import region_inputs
 
 SIZES = {
     "vocab_size": 30,
@@ -186,12 +187,18 @@ def test_lengths_that_only_the_call_knows():
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=words):
             traced({**batch, **change})
-    patches, _ = network(num_hidden_layers=1)
-    specs = {name: specs[name] for name in ("input_ids", "input_mask", "features", "region_mask")}
-    traced = tf.function(lambda rows: patches(rows)["pooled_output"], input_signature=[specs])
-    many = {name: np.repeat(batch[name], 2, axis=1) for name in specs}
+
+
+def test_number_of_regions_that_only_the_call_knows():
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 7]), tf.TensorSpec([None, None], tf.int32)])
+    def checked(features, region_mask):
+        arrays, checks = region_inputs({"features": features, "region_mask": region_mask}, config_of())
+        with tf.control_dependencies(checks):
+            return tf.identity(arrays["features"])
+
+    assert checked(tf.zeros([2, 8, 7]), tf.ones([2, 8], tf.int32)).shape == [2, 8, 7]
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most max_regions = 8 regions"):
-        traced({name: many[name] if "region" in name or name == "features" else batch[name] for name in specs})
+        checked(tf.zeros([2, 9, 7]), tf.ones([2, 9], tf.int32))
 
 
 def test_what_does_not_fit_is_refused():
