@@ -46,7 +46,8 @@ class VisionLanguageBackbone(EncoderBackbone):
             and where `config.box_size` is not 0 `boxes` float [batch, regions, 4]: x1, y1, x2, y2 divided by width and
             height of the image. Labels of regions (optional, with `config.label_slots`), integer [batch, pieces]:
             `label_ids`; `label_slot`, which label a piece belongs to, -1 for none; `label_inner`, which piece of it;
-            `label_mask`. Other keys are ignored, so a whole training batch can be passed.
+            `label_mask`; and where `config.links_labels` `label_region` [batch, labels], the region that a label came
+            from, -1 for none. Other keys are ignored, so a whole training batch can be passed.
         training: Whether dropout acts.
         pooled_only: Return `pooled_output` alone, which saves a part of the last layer.
         label_visibility: `regions_only`: words and labels do not look at each other, only both at regions, and regions

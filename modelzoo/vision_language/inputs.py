@@ -84,6 +84,11 @@ def label_inputs(
         tf.debugging.Assert(tf.reduce_all((array >= least) & (array < end)), [message.format(end)])
         for array, least, end, message in ranges
     ]
+    if config.links_labels:
+        region, count = arrays["label_region"], tf.shape(inputs["region_mask"])[1]
+        inside = tf.reduce_all((region >= -1) & (region < count)) & tf.reduce_all(slots < tf.shape(region)[1])
+        message = "label_region must name a region of the image, or -1, for every label_slot"
+        checks.append(tf.debugging.Assert(inside, [message]))
     checks.append(_assert_bits("label_mask", arrays["label_mask"]))
     return arrays, [check for check in checks if check is not None]
 
