@@ -70,7 +70,34 @@ class PooledModel(keras.Model):
     def call(self, batch: dict[str, tf.Tensor], training: bool = False) -> dict[str, tf.Tensor]:
         """Returns `{"logits": [batch, num_outputs]}`."""
         pooled = self.backbone(batch, training=training, pooled_only=True)["pooled_output"]
-        return {"logits": self.head(tf.cast(self.dropout(pooled, training=training), tf.float32))}
+        return {"logits": self._answer(pooled, training)}
+
+    def with_states(
+        self, batch: dict[str, tf.Tensor], training: bool = False, attentions: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Returns the same logits, and what the layers of the encoder compute, for methods that look inside.
+
+        Args:
+            batch: As of a call.
+            training: Whether dropout acts.
+            attentions: Whether the attention probabilities are wanted too.
+
+        Returns:
+            `logits`; `hidden_states` float32 [batch, layers + 1, tokens, hidden], embeddings first; with `attentions`
+            also these, float32 [batch, layers, heads, tokens, tokens].
+
+        Raises:
+            ModelError: The family of the encoder gives no attentions.
+        """
+        found = self.backbone(batch, training=training)
+        states = found["hidden_states"]
+        outputs = {"logits": self._answer(found["pooled_output"], training), "hidden_states": tf.stack(states, axis=1)}
+        if attentions:
+            outputs["attentions"] = tf.stack(self.backbone.attentions(states, batch["input_mask"]), axis=1)
+        return outputs
+
+    def _answer(self, pooled: tf.Tensor, training: bool) -> tf.Tensor:
+        return self.head(tf.cast(self.dropout(pooled, training=training), tf.float32))
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns embeddings, encoder layers, and pooler with head: what is trained when all layers are frozen."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -115,6 +115,24 @@ class EncoderBackbone(Backbone):
         """
         return self.encoder.embedded(self._checked({"input_mask": tf.ones_like(inputs["input_ids"]), **inputs})[0])
 
+    def attentions(self, hidden_states: Sequence[tf.Tensor], input_mask: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns the attention probabilities of every layer, each [batch, heads, tokens, tokens], without dropout.
+
+        Args:
+            hidden_states: What a call returned under this name.
+            input_mask: As in that call.
+
+        Raises:
+            ModelError: The family gives none.
+        """
+        if not hasattr(self.encoder, "attentions"):
+            raise ModelError(f"encoders of the family {self.family.name} give no attentions", accepted="one like BERT")
+        states = tuple(tf.cast(x, self.compute_dtype) for x in hidden_states)
+        mask = tf.cast(input_mask, self.compute_dtype)
+        if mask.shape.rank == 2:
+            mask = tf.tile(mask[:, tf.newaxis], [1, tf.shape(mask)[1], 1])
+        return tuple(tf.cast(x, tf.float32) for x in self.encoder.attentions(states, mask))
+
     def _checked(self, inputs: Mapping[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Operation]]:
         """Returns the inputs of the encoder, and checks that can only be made when they are known."""
         mask = tf.convert_to_tensor(inputs["input_mask"])
@@ -170,6 +188,24 @@ class EncoderBackbone(Backbone):
         return [row for row in table if self._depth(row) in depths]
 
     # Weights -----------------------------------------------------------------------------------------------
+
+    def with_layers(self, layers: Sequence[int]) -> Self:
+        """Returns an encoder of some of the layers, with copies of their weights and of all that is no layer.
+
+        Args:
+            layers: Their numbers from 0, in the order of the new encoder.
+        """
+        cut = type(self)(self.config.replace(num_hidden_layers=len(layers)), seed=None)
+        values, names, taken = self.export_weights(), {row.path: row.name for row in self._table()}, {}
+        for row in cut._table():
+            part, *rest = row.path.split(".", 2)
+            if part == "layers":
+                # Of layers that share their weights there is one.
+                part = f"layers.{layers[int(rest[0])] % self.config.stored_layers}.{rest[1]}"
+                rest = []
+            taken[row.name] = values[names[".".join([part, *rest])]]
+        cut.assign_weights(taken)
+        return cut
 
     def fresh_weights(self, seed: int = 0, names: Iterable[str] | None = None) -> None:
         """Sets weights to random values that depend only on the seed and the weight's name.

@@ -15,6 +15,8 @@ ONLY_IN_ALL |= {"dimension_pruning", "lane_detection", "person_reid", "stereo_ma
 # Their network and input are those of text_classify with another head, or of text_generation; targets, metrics, files
 # and served answers have tests of their own, `tests/appzoo/test_<application>*.py`, on tiny encoders.
 ONLY_IN_ALL |= {"text_pretrain", "text_comprehension", "sequence_labeling"}
+# So are those of this one; losses, teachers, layers, cache and stages have tests of their own.
+ONLY_IN_ALL |= {"distillation_text"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

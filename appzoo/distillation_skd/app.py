@@ -16,6 +16,7 @@ from appzoo.distillation_skd.metrics import DistillationEvaluator
 from appzoo.distillation_skd.target import StudentLabel
 from appzoo.distillation_skd.teacher import ROLE, Teacher, open_teacher
 from appzoo.image_app import ImageApp, mixed_parts
+from appzoo.teacher_outputs import teacher_logits
 from easytransfer.app.contract import Assets
 from easytransfer.app.frozen import Frozen
 from easytransfer.app.targets.labels import LabelTarget
@@ -120,7 +121,7 @@ class DistillationSkd(ImageApp):
         measured, cached = bool(self.variant) and self.multiplier is None, settings.kd_teacher_logits == "cached"
         if self.teacher is None or not (measured or cached):
             return
-        logits = self.teacher.over(train.columns["image"], self.config.train.eval_batch_size)
+        logits = teacher_logits(self.teacher.frozen, train, self.config.train.eval_batch_size)
         if cached:
             train.columns["teacher_logits"] = logits
         if measured:

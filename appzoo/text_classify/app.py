@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from appzoo.pooled_app import PooledApp
 from appzoo.text_classify.config import BertClassifyConfig, CnnClassifyConfig
-from appzoo.words_app import Branch, WordsApp
-from easytransfer.layers.text_cnn import TextCNNEncoder
+from appzoo.text_cnn_app import TextCnnApp
 
 
 class BertClassify(PooledApp):
@@ -14,20 +13,10 @@ class BertClassify(PooledApp):
     config: BertClassifyConfig
 
 
-class CnnClassify(WordsApp):
-    """Convolutions over the words of one text, the maximum over time, dropout, one dense layer (arXiv 1408.5882)."""
+class CnnClassify(TextCnnApp):
+    """Convolutions over the words of one text, from random weights."""
 
     config: CnnClassifyConfig
-
-    def texts(self) -> dict[str, tuple[str, int]]:
-        """Returns the one text column."""
-        return {"": (self.config.data.first_sequence, self.config.data.sequence_length)}
-
-    def branches(self) -> list[Branch]:
-        """Returns the convolutions."""
-        model = self.config.model
-        encoder = TextCNNEncoder(model.num_filters, model.filter_sizes, name="encoder")
-        return [Branch("cnn", encoder, model.dropout_rate)]
 
 
 VARIANTS = {"bert": BertClassify, "cnn": CnnClassify}

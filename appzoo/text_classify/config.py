@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from appzoo.settings import EncoderSettings, MultiLabelSettings
-from appzoo.words_settings import WordSettings
+from appzoo.words_settings import TextCnnSettings, check_text_cnn
 from easytransfer.config.job import JobConfig
-from easytransfer.config.schema import setting
 
 
 class ClassifyConfig(JobConfig):
@@ -34,15 +33,8 @@ class BertClassifyConfig(ClassifyConfig):
     model: BertClassifySettings = BertClassifySettings()
 
 
-class CnnClassifySettings(WordSettings, MultiLabelSettings):
+class CnnClassifySettings(TextCnnSettings, MultiLabelSettings):
     """Words, convolutions and head."""
-
-    max_vocab_size: int = setting(
-        30000, "Most words kept, the most frequent ones; six special tokens count.", advanced=True, modes="T", ge=7
-    )
-    num_filters: list[int] = setting([100, 100, 100], "Filters of each width.", advanced=True, modes="T")
-    filter_sizes: list[int] = setting([3, 4, 5], "Widths of the filters, in words.", advanced=True, modes="T")
-    dropout_rate: float = setting(0.5, "Dropout before the head.", advanced=True, modes="T", ge=0, lt=1)
 
 
 class CnnClassifyConfig(ClassifyConfig):
@@ -52,16 +44,7 @@ class CnnClassifyConfig(ClassifyConfig):
 
     @model_validator(mode="after")
     def _check_network(self) -> CnnClassifyConfig:
-        filters, sizes = self.model.num_filters, self.model.filter_sizes
-        if len(filters) != len(sizes) or not filters or min(*filters, *sizes) < 1:
-            raise ValueError(
-                f"model.num_filters={filters} and model.filter_sizes={sizes} must be equally many whole numbers >= 1"
-            )
-        if self.data.second_sequence is not None:
-            raise ValueError(
-                "data.second_sequence does not apply to text_classify_cnn, which reads one text; "
-                "text_match_bicnn compares two"
-            )
+        check_text_cnn(self)
         return self
 
 

@@ -1,0 +1,289 @@
+"""Distillation of text classifiers: a small network learns from the answers, and the layers, of a large one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
+from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs, probed
+from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentEncoder, StudentModel
+from appzoo.distillation_text.target import TEACHER_LOGITS, StudentLabel
+from appzoo.distillation_text.teacher import ROLE, Teacher
+from appzoo.encoder import token_batch
+from appzoo.pooled_app import PooledApp
+from appzoo.teacher_outputs import cached_logits
+from appzoo.text_cnn_app import TextCnnApp
+from easytransfer import keras
+from easytransfer.app.contract import App, Assets
+from easytransfer.app.frozen import Frozen
+from easytransfer.app.inputs.base import Input
+from easytransfer.app.targets.labels import label_target
+from easytransfer.data.encoded import EncodedTable
+from easytransfer.distributed.workers import Workers
+from easytransfer.errors import ConfigError
+from easytransfer.losses.distillation import kd_rows, layer_at_height
+from easytransfer.run.atomic import write_json
+from easytransfer.run.folder import RunFolder
+from easytransfer.train.stages import TrainingStage
+from easytransfer.train.step import Loss, Losses, Step
+from easytransfer.train.task import Batch, Outputs
+
+EXTRAS_FILE = "distillation.json"
+# What layers of the teacher compute, among the outputs of a training.
+TEACHER_STATES, TEACHER_ATTENTIONS = "teacher_hidden_states", "teacher_attentions"
+PROBE_STAGE, STUDENT_STAGE = TEACHER_PROBES, "student"
+
+
+class Distilled(App):
+    """A classifier of one text or a pair with a teacher, which is no part of `model`: never trained, saved or exported.
+
+    Reference: Hinton et al., https://arxiv.org/abs/1503.02531. With a teacher, labelled rows come with what it says of
+    them as outputs: `teacher_logits`, and what its layers compute where they are compared.
+    """
+
+    splits: ClassVar[tuple[str, ...]] = ()
+
+    config: EncoderDistillationConfig | CnnDistillationConfig
+    target: StudentLabel
+    teacher: Teacher | None = None
+
+    def build_target(self, assets: Assets) -> StudentLabel:
+        """Returns the classes.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        target = label_target(self.config, assets, StudentLabel, numbers=False)
+        target.require_classes("distillation")
+        return target
+
+    def open_frozen(self) -> dict[str, Frozen]:
+        """Opens the teacher.
+
+        Raises:
+            ConfigError: There is none.
+            ModelError: It is not usable or does not fit.
+        """
+        settings = self.config.distillation
+        if not settings.needs_teacher:
+            return {}
+        if settings.teacher is None:
+            raise ConfigError(
+                f"distillation.kd_loss={settings.kd_loss} needs a teacher",
+                fix="give the run folder of one with --teacher=RUN, or set distillation.kd_loss=none",
+            )
+        self.teacher = Teacher(settings.teacher, self.target, self.inputs, self.config.data)
+        return {ROLE: self.teacher.frozen}
+
+    def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
+        """Asks the teacher about the training table where its answers are cached, once on every machine."""
+        if self.teacher is None or self.config.distillation.kd_teacher_logits != "cached":
+            return
+        base = Path(self.config.data.cache_dir) if self.config.data.cache_dir else run_dir / "cache"
+        folder, rows = base / os.uname().nodename / ROLE, self.config.train.eval_batch_size
+        first = workers.local_rank == 0
+        found = cached_logits(self.teacher.frozen, train, rows, folder, writes=True) if first else None
+        workers.barrier()
+        if found is None:
+            found = cached_logits(self.teacher.frozen, train, rows, folder, writes=False)
+        train.columns[TEACHER_LOGITS] = found
+
+    def forward(self, batch: Batch, training: bool = False) -> Outputs:
+        """Returns the student's `logits` and, for labelled rows, the `teacher_logits` of its teacher."""
+        outputs = super().forward(batch, training)
+        if self.teacher is None or "label_id" not in batch:
+            return outputs
+        given = batch.get(TEACHER_LOGITS)
+        return {**outputs, TEACHER_LOGITS: self.teacher(batch)["logits"] if given is None else given}
+
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the cross entropy of the labels and the distance to the teacher, with their factors in.
+
+        With kd_loss=mse these are 1 and alpha, with xent and kld b and 1 - b. Both are divided by all rows: one without
+        label has the second alone.
+        """
+        if self.teacher is None:
+            return super().losses(batch, outputs, step)
+        settings, hard = self.config.distillation, self.hard_factor
+        labels, weight = super().losses(batch, outputs, step)["loss"]
+        found = {"ce_loss": Loss(hard * labels, weight)}
+        if settings.kd_loss != "none":
+            soft = self.soft_sum(batch, outputs[TEACHER_LOGITS], outputs["logits"])
+            found["kd_loss"] = Loss(soft, tf.reduce_sum(batch["example_weight"]))
+        return found
+
+    @property
+    def hard_factor(self) -> float:
+        """What the cross entropy of the labels is multiplied by."""
+        settings = self.config.distillation
+        return settings.kd_task_balance if settings.kd_loss in ("xent", "kld") else 1.0
+
+    def soft_sum(self, batch: Batch, teacher_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the distance of logits [batch, classes] to a teacher's, summed over rows, with its factor in."""
+        settings = self.config.distillation
+        factor = settings.kd_alpha if settings.kd_loss == "mse" else 1 - settings.kd_task_balance
+        rows = kd_rows(teacher_logits, logits, settings.kd_loss, settings.kd_temperature)
+        return factor * tf.reduce_sum(rows * batch["example_weight"])
+
+
+class CnnStudent(Distilled, TextCnnApp):
+    """Convolutions over the words of one text, from random weights."""
+
+    config: CnnDistillationConfig
+
+
+class EncoderStudent(Distilled, PooledApp):
+    """An encoder of few layers with a dense layer on its pooled first token; one text or a pair."""
+
+    config: EncoderDistillationConfig
+    model: StudentModel
+
+    # Preparation ---------------------------------------------------------------------------------------------
+
+    def build_inputs(self, assets: Assets) -> list[Input]:
+        """Returns one text, or a packed pair; the tokenizer is that of the pre-trained encoder."""
+        self.encoder = StudentEncoder(self.config, assets.folder)
+        return [self.encoder.tokens(self.config.data.first_sequence, self.config.data.second_sequence)]
+
+    def open_frozen(self) -> dict[str, Frozen]:
+        """Opens the teacher, and makes sure that its layers fit where they are looked at.
+
+        Raises:
+            ConfigError: There is none, or the map of layers or the number of heads does not fit it.
+            ModelError: It is not usable or does not fit.
+        """
+        found, settings = super().open_frozen(), self.config.distillation
+        if settings.looks_inside:
+            self._check_inside()
+        return found
+
+    def _check_inside(self) -> None:
+        settings, ours, theirs = self.config.distillation, self.encoder.config, self.teacher.model.backbone.config
+        if not settings.compares_layers:
+            return
+        self.teacher.check_tokens()
+        self.pairs = layer_pairs(settings.layer_map, ours.num_hidden_layers, theirs.num_hidden_layers)
+        if not settings.attention_weight:
+            return
+        if 0 in (number for pair in self.attended for number in pair) or not self.attended:
+            raise ConfigError(
+                "distillation.layer_map pairs embeddings with a layer, and embeddings have no attentions",
+                received=settings.layer_map,
+                fix="pair 0 with 0 alone, or set distillation.attention_weight=0",
+            )
+        if ours.num_attention_heads != theirs.num_attention_heads:
+            raise ConfigError(
+                "attentions are compared head by head, and the student has another number of heads",
+                received=ours.num_attention_heads,
+                accepted=f"{theirs.num_attention_heads}, as the teacher has",
+                fix=f"set model.num_heads={theirs.num_attention_heads}, or distillation.attention_weight=0",
+            )
+
+    @property
+    def attended(self) -> list[tuple[int, int]]:
+        """Pairs of layers whose attentions are compared: all but the pair of the embeddings."""
+        return [pair for pair in self.pairs if pair != (0, 0)]
+
+    def save_assets(self, folder: Path) -> None:
+        """Writes what a pooled application does, and which projections and probes its checkpoints hold."""
+        super().save_assets(folder)
+        write_json(folder / EXTRAS_FILE, self._extras().facts())
+
+    def _extras(self) -> Extras:
+        settings = self.config.distillation
+        if self.teacher is None or not settings.looks_inside:
+            return Extras()
+        ours, theirs = self.encoder.config, self.teacher.model.backbone.config
+        width = theirs.hidden_size if settings.hidden_weight and theirs.hidden_size != ours.hidden_size else 0
+        if not settings.probes:
+            return Extras(width)
+        return Extras(width, ours.num_hidden_layers, theirs.num_hidden_layers + 1, theirs.hidden_size)
+
+    def build_network(self, assets: Assets) -> keras.Model:
+        """Builds encoder and head, and what only the training needs."""
+        extras = self._extras()
+        if assets.folder is not None:
+            extras = Extras(**RunFolder(assets.folder).read_json(EXTRAS_FILE))
+        backbone = self.encoder.backbone(assets.folder, self.workers)
+        network = StudentModel(backbone, self.target.num_outputs, self.config.model.dropout_rate, extras)
+        network(token_batch())
+        return network
+
+    # Training ------------------------------------------------------------------------------------------------
+
+    def stages(self) -> list[TrainingStage]:
+        """Returns the training of the teacher's probes, where there are any, and that of the student."""
+        settings = self.config.distillation
+        if not settings.probes:
+            return super().stages()
+        probes = self.model.teacher_probes.trainable_variables
+        others = [variable for variable in self.model.trainable_variables if not any(variable is p for p in probes)]
+        rate = {"learning_rate": settings.probe_learning_rate}
+        return [
+            TrainingStage(PROBE_STAGE, epochs=settings.probe_epochs, trains=probes, settings=rate),
+            TrainingStage(STUDENT_STAGE, trains=others),
+        ]
+
+    def forward(self, batch: Batch, training: bool = False) -> Outputs:
+        """Returns logits, and for labelled rows what the layers of both networks compute where that is compared."""
+        settings = self.config.distillation
+        if self.teacher is None or "label_id" not in batch or not settings.looks_inside:
+            return super().forward(batch, training)
+        attentions = bool(settings.attention_weight)
+        ours = self.model.with_states(batch, training, attentions)
+        theirs = self.teacher.inside(batch, attentions)
+        return {**ours, **{f"teacher_{name}": value for name, value in theirs.items()}}
+
+    def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
+        """Returns the losses of answers, layers and probes; while the teacher's probes are trained, theirs alone."""
+        settings = self.config.distillation
+        if self.teacher is None or not settings.looks_inside:
+            return super().losses(batch, outputs, step)
+        if step.stage == PROBE_STAGE:
+            logits = self.model.teacher_probes(self._teacher_probed(batch, outputs))
+            return {"probe_loss": Loss(self._labels_sum(batch, logits), self.target.loss_weight(batch))}
+        found = super().losses(batch, outputs, step)
+        token_weight = tf.cast(batch["input_mask"], tf.float32) * batch["example_weight"][:, tf.newaxis]
+        if settings.hidden_weight:
+            ours = [self.model.projected(outputs["hidden_states"][:, i], i) for i, _ in self.pairs]
+            theirs = [outputs[TEACHER_STATES][:, j] for _, j in self.pairs]
+            found["hidden_loss"] = _scaled(hidden_loss(ours, theirs, token_weight), settings.hidden_weight)
+        if settings.attention_weight:
+            ours = [outputs["attentions"][:, i - 1] for i, _ in self.attended]
+            theirs = [outputs[TEACHER_ATTENTIONS][:, j - 1] for _, j in self.attended]
+            found["attention_loss"] = _scaled(attention_loss(ours, theirs, token_weight), settings.attention_weight)
+        return found | self._probe_losses(batch, outputs) if settings.probes else found
+
+    def _probe_losses(self, batch: Batch, outputs: Outputs) -> Losses:
+        """Returns what the student's probes below the last layer learn from the teacher's; the last is its answer."""
+        below = outputs["hidden_states"][:, :-1]
+        ours = self.model.student_probes(probed(self.model.backbone, below, batch["input_mask"]))
+        theirs = self.model.teacher_probes(self._teacher_probed(batch, outputs))
+        student, teacher = ours.shape[1], theirs.shape[1] - 1
+        pairs = [(i, layer_at_height(i, student, teacher)) for i in range(student)]
+        soft = tf.add_n([self.soft_sum(batch, theirs[:, j], ours[:, i]) for i, j in pairs])
+        found = {"probe_kd_loss": Loss(soft, tf.reduce_sum(batch["example_weight"]))}
+        if self.config.distillation.kd_loss != "mse":
+            hard = self.hard_factor * self._labels_sum(batch, ours)
+            found["probe_ce_loss"] = Loss(hard, self.target.loss_weight(batch))
+        return found
+
+    def _labels_sum(self, batch: Batch, logits: tf.Tensor) -> tf.Tensor:
+        """Returns the cross entropy of the labels with logits [batch, probes, classes], summed over rows and probes."""
+        labels, weight = batch["label_id"], batch["example_weight"]
+        return tf.add_n([self.target.loss_sum(labels, each, weight) for each in tf.unstack(logits, axis=1)])
+
+    def _teacher_probed(self, batch: Batch, outputs: Outputs) -> tf.Tensor:
+        mask = self.teacher.arrays(batch)["input_mask"]
+        return probed(self.teacher.model.backbone, outputs[TEACHER_STATES], mask)
+
+
+def _scaled(loss: Loss, factor: float) -> Loss:
+    return Loss(factor * loss.sum, loss.weight)
+
+
+VARIANTS: dict[str, Any] = {"bert": EncoderStudent, "cnn": CnnStudent}

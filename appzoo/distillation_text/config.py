@@ -1,0 +1,203 @@
+"""Configuration of the distillation of text classifiers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import field_validator, model_validator
+
+from appzoo.distillation_text.layer_map import check_form
+from appzoo.settings import EncoderSettings, TargetSettings
+from appzoo.words_settings import TextCnnSettings, check_text_cnn
+from easytransfer.config.job import JobConfig
+from easytransfer.config.schema import ConfigModel, setting
+
+
+class AnswerSettings(ConfigModel):
+    """The teacher, and how the student learns from its answers."""
+
+    teacher: str | None = setting(
+        None,
+        "Teacher: run folder, checkpoint or export of an application that classifies one text or a pair.",
+        modes="T",
+        path="one",
+    )
+    kd_loss: Literal["mse", "xent", "kld", "none"] = setting(
+        "mse",
+        "Distance of the student's logits to the teacher's: half the squared distance, cross entropy, or divergence; "
+        "none: they are not compared.",
+        advanced=True,
+        modes="T",
+    )
+    kd_alpha: float = setting(
+        1.0, "Weight of kd_loss=mse beside the cross entropy of the labels.", advanced=True, modes="T", ge=0
+    )
+    kd_task_balance: float = setting(
+        0.3,
+        "Share of the labels in kd_loss=xent and kld; the rest is the teacher's.",
+        advanced=True,
+        modes="T",
+        ge=0,
+        le=1,
+    )
+    kd_temperature: float = setting(
+        2.0, "What both logits are divided by in kd_loss=xent and kld.", advanced=True, modes="T", gt=0
+    )
+    kd_teacher_logits: Literal["on_the_fly", "cached"] = setting(
+        "on_the_fly",
+        "cached: the teacher sees the training table once, before training; the file is found again by what is in it.",
+        advanced=True,
+        modes="T",
+    )
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> AnswerSettings:
+        if self.teacher is not None and not self.needs_teacher:
+            raise ValueError(
+                "distillation.teacher is given, and distillation.kd_loss=none does not use it; remove one of them"
+            )
+        return self
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the student learns from layers of the teacher."""
+        return False
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether anything is learnt from a teacher."""
+        return self.kd_loss != "none" or self.looks_inside
+
+
+class LayerSettings(AnswerSettings):
+    """How a student that is an encoder learns from the layers of its teacher, too."""
+
+    hidden_weight: float = setting(
+        0.0, "Weight of the squared distance of the layers' outputs; 0 leaves it out.", advanced=True, modes="T", ge=0
+    )
+    attention_weight: float = setting(
+        0.0,
+        "Weight of the squared distance of the attention probabilities; 0 leaves it out.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    layer_map: str = setting(
+        "uniform",
+        "Which layer of the teacher each layer of the student learns from: uniform, last, or pairs STUDENT:TEACHER "
+        "with commas between them, 0 for the embeddings.",
+        advanced=True,
+        modes="T",
+    )
+    probes: bool = setting(
+        False,
+        "Train linear probes on every layer of the teacher first; probes on the student's layers learn from them.",
+        advanced=True,
+        modes="T",
+    )
+    probe_epochs: float = setting(
+        4.0, "Passes over the training table for the teacher's probes.", advanced=True, modes="T", gt=0
+    )
+    probe_learning_rate: float = setting(5e-3, "Learning rate of the teacher's probes.", advanced=True, modes="T", gt=0)
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether outputs or attentions of layers are compared."""
+        return bool(self.hidden_weight or self.attention_weight)
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the student learns from layers of the teacher."""
+        return self.compares_layers or self.probes
+
+    @model_validator(mode="after")
+    def _check_probes(self) -> LayerSettings:
+        if self.probes and self.kd_loss == "none":
+            raise ValueError(
+                "distillation.probes needs a distance of logits; set distillation.kd_loss to another value"
+            )
+        return self
+
+    @field_validator("layer_map")
+    @classmethod
+    def _is_map(cls, value: str) -> str:
+        check_form(value)
+        return value
+
+
+class EncoderStudentSettings(EncoderSettings, TargetSettings):
+    """The student: all or some layers of a pre-trained encoder, or one of other sizes from random weights."""
+
+    num_layers: int | None = setting(
+        None, "Layers of the student; default all of the encoder.", advanced=True, modes="T", ge=1
+    )
+    layers_from: Literal["first", "uniform"] = setting(
+        "uniform",
+        "Which layers of the pre-trained encoder these are: the first ones, or every n-th up to the last.",
+        advanced=True,
+        modes="T",
+    )
+    hidden_size: int | None = setting(
+        None, "Width of a student from random weights; default that of the encoder.", advanced=True, modes="T", ge=1
+    )
+    num_heads: int | None = setting(
+        None, "Attention heads of a student from random weights.", advanced=True, modes="T", ge=1
+    )
+    intermediate_size: int | None = setting(
+        None, "Feed-forward units of a student from random weights.", advanced=True, modes="T", ge=1
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Sizes of the encoder that are others than those of the pre-trained one."""
+        given = {
+            "num_hidden_layers": self.num_layers,
+            "hidden_size": self.hidden_size,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> EncoderStudentSettings:
+        if not self.from_scratch and self.changes.keys() - {"num_hidden_layers"}:
+            raise ValueError(
+                "model.hidden_size, model.num_heads and model.intermediate_size have no pre-trained weights; set "
+                "model.from_scratch=true, or remove them"
+            )
+        return self
+
+
+class EncoderDistillationConfig(JobConfig):
+    """Train an encoder for one text or a pair on the answers, and on the layers, of a larger one."""
+
+    model: EncoderStudentSettings = EncoderStudentSettings()
+    distillation: LayerSettings = LayerSettings()
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> EncoderDistillationConfig:
+        if self.distillation.kd_teacher_logits == "cached" and self.distillation.looks_inside:
+            raise ValueError(
+                "distillation.kd_teacher_logits=cached keeps logits alone, and hidden_weight, attention_weight and "
+                "probes need the teacher's layers; use on_the_fly"
+            )
+        return self
+
+
+class CnnStudentSettings(TextCnnSettings, TargetSettings):
+    """Words, convolutions and head of the student."""
+
+
+class CnnDistillationConfig(JobConfig):
+    """Train convolutions over the words of one text on the answers of a larger network."""
+
+    model: CnnStudentSettings = CnnStudentSettings()
+    distillation: AnswerSettings = AnswerSettings()
+
+    @model_validator(mode="after")
+    def _check_network(self) -> CnnDistillationConfig:
+        check_text_cnn(self)
+        return self
+
+
+VARIANTS = {"bert": EncoderDistillationConfig, "cnn": CnnDistillationConfig}

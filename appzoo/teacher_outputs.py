@@ -1,0 +1,77 @@
+"""Logits of a frozen network for a whole table, for methods that ask a teacher again and again about the same rows."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from easytransfer.app.frozen import Frozen
+from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.run.atomic import atomic_path
+
+# Values of a column that are hashed at a time.
+_BLOCK = 1 << 20
+
+
+def teacher_logits(frozen: Frozen, table: EncodedTable, batch_size: int) -> np.ndarray:
+    """Returns the logits for all examples of a table, float32 [examples, classes], in their order.
+
+    Examples of like length are in one batch, so that little padding is computed.
+
+    Args:
+        frozen: Gives `logits` for the arrays of a batch.
+        table: Examples as the training has them.
+        batch_size: Examples of a call.
+    """
+
+    def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+        return frozen(batch)["logits"]
+
+    function, found = tf.function(call, reduce_retracing=True), None
+    order = np.argsort(table.row_lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = {name: tf.constant(x) for name, x in table.batch(rows).items() if x.dtype != object}
+        logits = function(batch).numpy()
+        if found is None:
+            found = np.empty((len(order), *logits.shape[1:]), np.float32)
+        found[rows] = logits
+    return np.zeros((0, 0), np.float32) if found is None else found
+
+
+def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: Path, *, writes: bool) -> np.ndarray:
+    """Returns the same, from a file where the same network was asked about the same examples before.
+
+    The name of the file is the SHA-256 of the network and of all arrays of the table, so that another teacher, another
+    table or other settings of its encoding never find it.
+
+    Args:
+        frozen: As of `teacher_logits`.
+        table: As there.
+        batch_size: As there.
+        folder: Where the files are.
+        writes: Whether this process asks the network and writes the file where there is none; else it is there.
+    """
+    path = folder / f"{content_key(frozen.record['sha256'], table)}.npy"
+    if writes and not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        found = teacher_logits(frozen, table, batch_size)
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, found, allow_pickle=False)
+        return found
+    return np.load(path, allow_pickle=False)
+
+
+def content_key(network: str, table: EncodedTable) -> str:
+    """Returns the SHA-256 of what decides the logits: the network's own, and names and values of all columns."""
+    digest = hashlib.sha256(network.encode())
+    for name, column in sorted(table.columns.items()):
+        parts = (column.offsets, column.values) if isinstance(column, Ragged) else (column,)
+        for part in parts:
+            digest.update(f"{name} {np.dtype(part.dtype).str} {list(part.shape)};".encode())
+            for start in range(0, len(part), _BLOCK):
+                digest.update(np.ascontiguousarray(part[start : start + _BLOCK]).data)
+    return digest.hexdigest()
