@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from easytransfer.run.atomic import atomic_path
 _BLOCK = 1 << 20
 
 
-def teacher_logits(frozen: Frozen, table: EncodedTable, batch_size: int) -> np.ndarray:
+def teacher_logits(
+    frozen: Frozen, table: EncodedTable, batch_size: int, new: Callable[[tuple[int, ...]], np.ndarray] | None = None
+) -> np.ndarray:
     """Returns the logits for all examples of a table, float32 [examples, classes], in their order.
 
     Examples of like length are in one batch, so that little padding is computed.
@@ -25,7 +28,9 @@ def teacher_logits(frozen: Frozen, table: EncodedTable, batch_size: int) -> np.n
         frozen: Gives `logits` for the arrays of a batch.
         table: Examples as the training has them.
         batch_size: Examples of a call.
+        new: Makes the array of a shape that the logits go to; None makes one in memory.
     """
+    new = new or (lambda shape: np.empty(shape, np.float32))
 
     def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
         return frozen(batch)["logits"]
@@ -37,13 +42,13 @@ def teacher_logits(frozen: Frozen, table: EncodedTable, batch_size: int) -> np.n
         batch = {name: tf.constant(x) for name, x in table.batch(rows).items() if x.dtype != object}
         logits = function(batch).numpy()
         if found is None:
-            found = np.empty((len(order), *logits.shape[1:]), np.float32)
+            found = new((len(order), *logits.shape[1:]))
         found[rows] = logits
     return np.zeros((0, 0), np.float32) if found is None else found
 
 
 def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: Path, *, writes: bool) -> np.ndarray:
-    """Returns the same, from a file where the same network was asked about the same examples before.
+    """Returns the same, in a file, which is there already where the same network saw the same examples before.
 
     The name of the file is the SHA-256 of the network and of all arrays of the table, so that another teacher, another
     table or other settings of its encoding never find it.
@@ -58,11 +63,13 @@ def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: 
     path = folder / f"{content_key(frozen.record['sha256'], table)}.npy"
     if writes and not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        found = teacher_logits(frozen, table, batch_size)
-        with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.save(file, found, allow_pickle=False)
-        return found
-    return np.load(path, allow_pickle=False)
+        with atomic_path(path) as temporary:
+
+            def on_disk(shape: tuple[int, ...]) -> np.ndarray:
+                return np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+
+            teacher_logits(frozen, table, batch_size, on_disk)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def content_key(network: str, table: EncodedTable) -> str:
