@@ -188,18 +188,18 @@ def test_cached_answers_are_found_again_by_their_content(teachers, tiny, tmp_pat
             app.before_training(table, tmp_path / "run", ONE_WORKER)
         return np.asarray(table.columns["teacher_logits"]), len(calls)
 
-    first, calls = asked("encoder")
-    np.testing.assert_allclose(first, answers_alone(teachers["encoder"], tmp_path), atol=1e-5)
+    first, calls = asked("words")
+    np.testing.assert_allclose(first, answers_alone(teachers["words"], tmp_path), atol=1e-5)
     assert calls == 1 and first.dtype == np.float32
-    again, calls = asked("encoder")
+    again, calls = asked("words")
     assert calls == 0
     np.testing.assert_array_equal(again, first)
     # Another teacher, and another text.
-    assert asked("words")[1] == 1 and asked("encoder", [("a good day", "hot"), *ROWS[1:]])[1] == 1
+    assert asked("short")[1] == 1 and asked("words", [("a good day", "hot"), *ROWS[1:]])[1] == 1
     files = list((tmp_path / "run" / "cache").rglob("*.npy"))
     assert len(files) == 3
 
-    app = student(teachers["encoder"], tiny)
+    app = student(teachers["words"], tiny)
     app.build_model()
     table = encoded(app, tmp_path)
     table.columns["teacher_logits"] = first + 1
