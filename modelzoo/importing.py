@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from easytransfer import keras
     from easytransfer.text.tokenizer import Tokenizer
     from modelzoo.encoder_heads import PretrainingHead
+    from modelzoo.vision_language.heads import VisionLanguageHeads
 
 
 def import_model(
@@ -99,7 +100,7 @@ def export_backbone(
     format: str,
     source: str | Path,
     overwrite: bool = False,
-    head: PretrainingHead | None = None,
+    head: PretrainingHead | VisionLanguageHeads | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder that is in memory, such as a trained one, as `export_model` does.
 

@@ -15,7 +15,15 @@ ONLY_IN_ALL |= {"dimension_pruning", "lane_detection", "person_reid", "stereo_ma
 # Their network and input are those of text_classify with another head, or of text_generation; targets, metrics, files
 # and served answers have tests of their own, `tests/appzoo/test_<application>*.py`, on tiny encoders.
 ONLY_IN_ALL |= {"text_pretrain", "text_comprehension", "sequence_labeling"}
-# So are those of this one; losses, teachers, layers, cache and stages have tests of their own.
+# Rows, requests, heads, losses and metrics have tests of their own on networks of random weights; regions beside words
+# are trained in a toy.
+ONLY_IN_ALL |= {"referring_expression", "visual_question_answering", "visual_reasoning"}
+# Networks on texts and regions: inputs, labels, metrics and requests have tests of their own, as have the networks.
+ONLY_IN_ALL |= {"multimodal_match"}
+# Its network, inputs and signatures are those of multimodal_match; masks, losses, pairs and metrics have tests of their
+# own, and two workers of it train in `tests/distributed`.
+ONLY_IN_ALL |= {"vl_pretraining"}
+# Its network and inputs are those of text_classify; losses, teachers, layers, cache and stages have tests of their own.
 ONLY_IN_ALL |= {"distillation_text"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}

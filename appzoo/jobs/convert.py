@@ -14,6 +14,7 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.run.log import say
 from modelzoo.encoder_heads import PretrainingHead
 from modelzoo.importing import export_backbone, export_model
+from modelzoo.vision_language.heads import VisionLanguageHeads
 
 _KIND = re.compile(r"convert_(?:(google|hf|ez_transfer)_)?bert_to_(google|hf|ez_transfer)")
 _ACCEPTED = (
@@ -60,8 +61,8 @@ def convert(config: JobConfig) -> dict[str, Any]:
     head = getattr(trained.app.model, "head", None)
     return _done(
         export_backbone(
-            backbone, tokenizer, target, form, trained.source,
-            overwrite=config.runtime.overwrite, head=head if isinstance(head, PretrainingHead) else None,
+            backbone, tokenizer, target, form, trained.source, overwrite=config.runtime.overwrite,
+            head=head if isinstance(head, PretrainingHead | VisionLanguageHeads) else None,
         )
     )  # fmt: skip
 

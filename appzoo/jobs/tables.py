@@ -301,6 +301,7 @@ def table_key(app: App, spec: str, part: TablePart | None = None) -> dict[str, A
         "application": config.model_name,
         "start": config.train.init_checkpoint_path,
         "files": stamps(expand(spec)),
+        "beside": stamps(file for part in app.inputs for file in part.read_files()),
         "settings": settings,
         "labels": app.labels,
         "part": None if part is None else [str(part), hashlib.sha256(part.held_out.tobytes()).hexdigest()],

@@ -8,9 +8,9 @@ from pathlib import Path
 import tensorflow as tf
 
 from appzoo.encoder import Encoder
+from appzoo.match_label import match_last
 from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.cosine_target import MATCH, CosineMatch, CosineScore
-from appzoo.text_match.match_label import match_last
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras

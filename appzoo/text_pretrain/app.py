@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from appzoo.encoder import Encoder, token_batch
 from appzoo.text_pretrain.config import TextPretrainConfig
-from appzoo.text_pretrain.hiding import Draws
 from appzoo.text_pretrain.inputs import Passages
 from appzoo.text_pretrain.lengths import RowCutter
 from appzoo.text_pretrain.network import PretrainNetwork, pretraining_head
@@ -26,6 +25,7 @@ from easytransfer.data.id_tables import HIDDEN_AT
 from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.presets import resolve
+from easytransfer.text.hiding import Draws
 from easytransfer.train.stages import TrainingStage
 from easytransfer.train.step import Losses, TrainingStep
 from easytransfer.train.task import Batch, Outputs

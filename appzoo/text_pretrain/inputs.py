@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from appzoo.encoder import Encoder, EncoderTokens
-from appzoo.text_pretrain.hiding import TextDraws, WordHider
 from appzoo.text_pretrain.passages import Cutter, on_one_line
 from appzoo.text_pretrain.words import WordList, check_blanks, inside_words, marks_of
 from easytransfer.app.inputs.base import Encoded, Tensors
@@ -17,6 +16,7 @@ from easytransfer.data.encoded import Ragged
 from easytransfer.data.id_tables import HIDDEN, HIDDEN_AT
 from easytransfer.data.table import RowChunk
 from easytransfer.layers.draws import RowDraws
+from easytransfer.text.hiding import TextDraws, WordHider
 
 SECOND = "second segment"
 # What the network calls the columns `HIDDEN` of records.

@@ -10,7 +10,7 @@ import pytest
 from appzoo.discovery import config_class
 from appzoo.jobs.tables import load_rows, values_of_column
 from appzoo.jobs.trained import new_app
-from appzoo.text_match.match_label import match_last, says_match
+from appzoo.match_label import match_last, says_match
 from easytransfer.compat.evaluators import EvalMetric
 from easytransfer.compat.hook_task import HookTask
 from easytransfer.errors import ConfigError

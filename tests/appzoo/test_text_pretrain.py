@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from appzoo.text_pretrain.hiding import TextDraws, WordHider
 from appzoo.text_pretrain.metrics import PretrainEvaluator
 from appzoo.text_pretrain.passages import Cutter, sentence_spans
 from appzoo.text_pretrain.readers import read_documents
 from appzoo.text_pretrain.target import _of_other_documents
 from easytransfer.errors import DataError, ModelError
 from easytransfer.layers.draws import RowDraws
+from easytransfer.text.hiding import TextDraws, WordHider
 from easytransfer.text.wordpiece import WordPiece
 
 WORDS = [*(f"w{i}" for i in range(20)), "##x", "##y", "."]
@@ -188,6 +188,29 @@ def test_neighbouring_words_are_hidden_together(tokenizer):
     assert (runs[1:] > 0.1 * runs.sum()).all() and runs[1] > runs[2]
     alone = hidden(tokenizer, ids, max_ngram=1, share=0.03)["hidden_positions"][:, :3]
     assert (np.diff(alone, axis=1) == 1).mean() < 0.05
+
+
+def test_widths_that_are_rounded_up_beyond_the_longest_row(tokenizer):
+    ids = rows_of(tokenizer, 200, 12)
+    narrow = hidden(tokenizer, ids, max_length=12)
+    wide = hidden(tokenizer, np.pad(ids, [(0, 0), (0, 20)]), max_length=12)
+    for name in ("hidden_positions", "hidden_ids", "hidden_weights"):
+        np.testing.assert_array_equal(wide[name], narrow[name])
+    np.testing.assert_array_equal(wide["input_ids"][:, :12], narrow["input_ids"])
+
+
+def test_words_that_have_chances_of_their_own(tokenizer):
+    """110,000 words of one to three pieces, each hidden as a whole with 15 %; one of a row where none would be."""
+    ids = rows_of(tokenizer, 10_000, 23, "w1 w2x w3xy")
+    found = hidden(tokenizer, ids, independent=True, most=20)
+    weights, first = found["hidden_weights"], ~tokenizer.continues
+    words = ((weights > 0) & first[found["hidden_ids"]]).sum(axis=1)
+    assert words.min() == 1
+    # Eleven words in a row, of which none is hidden with .85^11.
+    assert words.mean() == pytest.approx(11 * 0.15 + 0.85**11, abs=0.03)
+    assert (words == 2).mean() == pytest.approx(55 * 0.15**2 * 0.85**9, abs=0.015)
+    few = hidden(tokenizer, ids, independent=True, most=2)
+    assert few["hidden_weights"].shape[1] == 2 and few["hidden_weights"].sum(axis=1).max() == 2
 
 
 def test_draws_of_an_evaluation_depend_on_the_row_alone(tokenizer):

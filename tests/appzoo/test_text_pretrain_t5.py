@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from appzoo.text_pretrain.hiding import TextDraws
 from appzoo.text_pretrain.spans.corruption import SpanRemover, span_counts, text_length
 from easytransfer.layers.draws import RowDraws
+from easytransfer.text.hiding import TextDraws
 from modelzoo.importing import export_backbone
 from modelzoo.t5.tokenizer import T5Tokenizer
 

@@ -10,10 +10,10 @@ import pytest
 import tensorflow as tf
 from pydantic import ValidationError
 
-from appzoo.text_pretrain.hiding import TextDraws, WordHider
 from appzoo.text_pretrain.words import LONGEST, WordList, inside_words, marks_of
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.layers.draws import RowDraws
+from easytransfer.text.hiding import TextDraws, WordHider
 from easytransfer.text.wordpiece import WordPiece
 
 CHARACTERS = "我们喜欢这个城市的人不知道明天去看书和电影很好质量北京大学生活"
@@ -176,7 +176,7 @@ def test_words_by_blanks_are_hidden_as_a_whole(tokenizer):
 
 def test_ngrams_have_exact_shares():
     """Lengths of n-grams up to 3 over 120,000 words: 6/11, 3/11 and 2/11, in groups that follow each other."""
-    from appzoo.text_pretrain import hiding
+    from easytransfer.text import hiding
 
     class Rows:
         pad_id, continues, special_ids = 0, np.zeros(9, bool), {"pad": 0}

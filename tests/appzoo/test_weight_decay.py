@@ -45,6 +45,7 @@ IMAGE_APPS = {
 # Built from their smoke configurations.
 OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "text_generation", "text_pretrain"}
 OTHER_APPS |= {"win_prediction"}
+OTHER_APPS |= {"multimodal_match"}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -178,6 +179,13 @@ def test_pre_training_leaves_out_normalization_and_biases(monkeypatch, repositor
         decayed, others = names(app, kind)
         assert {"kernel", "pair_kernel"} < last_parts(decayed) and "bias" not in last_parts(decayed)
         assert {"gamma", "beta", "bias", "output_bias", "pair_bias"} <= last_parts(others)
+
+
+def test_matching_of_images_leaves_out_normalization_and_biases(monkeypatch, repository):
+    app = built_from_smoke("multimodal_match/configs/smoke.yaml", monkeypatch, repository)
+    decayed, others = names(app)
+    assert {"kernel", "embeddings"} < last_parts(decayed) and not {"bias", "gamma", "beta"} & last_parts(decayed)
+    assert last_parts(others) == {"bias", "gamma", "beta"}
 
 
 def test_text_generation_leaves_out_the_scales_of_normalization(monkeypatch, repository):

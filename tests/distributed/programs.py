@@ -429,11 +429,25 @@ def text_generation(workers: Workers, folder: Path) -> None:
     written_texts.run(workers, folder)
 
 
+def multimodal_match(workers: Workers, folder: Path) -> None:
+    """Trains a network on texts and images, and ranks lists."""
+    import matched_images
+
+    matched_images.run(workers, folder)
+
+
 def text_pretrain(workers: Workers, folder: Path) -> None:
     """Trains an encoder on hidden words and pairs."""
     import hidden_words
 
     hidden_words.run(workers, folder)
+
+
+def vl_pretraining(workers: Workers, folder: Path) -> None:
+    """Trains networks on hidden words, regions and labels."""
+    import hidden_pairs
+
+    hidden_pairs.run(workers, folder)
 
 
 def win_prediction(workers: Workers, folder: Path) -> None:

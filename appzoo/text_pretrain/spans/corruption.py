@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from appzoo.text_pretrain.hiding import Draws
+from easytransfer.text.hiding import Draws
 from easytransfer.train.task import Batch
 
 # Behind every number that a draw gives.

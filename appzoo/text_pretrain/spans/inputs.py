@@ -8,7 +8,6 @@ from typing import ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.text_pretrain.hiding import TextDraws
 from appzoo.text_pretrain.passages import Cutter, on_one_line
 from appzoo.text_pretrain.spans.corruption import SpanRemover
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
@@ -16,6 +15,7 @@ from easytransfer.app.inputs.tokens import SAMPLE_TEXTS
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
 from easytransfer.layers.draws import RowDraws
+from easytransfer.text.hiding import TextDraws
 from easytransfer.text.packing import heads
 from modelzoo.t5.tokenizer import MODEL_FILE, GraphPieces, T5Tokenizer
 

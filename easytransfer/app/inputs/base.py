@@ -120,6 +120,10 @@ class Input(abc.ABC):
     def encode(self, chunk: RowChunk) -> Encoded:
         """Encodes a chunk; calls `chunk.reject(row, column, reason)` for rows that cannot be used."""
 
+    def read_files(self) -> list[str]:
+        """Returns files and folders that `encode` reads beside the table; rows are encoded anew where one changes."""
+        return []
+
     @abc.abstractmethod
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of each array of a batch, masks included; axes that batches differ in are None."""

@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from appzoo.text_pretrain.words import WordList
 from easytransfer.layers.draws import unit_fraction
 from easytransfer.text.tokenizer import Tokenizer
-from easytransfer.train.task import Batch
+
+Batch = dict[str, tf.Tensor]
 
 # Of the pieces to guess, so many are replaced by the mask and by a random piece; the others stay as they are.
 _MASKED, _RANDOM = 0.8, 0.1
@@ -28,6 +28,13 @@ class Draws(Protocol):
 
     def uniform(self, columns: int) -> tf.Tensor:
         """Returns fresh numbers in [0, 1), float32 [rows, columns]."""
+
+
+class Boundaries(Protocol):
+    """Knows words that a tokenizer does not mark, as those of Chinese."""
+
+    def boundaries(self, ids: tf.Tensor, begins: tf.Tensor, most: int) -> tf.Tensor:
+        """Returns which of the pieces that could begin a word do, bool [rows, pieces]."""
 
 
 class TextDraws:
@@ -72,7 +79,8 @@ class WordHider:
 
     Of a row with n pieces, special ones included, max(1, round(n * share)) are hidden, `most` at most: words in random
     order as long as they fit, so that whole words fall a little short of the share. Words that are longer than what is
-    to be hidden are not chosen. Special pieces are neither hidden nor drawn.
+    to be hidden are not chosen. Special pieces are neither hidden nor drawn. With `independent` each word is hidden
+    with a chance of `share` whatever becomes of the others, one at least and no more pieces than `most`.
 
     Args:
         tokenizer: Of the rows.
@@ -81,6 +89,7 @@ class WordHider:
         max_length: Most pieces of a row.
         whole_word: Whether the pieces of a word are hidden together.
         max_ngram: Most neighbouring words that are hidden together.
+        independent: Whether each word has a chance of its own instead of a row a number of pieces.
         words: Further words whose pieces are hidden together, None for those of the tokenizer alone.
     """
 
@@ -93,9 +102,11 @@ class WordHider:
         max_length: int,
         whole_word: bool = True,
         max_ngram: int = 1,
-        words: WordList | None = None,
+        independent: bool = False,
+        words: Boundaries | None = None,
     ) -> None:
         self._share, self._most, self._max_length, self._mask_id = share, most, max_length, tokenizer.mask_id
+        self._independent = independent
         is_special = np.isin(np.arange(len(tokenizer)), list(tokenizer.special_ids.values()))
         self._is_special = tf.constant(is_special)
         self._ordinary = tf.constant(np.flatnonzero(~is_special), tf.int32)
@@ -120,11 +131,11 @@ class WordHider:
         candidate = (batch["input_mask"] > 0) & ~tf.gather(self._is_special, ids)
         group = self._groups(batch, candidate, draws)
         size = _of_group(tf.math.unsorted_segment_sum, tf.cast(candidate, tf.int32), group, self._max_length)
-        pieces = tf.reduce_sum(batch["input_mask"], axis=1)
-        wanted = tf.cast(tf.round(tf.cast(pieces, tf.float32) * self._share), tf.int32)
-        wanted = tf.clip_by_value(wanted, 1, self._most)[:, tf.newaxis]
+        wanted = self._wanted(batch["input_mask"])
         keys = tf.gather(draws.uniform(self._max_length), group, batch_dims=1)
         keys = tf.where(candidate & (size <= wanted), keys, _LAST)
+        if self._independent:
+            keys = tf.where((keys < self._share) | (keys == tf.reduce_min(keys, axis=1, keepdims=True)), keys, _LAST)
         # Pieces of a group have one key, so that they stay side by side; it is chosen if its last piece is among those
         # wanted.
         rank = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1, stable=True)
@@ -135,7 +146,9 @@ class WordHider:
         places = tf.ensure_shape(places, [None, self._most])
         real = places < length
         positions = tf.where(real, places, 0)
-        fate, other = draws.uniform(self._max_length)[:, :length], draws.uniform(self._max_length)[:, :length]
+        # Widths that are rounded up may go beyond the longest row, where there is padding alone.
+        beyond = [[0, 0], [0, tf.maximum(length - self._max_length, 0)]]
+        fate, other = (tf.pad(draws.uniform(self._max_length), beyond)[:, :length] for _ in range(2))
         count = tf.size(self._ordinary)
         random = tf.gather(self._ordinary, tf.cast(other * tf.cast(count, tf.float32), tf.int32) % count)
         shown = tf.where(fate < _MASKED, self._mask_id, tf.where(fate < _MASKED + _RANDOM, random, ids))
@@ -146,6 +159,12 @@ class WordHider:
             "hidden_ids": tf.where(real, tf.gather(ids, positions, batch_dims=1), 0),
             "hidden_weights": tf.cast(real, tf.float32),
         }
+
+    def _wanted(self, mask: tf.Tensor) -> tf.Tensor:
+        """Returns how many pieces of each row are to be hidden at most, int32 [rows, 1]."""
+        pieces = tf.cast(tf.reduce_sum(mask, axis=1, keepdims=True), tf.float32)
+        wanted = tf.cast(tf.round(pieces * self._share), tf.int32)
+        return tf.fill(tf.shape(wanted), self._most) if self._independent else tf.clip_by_value(wanted, 1, self._most)
 
     def _groups(self, batch: Batch, candidate: tf.Tensor, draws: Draws) -> tf.Tensor:
         """Returns for every piece the number of what is hidden together with it, below `max_length`."""

@@ -1,4 +1,4 @@
-"""Which of two labels says that two texts match: the one that is named, or the one whose word is known."""
+"""Which of two labels says that two things match: the one that is named, or the one whose word is known."""
 
 from __future__ import annotations
 

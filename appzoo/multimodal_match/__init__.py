@@ -1,0 +1,1 @@
+"""Matching and retrieval of texts and images."""

@@ -1,0 +1,1 @@
+"""Which region of an image does an expression mean?"""

@@ -1,0 +1,1 @@
+"""Is a sentence true of one image, or of two?"""
