@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -32,6 +32,12 @@ class PretrainNetwork(keras.Model):
         with labels `label_ids`, `label_guesses` and `label_hidden` [batch, M]; with label matching `label_scores`,
         `label_original` and `label_real` float32 [batch, S].
     """
+
+    # Inputs that outputs of an open length are as long as, for compiled exports; labels have another length than words.
+    length_inputs: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("label_guesses", "label_targets", "label_hidden"), "label_ids"),
+        **dict.fromkeys(("guesses", "hidden_positions", "hidden_ids", "hidden_weights"), "hidden_positions"),
+    }
 
     def __init__(self, backbone: VisionLanguageBackbone, head: VisionLanguageHeads, tasks: Tasks) -> None:
         super().__init__(name="vl_pretraining")
