@@ -102,12 +102,11 @@ class DataConfig(ConfigModel):
         0.15, "Share of the tokens of a row hidden for masked language modelling.", advanced=True, modes="S", gt=0, lt=1
     )
     delimiter: str = setting(
-        "\t", "Field separator of text tables; `\\t` and `,` are common. A .csv table with a header says its own."
+        "\t", "Field separator of text tables; `\\t` and `,` are common. A .csv with a header says its own."
     )
     encoding: str = setting(
         "auto",
-        "Encoding of text tables, such as cp1252; auto is UTF-8, or UTF-16 and UTF-32 where the file begins with their "
-        "mark.",
+        "Encoding of text tables, such as cp1252; auto is UTF-8, or UTF-16 and UTF-32 where their mark comes first.",
     )
     header: Literal["none", "skip", "names"] = setting(
         "none",

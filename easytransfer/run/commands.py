@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from easytransfer.config.encoding import AUTO
+
 # Output form by that of the input table; a table with names of its columns for what has none of these endings.
 _OUTPUT_SUFFIXES = {".tsv": ".tsv", ".txt": ".tsv", ".json": ".jsonl", ".ndjson": ".jsonl"} | {
     suffix: suffix for suffix in (".csv", ".jsonl", ".parquet")
@@ -49,7 +51,7 @@ def next_commands(
     table = table or "labelled.tsv"
     base = Path(export).parents[1] if export else run / "export"
     output = run / f"predictions{_output_suffix(table)}"
-    columns, reading = ",".join(append), _bad_row_flags(data or {})
+    columns, reading = ",".join(append), _reading_flags(data or {})
     commands = {
         "predict a table": command_line(
             "predict", checkpointPath=run, inputTable=table, outputTable=output, appendCols=columns, **reading
@@ -73,13 +75,15 @@ def without_labels(data: Mapping[str, str | None]) -> str | None:
     return f"--inputSchema={shlex.quote(','.join(kept))}" if kept and len(kept) < len(columns) else None
 
 
-def _bad_row_flags(data: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the flags that say what a bad row does: of all that describes a table, only these are not inherited."""
-    policy = data.get("bad_rows") or "fail"
+def _reading_flags(data: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the flags on encoding and bad rows: of all that describes a table, only these are not inherited."""
+    encoding, policy = data.get("encoding") or AUTO, data.get("bad_rows") or "fail"
+    # Rows that were held out are written in UTF-8.
+    found = {"encoding": encoding} if encoding != AUTO and data.get("eval_table", True) else {}
     if policy == "fail":
-        return {}
+        return found
     limit = data.get("max_bad_rows")
-    return {"badRows": policy} | ({"maxBadRows": str(limit)} if limit else {})
+    return {**found, "badRows": policy} | ({"maxBadRows": str(limit)} if limit else {})
 
 
 def _output_suffix(table: str) -> str:

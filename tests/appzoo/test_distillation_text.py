@@ -233,7 +233,9 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(teachers, tiny, tmp_pa
     refused(None, "kd_loss=mse needs a teacher; give the run folder of one with --teacher=RUN", kind=ConfigError)
     refused(tmp_path / "nothing", "no teacher: there is no checkpoint .*nothing")
     refused(teachers["encoder"], "other labels, or in another order", data={"label_enumerate_values": "hot,cold,warm"})
-    refused(teachers["encoder"], "needs a task with one class", data={"label_enumerate_values": ""}, kind=ConfigError)
+    refused(
+        teachers["encoder"], "needs a task with one class", data={"label_enumerate_values": "none"}, kind=ConfigError
+    )
     refused(teachers["pair"], "reads pairs of texts, and this run does not; .*name secondSequence")
     refused(teachers["encoder"], "reads one text, and this run does not", data={"second_sequence": "other"})
     towers = save_teacher(
@@ -245,7 +247,7 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(teachers, tiny, tmp_pa
     )
     two = {"second_sequence": "other", "label_enumerate_values": "cold,hot"}
     refused(towers, "gives no logits of classes; got 'text_match_bert_two_tower'", data=two)
-    score = save_teacher(tmp_path / "score", "text_classify_bert", tiny, label_enumerate_values="")
+    score = save_teacher(tmp_path / "score", "text_classify_bert", tiny, label_enumerate_values="none")
     refused(score, "gives no logits of classes")
     ids = {"input_schema": "input_ids:int:12,input_mask:int:12,segment_ids:int:12,label_id:int:1"}
     refused(teachers["words"], "tables of token ids have no text for the teacher", data=ids, kind=ConfigError)

@@ -77,7 +77,6 @@ def test_every_application_writes_what_it_trains_on(repository, monkeypatch, tmp
             jobs.preprocess(config)
         return
     result = jobs.preprocess(config)
-    app.load_assets(None, lambda column: jobs.tables.values_of_column(app, trained.data.train_table, column))
     expected = load_rows(app, trained.data.train_table, with_labels=True)
     assert (result["read"], result["rejected"]) == (expected.count.read, expected.count.rejected)
     assert result["written"] == len(expected.encoded)

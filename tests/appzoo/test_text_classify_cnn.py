@@ -165,7 +165,7 @@ def test_every_kind_of_target_against_numpy(tmp_path):
     hot, sigmoid = np.array([[0, 1, 1], [1, 0, 0]]), 1 / (1 + np.exp(-logits))
     assert loss == pytest.approx(-(hot * np.log(sigmoid) + (1 - hot) * np.log(1 - sigmoid)).mean(), rel=1e-5)
 
-    app = make_app(None)
+    app = make_app("none")
     app.build_model()
     encoded, _, _ = encode(app, tmp_path, ["good\t2.5", "rude\t-1"])
     loss, logits = loss_of(app, encoded)

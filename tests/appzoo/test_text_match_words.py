@@ -163,7 +163,7 @@ def test_hcnn_penalty_is_the_same_however_the_batch_is_split(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_original_matching_regression_mse_came_from_a_constant(name, tmp_path):
-    app = make_app(name, labels=None)
+    app = make_app(name, labels="none")
     encoded, bad = encode(app, tmp_path, ["how much is it\twhat does it cost\t2.5", "it\tis\t-1", "it\tis\tmany"])
     assert bad.reasons == {"not a number": 1}
     batch = tensors(encoded)

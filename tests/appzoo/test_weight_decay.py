@@ -5,7 +5,7 @@ import pytest
 
 from appzoo.cli.reader import JobReader
 from appzoo.discovery import applications, config_class, load_application
-from appzoo.jobs.tables import load_rows
+from appzoo.jobs.tables import load_rows, values_of_column
 from appzoo.jobs.trained import new_app
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.encoded import EncodedTable
@@ -43,9 +43,21 @@ IMAGE_APPS = {
     "dimension_pruning": {"network": "prunable_resnet8_w8_cifar"},
 }
 # Built from their smoke configurations.
-OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "text_generation", "text_pretrain"}
+OTHER_APPS = {"lane_detection_resa", "lane_detection_baseline", "stereo_matching", "text_pretrain"}
 OTHER_APPS |= {"win_prediction"}
-OTHER_APPS |= {"multimodal_match"}
+ON_REGIONS = {"multimodal_match": "multimodal_match/configs/smoke.yaml"}
+ON_REGIONS |= {
+    name: f"{name}/configs/smoke.yaml"
+    for name in ("referring_expression", "visual_question_answering", "visual_reasoning")
+}
+ON_REGIONS |= {
+    "vl_pretraining_fashion_bert": "vl_pretraining/configs/smoke.yaml",
+    "vl_pretraining_lamp": "vl_pretraining/configs/smoke_lamp.yaml",
+}
+T5_APPS = {"text_generation": "text_generation/configs/smoke.yaml"}
+T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
+STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
+OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -67,12 +79,12 @@ def built(name, **model):
     return app
 
 
-def built_from_smoke(file, monkeypatch, repository):
+def built_from_smoke(file, monkeypatch, repository, *further):
     """An application of a smoke configuration with its model, ready for training."""
     monkeypatch.chdir(repository)
-    words = [f"--config=appzoo/{file}", f"--set=train.weight_decay_ratio={RATE}"]
+    words = [f"--config=appzoo/{file}", f"--set=train.weight_decay_ratio={RATE}", *further]
     app = new_app(JobReader("train", words, []).read().config)
-    app.load_assets(None)
+    app.load_assets(None, lambda column: values_of_column(app, app.config.data.train_table, column))
     app.on_train_table(load_rows(app, app.config.data.train_table, True, limit=8).encoded)
     app.build_model()
     return app
@@ -181,15 +193,26 @@ def test_pre_training_leaves_out_normalization_and_biases(monkeypatch, repositor
         assert {"gamma", "beta", "bias", "output_bias", "pair_bias"} <= last_parts(others)
 
 
-def test_matching_of_images_leaves_out_normalization_and_biases(monkeypatch, repository):
-    app = built_from_smoke("multimodal_match/configs/smoke.yaml", monkeypatch, repository)
-    decayed, others = names(app)
+@pytest.mark.parametrize("name", ON_REGIONS)
+def test_texts_and_images_leave_out_normalization_and_biases(name, monkeypatch, repository):
+    decayed, others = names(built_from_smoke(ON_REGIONS[name], monkeypatch, repository))
     assert {"kernel", "embeddings"} < last_parts(decayed) and not {"bias", "gamma", "beta"} & last_parts(decayed)
-    assert last_parts(others) == {"bias", "gamma", "beta"}
+    heads = {"output_bias"} if name.startswith("vl_pretraining") else set()
+    assert last_parts(others) == {"bias", "gamma", "beta"} | heads
 
 
-def test_text_generation_leaves_out_the_scales_of_normalization(monkeypatch, repository):
-    app = built_from_smoke("text_generation/configs/smoke.yaml", monkeypatch, repository)
+@pytest.mark.parametrize("name", STUDENTS)
+def test_students_leave_out_biases_and_layer_normalization(name, monkeypatch, repository):
+    alone = ["--set=distillation.kd_loss=none", "--set=distillation.teacher=null"]
+    app = built_from_smoke(f"distillation_text/configs/{STUDENTS[name]}", monkeypatch, repository, *alone)
+    decayed, others = names(app)
+    assert last_parts(decayed) == {"kernel", "embeddings"}
+    assert last_parts(others) == ({"bias"} if name.endswith("cnn") else {"bias", "gamma", "beta"})
+
+
+@pytest.mark.parametrize("name", T5_APPS)
+def test_text_to_text_leaves_out_the_scales_of_normalization(name, monkeypatch, repository):
+    app = built_from_smoke(T5_APPS[name], monkeypatch, repository)
     for kind in DECAYING:
         decayed, others = names(app, kind)
         assert last_parts(decayed) == {"shared", "positions", "q", "k", "v", "o", "wi", "wo"}

@@ -114,23 +114,34 @@ def test_commands_are_ready_to_type(tmp_path):
 @pytest.mark.parametrize(
     ("data", "flags"),
     [
-        ({"bad_rows": "fail", "max_bad_rows": 3}, []),
+        ({"bad_rows": "fail", "max_bad_rows": 3, "encoding": "auto"}, []),
+        ({"encoding": "gb18030"}, ["--encoding=gb18030"]),
+        ({"encoding": "gb18030", "eval_table": None}, []),
         ({"bad_rows": "skip", "max_bad_rows": 0}, ["--badRows=skip"]),
         ({"bad_rows": "quarantine", "max_bad_rows": 9}, ["--badRows=quarantine", "--maxBadRows=9"]),
     ],
 )
-def test_commands_say_what_the_run_did_with_bad_rows(data, flags):
+def test_commands_say_how_the_run_read_its_tables(data, flags):
     commands = next_commands("run", "dev.tsv", "run/export/m/1", data=data)
     for purpose, command in commands.items():
-        found = [word for word in shlex.split(command) if "adRows" in word]
+        found = [word for word in shlex.split(command) if "adRows" in word or "encoding" in word]
         assert found == (flags if purpose.startswith(("predict", "evaluate")) else []), command
 
 
 def test_a_later_job_is_told_all_of_a_table_that_it_does_not_inherit():
     """A setting of the data that is new to `NOT_INHERITED` must be among the flags of the commands, or named here."""
-    own = {"train_table", "eval_table", "input_table", "output_table", "append_cols", "output_schema", "merge"}
+    own = {
+        "train_table",
+        "eval_table",
+        "eval_share",
+        "input_table",
+        "output_table",
+        "append_cols",
+        "output_schema",
+        "merge",
+    }
     left = {path.removeprefix("data.") for path in NOT_INHERITED if path.startswith("data.")} - own
-    assert left == {"bad_rows", "max_bad_rows"}
+    assert left == {"bad_rows", "max_bad_rows", "encoding"}
 
 
 def test_exports_of_a_run_lie_beside_each_other(tmp_path):
