@@ -41,6 +41,18 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "parquet": ["pyarrow>=14"],
     "hub": ["huggingface-hub>=2.4,<3"],
+    "litert": ["ai-edge-litert>=2"],
+    "tune": ["optuna>=4.4"],
+    "mlflow": ["mlflow-skinny>=3"],
+    "wandb": ["wandb>=0.26,<0.31"],
+    "faiss": ["faiss-cpu>=1.11"],
+    "docs": [
+        "mkdocs-material>=9.6",
+        "mkdocstrings[python]>=0.29",
+        "nbclient>=0.10",
+        "nbformat>=5.10",
+        "ipykernel>=6.29",
+    ],
     "test": [
         "pytest>=8,<9.2",  # pytest-xdist 3.8 groups tests by a field that 9.2 removed
         "pytest-xdist>=3.6",

@@ -14,7 +14,11 @@ import setuptools
 from distutils.core import run_setup
 
 setup = run_setup("setup.py", stop_after="init")
-print(*setup.install_requires, *(line for extra in sys.argv[1:] for line in setup.extras_require[extra]), sep="\n")
+print(*setup.install_requires, sep="\n")
+for key, lines in setup.extras_require.items():
+    extra, _, marker = key.partition(":")  # setuptools moves what holds on some platforms alone into keys of its own
+    if extra in sys.argv[1:]:
+        print(*(f"{line} ; {marker}" if marker else line for line in lines), sep="\n")
 PYTHON
 }
 
@@ -26,12 +30,12 @@ compile() { # output file; further requirements come on stdin, options after the
         --output-file "$output" >/dev/null
 }
 
-{ declared serving plot parquet hub; cat requirements/models.txt; } | compile requirements/run.txt "$@"
+{ declared serving plot parquet hub litert; cat requirements/models.txt; } | compile requirements/run.txt "$@"
 
 # What torch imports is named here because torch itself is not locked (peer.txt).
 locked=$(sed -n 's/^\([a-z0-9][a-z0-9._-]*\)==.*/--no-emit-package \1/p' requirements/run.txt)
 # shellcheck disable=SC2086  # one option a word
-{ declared serving plot parquet hub test; cat requirements/models.txt; printf 'sympy\nnetworkx\njinja2\n'; } |
+{ declared serving plot parquet hub litert tune mlflow wandb faiss docs test; cat requirements/models.txt; printf 'sympy\nnetworkx\njinja2\n'; } |
     compile requirements/test.txt --constraint requirements/run.txt $locked "$@"
 
 # What docker/train.gpu.Dockerfile adds: NVIDIA's libraries in the releases that TensorFlow was built with.
