@@ -1,11 +1,12 @@
 """Real roads: a small network trained on five annotated images of a car's camera, looked at on a sixth and on others.
 
-    python benchmarks/lane_real.py --data DIR [--steps 600] [--pictures FOLDER]
+    python benchmarks/lane_real.py --data DIR [--steps 600] [--pictures FOLDER] [--sheet FILE]
 
 DIR holds `image/0000.png` to `0005.png` with `gt_instance_image/` of the same names (a value for each lane), and
 `tusimple_test_image/0.jpg` to `3.jpg` without annotation. Five images teach no network roads: that it learns them by
 heart shows that masks, slots, decoding and metric fit each other on real data, and the others show what is left of it.
-`--pictures` takes the images with lanes over them, predicted ones in colours and true ones in white.
+`--pictures` takes the images with lanes over them, predicted ones in colours and true ones in white; `--sheet` a
+picture of the lanes alone, on black, which may be shown where the images may not.
 """
 
 from __future__ import annotations
@@ -62,11 +63,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pictures", type=Path, default=None)
+    parser.add_argument("--sheet", type=Path, default=None)
     options = parser.parse_args()
     from appzoo.jobs.inference import evaluated_with_outputs, outputs_in_order
     from appzoo.jobs.trained import model_call
     from appzoo.lane_detection.metrics import true_lanes_of
     from appzoo.lane_detection.pictures import by_slot, overlay
+    from easytransfer.image.contact_sheet import write_contact_sheet
 
     app, data, begin = make_app(options), options.data.resolve(), time.process_time()
     known = [
@@ -91,12 +94,20 @@ def main() -> None:
     found = outputs_in_order(plain, model_call(app), 4)["lane_x"]
     print("lanes in the images without annotation:", [(x >= 0).any(axis=1).sum().item() for x in found])
     pictures += [(plain.columns["image"][i], found[i], []) for i in range(len(plain))]
+    captions = [[f"{name} {i + 1}"] for name, table in parts.items() for i in range(len(table))]
+    captions += [[f"not annotated {i + 1}"] for i in range(len(plain))]
+    settings = app.config.model
+
+    def drawn(image: Any, lane_x: Any, true: Any) -> Any:
+        return overlay(np.asarray(image), by_slot(lane_x, settings), true, settings)
+
     if options.pictures:
         options.pictures.mkdir(parents=True, exist_ok=True)
-        for number, (image, lane_x, true) in enumerate(pictures):
-            settings = app.config.model
-            drawn = overlay(np.asarray(image), by_slot(lane_x, settings), true, settings)
-            drawn.save(options.pictures / f"{number}.png")
+        for number, picture in enumerate(pictures):
+            drawn(*picture).save(options.pictures / f"{number}.png")
+    if options.sheet:
+        sheet = np.stack([np.asarray(drawn(np.zeros_like(image), *lanes)) for image, *lanes in pictures])
+        write_contact_sheet(options.sheet, sheet[:, ::2, ::2], captions, columns=5)
 
 
 if __name__ == "__main__":

@@ -13,34 +13,15 @@ jobs of the machine change less. Peak memory is that of a process of its own for
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
-import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sides import print_table
+from sides import print_steps, print_table, say_peak, timed
 
 HEIGHT, WIDTH, CHANNELS = 36, 100, 128
 SIZE, CLASSES = (368, 640), 7
-
-
-def timed(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Returns median seconds of each side, of wall clock and of processor time; sides take turns, once unmeasured."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, call in sides.items():
-            wall, used = time.perf_counter(), time.process_time()
-            call()
-            if turn:
-                found[name].append((time.perf_counter() - wall, time.process_time() - used))
-    return {name: tuple(map(statistics.median, zip(*times, strict=True))) for name, times in found.items()}
 
 
 # RESA beside propagation slice by slice ------------------------------------------------------------------------
@@ -163,25 +144,11 @@ def theirs(options: argparse.Namespace) -> Callable[[], Any]:
 def measure_step(options: argparse.Namespace) -> None:
     """Prints the seconds of a step of both sides, and the peak memory of each in a process of its own."""
     if options.side:
-        step = {"ours": ours, "torch": theirs}[options.side](options)
-        step(), step()
-        print(json.dumps({"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+        say_peak({"ours": ours, "torch": theirs}[options.side](options))
         return
-    found = timed({"ours": ours(options), "torch": theirs(options)}, options.repeats)
-    memory = {side: _peak(side, options) for side in found}
-    rows = []
-    for side, (wall, used) in found.items():
-        ratios = [f"{found['torch'][place] / found[side][place]:.2f}" for place in (0, 1)]
-        rows.append([side, f"{wall:.2f}", f"{used:.2f}", *ratios, f"{memory[side]:,}"])
-    header = ["side", "wall clock, s", "processor, s", "ratio", "ratio of processor time", "peak memory, MB"]
     print(f"{options.network}, {SIZE[0]} x {SIZE[1]}, batch {options.batch}, one training step")
-    print_table(header, rows)
-
-
-def _peak(side: str, options: argparse.Namespace) -> int:
-    command = [sys.executable, str(Path(__file__).resolve()), "step", f"--side={side}", f"--network={options.network}"]
-    done = subprocess.run([*command, f"--batch={options.batch}"], capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout.strip().splitlines()[-1])["peak_mb"])
+    command = [__file__, "step", f"--network={options.network}", f"--batch={options.batch}"]
+    print_steps(timed({"ours": ours(options), "torch": theirs(options)}, options.repeats), command)
 
 
 def main() -> None:

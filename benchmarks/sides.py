@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 MODEL = "minilm-l6-en"
@@ -143,3 +144,42 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
     for line in [header, ["-" * width for width in widths], *rows]:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+
+
+# Both sides in one process, in turns ---------------------------------------------------------------------------
+
+
+def timed(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
+    """Returns median seconds of each side, of wall clock and of processor time; sides take turns, once unmeasured."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, call in sides.items():
+            wall, used = time.perf_counter(), time.process_time()
+            call()
+            if turn:
+                found[name].append((time.perf_counter() - wall, time.process_time() - used))
+    return {name: tuple(map(statistics.median, zip(*times, strict=True))) for name, times in found.items()}
+
+
+def say_peak(step: Callable[[], object]) -> None:
+    """Makes two steps and prints the largest memory that this process had."""
+    step(), step()
+    print(json.dumps({"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)}))
+
+
+def print_steps(found: dict[str, tuple[float, float]], command: Sequence[str]) -> None:
+    """Prints what a step of each side costs beside torch.
+
+    Args:
+        found: Seconds of wall clock and of processor time by side, one of which is `torch`.
+        command: A script and its options, which with `--side=SIDE` ends with `say_peak` of that side.
+    """
+    rows = []
+    for side, (wall, used) in found.items():
+        words = [sys.executable, *command, f"--side={side}"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        memory = json.loads(done.stdout.strip().splitlines()[-1])["peak_mb"]
+        ratios = [f"{found['torch'][place] / found[side][place]:.2f}" for place in (0, 1)]
+        rows.append([side, f"{wall:.2f}", f"{used:.2f}", *ratios, f"{memory:,}"])
+    header = ["side", "wall clock, s", "processor, s", "ratio", "ratio of processor time", "peak memory, MB"]
+    print_table(header, rows)

@@ -13,7 +13,8 @@ features of a quarter of the size and blocks as in psm_basic, with 8 channels.
 trained on synthetic pairs, then on the images of one pair alone, and measured before and after.
 
 `speed`: a training step (forward, backward, no update) of psm_basic at batch 1 beside the same network in torch, one
-after the other in turns; `--size 256 512 --disparities 192` are those of the paper.
+after the other in turns, and the memory of each in a process of its own; `--size 256 512 --disparities 192` are those
+of the paper.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -228,44 +230,54 @@ def pairs(options: argparse.Namespace) -> None:
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Prints seconds of a training step of psm_basic and of the same network in torch."""
+    """Prints seconds and memory of a training step of psm_basic and of the same network in torch."""
+    from sides import print_steps, say_peak, timed
+
+    height, width = options.size
+    images = np.random.default_rng(0).random((2, 1, height, width, 3)).astype(np.float32)
+    sides = {"ours": our_step, "torch": torch_step}
+    if options.side:
+        say_peak(sides[options.side](images, options.disparities))
+        return
+    print(f"psm_basic, {height} x {width}, {options.disparities} disparities, forward and backward of a pair")
+    size = ["--size", str(height), str(width), "--disparities", str(options.disparities)]
+    steps = {side: made(images, options.disparities) for side, made in sides.items()}
+    print_steps(timed(steps, options.steps), [__file__, "speed", *size])
+
+
+def our_step(images: np.ndarray, disparities: int) -> Callable[[], Any]:
+    """Returns a call that makes a step of the platform's network."""
+    import tensorflow as tf
+
+    from appzoo.stereo_matching.networks import build
+
+    network = build("psm_basic", disparities)
+
+    @tf.function
+    def step(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(network(left, right, training=True)[-1])
+        return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(loss, network.trainable_variables)])
+
+    return lambda: step(*map(tf.constant, images)).numpy()
+
+
+def torch_step(images: np.ndarray, disparities: int) -> Callable[[], Any]:
+    """Returns a call that makes a step of the same network in torch."""
     import sys
 
-    import tensorflow as tf
     import torch
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "appzoo"))
     from test_stereo_networks import BasicMatching, PyramidFeatures, Whole
 
-    from appzoo.stereo_matching.networks import build
+    network = Whole(PyramidFeatures(), BasicMatching(), disparities, 4).train()
 
-    height, width = options.size
-    left, right = np.random.default_rng(0).random((2, 1, height, width, 3)).astype(np.float32)
-    network = build("psm_basic", options.disparities)
-    theirs = Whole(PyramidFeatures(), BasicMatching(), options.disparities, 4).train()
+    def step() -> None:
+        network.zero_grad()
+        network(*(torch.tensor(x).permute(0, 3, 1, 2) for x in images))[-1].mean().backward()
 
-    @tf.function
-    def ours(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(network(left, right, training=True)[-1])
-        return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(loss, network.trainable_variables)])
-
-    def torch_step() -> None:
-        theirs.zero_grad()
-        theirs(*(torch.tensor(x).permute(0, 3, 1, 2) for x in (left, right)))[-1].mean().backward()
-
-    sides = {"easytransfer": lambda: ours(tf.constant(left), tf.constant(right)).numpy(), "torch eager": torch_step}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(options.steps + 1):
-        for name, step in sides.items():
-            begun = time.perf_counter()
-            step()
-            if number:  # the first one traces
-                times[name].append(time.perf_counter() - begun)
-    for name, found in times.items():
-        print(f"{name}: median {statistics.median(found):.2f} s a step, all {[round(x, 2) for x in found]}")
-    medians = [statistics.median(times[name]) for name in ("torch eager", "easytransfer")]
-    print(f"ratio, torch's time by ours: {medians[0] / medians[1]:.2f}")
+    return step
 
 
 def main() -> None:
@@ -288,6 +300,7 @@ def main() -> None:
     three.add_argument("--size", type=int, nargs=2, default=[256, 512])
     three.add_argument("--disparities", type=int, default=192)
     three.add_argument("--steps", type=int, default=3)
+    three.add_argument("--side", choices=["ours", "torch"], default=None, help="two steps of one side, for its memory")
     options = parser.parse_args()
     {"claims": claims, "pairs": pairs, "speed": speed}[options.part](options)
 
