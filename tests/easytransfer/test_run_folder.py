@@ -370,6 +370,9 @@ def test_memory_counts_what_this_process_holds():
     block = np.ones(25_000_000)  # 200 MB
     assert 150 < environment.memory_mb() - before < 250
     assert environment.peak_memory_mb() >= environment.memory_mb() - 5
+    own = "from easytransfer.run import environment; print(environment.peak_memory_mb())"
+    started = subprocess.run([sys.executable, "-c", own], capture_output=True, text=True, check=True)
+    assert float(started.stdout) < 150  # not what the program had that started it
     del block
 
 
