@@ -93,6 +93,7 @@ def train(config: JobConfig) -> dict[str, Any]:
     with folder:
         report = _train(config, folder, workers, inputs)
         folder.finish("done", report=report)
+        say(folder.time_line())
         _clear_cache(config, workers)
     if wrong := upside_down(report["metrics"], report.get("labels") or ()):
         warn(wrong)
@@ -129,10 +130,11 @@ def _batches(app: App, tables: dict[str, EncodedRows], workers: Workers) -> tupl
 
 
 def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-    app, tables = _load(config, folder.path, workers)
-    app.on_train_table(tables["train"].encoded)
-    app.before_training(tables["train"].encoded, folder.path, workers)
-    app.save_assets(folder.path)
+    with folder.timed("tables and model"):
+        app, tables = _load(config, folder.path, workers)
+        app.on_train_table(tables["train"].encoded)
+        app.before_training(tables["train"].encoded, folder.path, workers)
+        app.save_assets(folder.path)
     present = [device.name for device in tf.config.list_physical_devices()]
     record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
     started = {"pretrained": _pretrained(config), "frozen": app.frozen_records(), "held_out": held_out_record(config)}
@@ -141,23 +143,27 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
-    fit = trainer.fit(*_batches(app, tables, workers))
+    with folder.timed("training"):
+        fit = trainer.fit(*_batches(app, tables, workers))
     if workers.size > workers.replicas:
         # This worker has a part of the model: evaluation and export take all of it, from the checkpoint.
         app = open_trained(config.model_copy(update={"checkpoint_path": str(fit.last_path)})).app
-    report = _evaluate_best(app, config, folder, tables, fit)
+    with folder.timed("evaluation and pictures"):
+        report = _evaluate_best(app, config, folder, tables, fit)
     if len(fit.stages) > 1:
         report["stages"] = _stages(folder, fit)
     if fit.input_share is not None:
         report["input_share"] = fit.input_share
         say(f"waiting for input: {fit.input_share:.1%} of the time of the steps")
-    report["pictures"] = draw_pictures(folder.path, report, report["metric"])
+    with folder.timed("evaluation and pictures"):
+        report["pictures"] = draw_pictures(folder.path, report, report["metric"])
     if workers.size > 1:
         report["distributed"] = report_workers(folder.path, workers, config.distribution)
         report["pictures"] += report["distributed"].pop("pictures")
     if config.runtime.mixed_precision != "none":
         app = open_trained(in_float32(config, report["checkpoint"])).app
-    path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
+    with folder.timed("export and its checks"):
+        path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
     report["commands"] = commands_of(app, folder.path, report["export"])
     return report

@@ -292,6 +292,7 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapp
     facts = {name: value for name, value in record.get("packages", {}).items()}
     environment = [
         ("wall time", format_seconds(record["wall_time_s"]) if record.get("wall_time_s") is not None else None),
+        ("of which", ", ".join(f"{part} {spent:.0f} s" for part, spent in record.get("parts_s", {}).items()) or None),
         ("waiting for input", f"{report['input_share']:.1%}" if report.get("input_share") is not None else None),
         ("peak memory", f"{record['peak_memory_mb']:,} MB" if record.get("peak_memory_mb") else None),
         ("devices", ", ".join(record.get("devices", [])) or None),

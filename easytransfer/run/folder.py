@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,6 +54,7 @@ class RunFolder:
         self.changed: dict[str, tuple[Any, Any]] = {}
         self._lock: FolderLock | None = None
         self._begin = time.monotonic()
+        self._parts: dict[str, float] = {}
 
     @classmethod
     def create(
@@ -244,6 +246,8 @@ class RunFolder:
         record = self.read_json(RUN_FILE, default={})
         seconds = time.monotonic() - self._begin
         ended = {"status": status, "wall_time_s": round(seconds, 1), "peak_memory_mb": round(peak_memory_mb())}
+        if self._parts:
+            ended["parts_s"] = {name: round(part, 1) for name, part in self._parts.items()}
         self.write_json(RUN_FILE, {**record, **ended, "ended": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
         failure = failure_record(error) if error is not None else None
         if report is not None or failure is not None:
@@ -251,6 +255,18 @@ class RunFolder:
             self.write_json(REPORT_FILE, {"status": status, **(report or {}), **extra})
         if status != "interrupted":
             self.write_json("DONE" if status == "done" else "FAILED", failure or ended)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Adds the seconds of a block to those of a part of the job, for the end of its log and `run.json`."""
+        begin = time.monotonic()
+        yield
+        self._parts[part] = self._parts.get(part, 0.0) + time.monotonic() - begin
+
+    def time_line(self) -> str:
+        """Returns where the time of this start went, in one line."""
+        parts = ", ".join(f"{name} {part:.0f} s" for name, part in self._parts.items())
+        return f"time: {time.monotonic() - self._begin:.0f} s, of which {parts}"
 
     def close(self) -> None:
         """Releases the lock; the folder can be used by another training."""

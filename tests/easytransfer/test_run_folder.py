@@ -246,6 +246,18 @@ def test_finish_writes_markers_report_and_wall_time(tmp_path):
     assert folder.read_json("report.json") == {"status": "done", "data": {}}
 
 
+def test_a_run_says_where_its_time_went(tmp_path, monkeypatch):
+    now = iter([100.0, 103.0, 105.0, 110.0, 140.0, 141.0, 141.5, 150.0, 151.0])
+    monkeypatch.setattr("easytransfer.run.folder.time.monotonic", lambda: next(now))
+    folder = RunFolder.create(tmp_path, config())
+    for part in ("tables", "training", "tables"):
+        with folder.timed(part):
+            pass
+    folder.finish("done", report={})
+    assert folder.read_json("run.json")["parts_s"] == {"tables": 2.5, "training": 30.0}
+    assert folder.time_line() == "time: 51 s, of which tables 2 s, training 30 s"
+
+
 def test_failure_leaves_the_trace_of_unexpected_errors_only(tmp_path):
     for error, traced in ((DataError("bad row"), False), (RuntimeError("bug"), True)):
         folder = RunFolder.create(tmp_path, config())
