@@ -23,6 +23,9 @@ from modelzoo.making import new
 
 __all__ = ["example", "export_model", "fetch", "import_model", "list_models", "make_tiny", "new", "show", "verify"]
 
+# Types of models, beside the names of families, of which `make_tiny` makes one -> family.
+_OTHER_TYPES = {"xlm-roberta": "roberta"}
+
 
 def verify(name: str, zoo: str | Path | None = None, allow_missing: str | None = None) -> dict[str, Any]:
     """Checks a model that is present: checksums, that all weights fit, and a forward pass.
@@ -117,9 +120,12 @@ def make_tiny(
     Raises:
         ModelError: The family is unknown or the folder exists.
     """
-    if family not in catalogue.families():
-        raise ModelError("unknown model family", received=family, accepted=sorted(catalogue.families()))
-    config = family_module(family, "tiny").write_tiny(target, seed=seed, vocab=vocab, overwrite=overwrite)
+    owner = family if family in catalogue.families() else _OTHER_TYPES.get(family)
+    if owner is None:
+        known = sorted([*catalogue.families(), *_OTHER_TYPES])
+        raise ModelError("unknown model family", received=family, accepted=known)
+    kind = {} if owner == family else {"model_type": family}
+    config = family_module(owner, "tiny").write_tiny(target, seed=seed, vocab=vocab, overwrite=overwrite, **kind)
     result = {"folder": str(target), "family": family, "seed": seed}
-    result["parameters"] = family_module(family, "convert").parameters_in(target)
+    result["parameters"] = family_module(owner, "convert").parameters_in(target)
     return result | ({"vocab": config.vocab_size} if hasattr(config, "vocab_size") else {})

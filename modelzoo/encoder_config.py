@@ -140,6 +140,10 @@ class EncoderConfig(StoredConfig):
         """Activation of the head of masked words."""
         return self.hidden_act
 
+    def class_name(self, name: str) -> str:
+        """Returns how transformers calls a class of the family for such a model."""
+        return name
+
     @property
     def stored_layers(self) -> int:
         """Layers that have weights of their own."""

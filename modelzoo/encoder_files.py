@@ -193,7 +193,7 @@ class EncoderFiles:
         family, data = self.family, config.to_dict(form)
         if form == "hf":
             heads = tuple(part for part in family.parts_in(values, config) if part in family.heads)
-            data["architectures"] = [family.architectures.get(heads, family.architectures[()])]
+            data["architectures"] = [config.class_name(family.architectures.get(heads, family.architectures[()]))]
             write_safetensors(folder / WEIGHTS, family.to_hf(values, config))
         else:
             variables = family.to_checkpoint(values, config)

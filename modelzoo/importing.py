@@ -113,7 +113,7 @@ def export_backbone(
         overwrite: Replace an existing folder.
         head: Head of a pre-training, to go on with.
     """
-    formats = family_module(str(backbone.config.model_type), "formats")
+    formats = family_module(backbone.family.name, "formats")
     values = {**backbone.export_weights(), **(head.export_weights() if head is not None else {})}
     formats.write_folder(target, format, backbone.config, values, tokenizer=tokenizer, overwrite=overwrite)
     print("\n".join(f"{name}  <- {source}  {list(value.shape)}" for name, value in values.items()), file=sys.stderr)

@@ -135,6 +135,12 @@ def _xlnet_sentence_piece() -> type[Tokenizer]:
     return XlnetSentencePiece
 
 
+def _xlm_roberta_sentence_piece() -> type[Tokenizer]:
+    from easytransfer.text.sentence_piece import XlmRobertaSentencePiece
+
+    return XlmRobertaSentencePiece
+
+
 def _byte_level_bpe() -> type[Tokenizer]:
     from easytransfer.text.byte_level_bpe import ByteLevelBpe
 
@@ -146,5 +152,6 @@ TOKENIZERS: dict[str, Callable[[], type[Tokenizer]]] = {
     "ByteLevelBpe": _byte_level_bpe,
     "SentencePiece": _sentence_piece,
     "WordPiece": _word_piece,
+    "XlmRobertaSentencePiece": _xlm_roberta_sentence_piece,
     "XlnetSentencePiece": _xlnet_sentence_piece,
 }

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from easytransfer.errors import DataError, ModelError
-from easytransfer.text.piece_model import MODEL_FILE, model_file, parse_model
-from easytransfer.text.sentence_piece import WORD_BEGIN
+from easytransfer.text.piece_model import MODEL_FILE, WORD_BEGIN, model_file, parse_model
 from modelzoo.tiny_words import CJK, SUFFIXES, WORDS
 
 # Lines that a SentencePiece model is trained on, at most.

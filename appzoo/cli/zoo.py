@@ -83,7 +83,7 @@ def zoo_parser() -> argparse.ArgumentParser:
     exporting.add_argument("--format", choices=("hf", "google", "ez"), required=True)
     tiny = commands.add_parser("make-tiny", parents=[writing], help="write a tiny model with random weights, for tests")
     tiny.add_argument("target", type=expand_home)
-    tiny.add_argument("--type", dest="family", default="bert", help="model family")
+    tiny.add_argument("--type", dest="family", default="bert", help="model family, or xlm-roberta")
     tiny.add_argument("--seed", type=int, default=0)
     tiny.add_argument(
         "--vocab", metavar="FILE", type=expand_home, help="vocabulary to use instead of the built-in small one"

@@ -23,7 +23,10 @@ FORMAT = 1
 # Packages whose release can change what an export contains or answers.
 PACKAGES = ("tensorflow", "tensorflow-text", "tf-keras", "tf-models-official", "tokenizers", "numpy", "protobuf")
 # Files that decide how text becomes ids.
-TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "spiece.model", "sentencepiece.model")
+TOKENIZER_FILES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"),
+    *("spiece.model", "sentencepiece.model", "sentencepiece.bpe.model"),
+)
 
 
 def build_manifest(

@@ -54,6 +54,8 @@ def family_of_type(model_type: str, config: Mapping[str, Any] | None = None) -> 
             `presets.json`: keys that only its own files have.
     """
     found = {name: data.get("marks", ()) for name, data in families().items() if model_type in data["model_types"]}
+    if len(found) == 1:
+        return next(iter(found))
     marked = [name for name, marks in found.items() if any(key in (config or {}) for key in marks)]
     return next(iter([*marked, *(name for name, marks in found.items() if not marks)]), None)
 

@@ -6,7 +6,7 @@ Needs no TensorFlow, so that configuration checks can read a tokenizer quickly.
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from easytransfer.text.tokenizer import ROLES
 from easytransfer.text.tokenizer_json import JSON_FILE, bounded, model_kind
 
 MODEL_FILE, CONFIG_FILE = "spiece.model", "tokenizer_config.json"
+# Stands for a space, which begins a word.
+WORD_BEGIN = "\u2581"
 _KINDS_OF_MODELS = {1: "unigram", 2: "bpe"}
 # What a model must say of white space: pieces are places in a text only where it is treated like this.
 _WHITE_SPACE = {"remove_extra_whitespaces": True, "escape_whitespaces": True}
@@ -47,12 +49,18 @@ class PieceKind:
         rules: What happens to a text before.
         tokenizer_class: Class of transformers.
         bounds: What transformers takes for the begin and the end of a text.
+        file: Name of the model in a folder that is written.
+        joins_quotes: Two grave accents or apostrophes become a quotation mark before.
+        in_fairseq_order: Ids are those of fairseq, see `fairseq_order`.
     """
 
     special: tuple[str, ...]
     rules: PieceRules
     tokenizer_class: str
     bounds: tuple[str, str]
+    file: str = MODEL_FILE
+    joins_quotes: bool = True
+    in_fairseq_order: bool = False
 
 
 ALBERT_PIECES = PieceKind(
@@ -61,6 +69,17 @@ ALBERT_PIECES = PieceKind(
 XLNET_PIECES = PieceKind(
     ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>"), PieceRules(lower_case=False), "XLNetTokenizer", ("<s>", "</s>")
 )
+XLM_ROBERTA_PIECES = PieceKind(
+    ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+    PieceRules(lower_case=False, keep_accents=True),
+    "XLMRobertaTokenizer",
+    ("<s>", "</s>"),
+    file="sentencepiece.bpe.model",
+    joins_quotes=False,
+    in_fairseq_order=True,
+)
+# The first pieces of XLM-RoBERTa's model as published, and the ids 0 to 3 of fairseq's dictionary; its last is <mask>.
+PUBLISHED_FIRST, FAIRSEQ_FIRST, _MASK = ["<unk>", "<s>", "</s>"], ["<s>", "<pad>", "</s>", "<unk>"], "<mask>"
 
 
 @dataclass(frozen=True)
@@ -68,7 +87,7 @@ class PieceFiles:
     """What a model folder says of its tokenizer.
 
     Attributes:
-        model: SentencePiece model, a serialized `ModelProto`.
+        model: SentencePiece model, a serialized `ModelProto`, its pieces in the order of their ids.
         rules: What happens to a text before.
         special: Special tokens, in the order of `ROLES`.
     """
@@ -112,10 +131,16 @@ def read_pieces(folder: str | Path, lower_case: bool | None = None, kind: PieceK
     path = model_file(folder)
     if path is not None:
         model, where = bounded(path).read_bytes(), path
+        model = fairseq_order(model, str(where)) if kind.in_fairseq_order else model
     elif holds_unigram(folder):
         where = folder / JSON_FILE
+        data = read_json(bounded(where))
         stated = PieceRules(flag(folder, config, "do_lower_case", kind.rules.lower_case), rules.keep_accents)
-        model = model_of_json(read_json(bounded(where)), stated, special, str(where))
+        model = (
+            model_of_json(data, stated, special, str(where))
+            if kind.joins_quotes
+            else model_of_plain_json(data, special, str(where), "an XLM-RoBERTa", kind.file)
+        )
     else:
         raise ModelError(
             f"no SentencePiece model in {folder}",
@@ -208,6 +233,44 @@ def _model_of_json(data: dict[str, Any], rules: PieceRules, special: tuple[str, 
     return unigram_model(data, control, charsmap or "", where)
 
 
+def model_of_plain_json(
+    data: dict[str, Any], control: Collection[str], where: str, family: str = "a T5", file: str = MODEL_FILE
+) -> bytes:
+    """Returns the model that a `tokenizer.json` describes whose texts nothing but the model's normalization changes.
+
+    Args:
+        data: Contents of the file.
+        control: Pieces that no text has; special ones that the file adds come on top.
+        where: Its name, for messages.
+        family: Whose tokenizer it should be, for messages.
+        file: Name of the SentencePiece model that may be had instead, for messages.
+
+    Raises:
+        ModelError: It describes another one.
+    """
+    fix = f"copy {file} of the model into the folder"
+    try:
+        normalizer, splitter = data["normalizer"] or {}, data["pre_tokenizer"] or {}
+        splitters = splitter.get("pretokenizers", [splitter])
+        _expect(where, "normalizer.type", normalizer.get("type"), ["Precompiled"], fix)
+        kinds = [step.get("type") for step in splitters]
+        _expect(where, "pre_tokenizer", kinds, [["Metaspace"], ["WhitespaceSplit", "Metaspace"]], fix)
+        mark = splitters[-1]
+        _expect(where, "pre_tokenizer.replacement", mark["replacement"], [WORD_BEGIN], fix)
+        begins = mark.get("prepend_scheme") or ("always" if mark.get("add_prefix_space") else "never")
+        _expect(where, "pre_tokenizer.prepend_scheme", begins, ["always"], fix)
+        control = {*control, *(added["content"] for added in data["added_tokens"] if added["special"])}
+        return unigram_model(data, control, normalizer["precompiled_charsmap"], where)
+    except (AttributeError, TypeError, LookupError, ValueError) as error:
+        raise ModelError(f"{where} describes no tokenizer of {family}", received=repr(error)) from None
+
+
+def _expect(where: str, part: str, value: Any, accepted: Sequence[Any], fix: str) -> None:
+    if value not in accepted:
+        shown = " or ".join(map(str, accepted))
+        raise ModelError(f"{part} of {where} asks for what is not done here", received=value, accepted=shown, fix=fix)
+
+
 def unigram_model(data: dict[str, Any], control: Collection[str], charsmap: str, where: str) -> bytes:
     """Returns the SentencePiece model with the pieces of a `tokenizer.json`.
 
@@ -236,6 +299,53 @@ def unigram_model(data: dict[str, Any], control: Collection[str], charsmap: str,
     proto.trainer_spec.model_type = proto.trainer_spec.UNIGRAM
     proto.normalizer_spec.precompiled_charsmap = base64.b64decode(charsmap, validate=True)
     return proto.SerializeToString()
+
+
+def fairseq_order(model: bytes, where: str) -> bytes:
+    """Returns a published model of XLM-RoBERTa with its pieces in the order of fairseq's ids, <pad> and <mask> added.
+
+    fairseq's dictionary begins with four tokens of its own and ends with <mask>, so that all other pieces have the id
+    of the published model plus one (Conneau et al. 2020, arXiv 1911.02116, and its code).
+
+    Raises:
+        ModelError: The bytes are no model, or one whose first pieces are others.
+    """
+    proto = parse_model(model, where)
+    unknown, begin, end, *others = list(proto.pieces)
+    if (first := [piece.piece for piece in (unknown, begin, end)]) != PUBLISHED_FIRST:
+        raise ModelError(
+            f"{where} is no model of an XLM-RoBERTa: its first pieces are others",
+            received=first,
+            accepted=PUBLISHED_FIRST,
+        )
+    pad, mask = (proto.SentencePiece(piece=name, type=unknown.CONTROL) for name in (FAIRSEQ_FIRST[1], _MASK))
+    return _with_pieces(proto, [begin, pad, end, unknown, *others, mask])
+
+
+def published_order(model: bytes, where: str) -> bytes:
+    """Returns the model that `fairseq_order` makes this one of.
+
+    Raises:
+        ModelError: There is none.
+    """
+    proto = parse_model(model, where)
+    begin, pad, end, unknown, *others, mask = list(proto.pieces)
+    found = [piece.piece for piece in (begin, pad, end, unknown, mask)]
+    if found != [*FAIRSEQ_FIRST, _MASK]:
+        raise ModelError(
+            f"{where} numbers the special tokens of an XLM-RoBERTa otherwise",
+            received=found,
+            accepted=[*FAIRSEQ_FIRST, _MASK],
+        )
+    return _with_pieces(proto, [unknown, begin, end, *others])
+
+
+def _with_pieces(proto: Any, pieces: Sequence[Any]) -> bytes:
+    found = type(proto)()
+    found.CopyFrom(proto)
+    del found.pieces[:]
+    found.pieces.extend(pieces)
+    return bytes(found.SerializeToString())
 
 
 def tokenizer_config(rules: PieceRules, special: tuple[str, ...], kind: PieceKind = ALBERT_PIECES) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""SentencePiece tokenizers as ALBERT and XLNet use them.
+"""SentencePiece tokenizers as ALBERT, XLNet and XLM-RoBERTa use them.
 
 Training and prediction call the very operators that an exported model holds: of equally good segmentations, such as
 those of `!!!!!`, releases of the SentencePiece library choose different ones, and TF Text contains another release
@@ -19,11 +19,12 @@ import numpy as np
 
 from easytransfer.data.encoded import Ragged
 from easytransfer.run.atomic import atomic_path
-from easytransfer.text.packing import CLS_FIRST, CLS_LAST, Layout
+from easytransfer.text.packing import CLS_FIRST, CLS_LAST, SEP_TWICE, Layout
 from easytransfer.text.piece_model import (
     ALBERT_PIECES,
     CONFIG_FILE,
-    MODEL_FILE,
+    WORD_BEGIN,
+    XLM_ROBERTA_PIECES,
     XLNET_PIECES,
     PieceKind,
     PieceRules,
@@ -31,6 +32,7 @@ from easytransfer.text.piece_model import (
     holds_unigram,
     model_file,
     parse_model,
+    published_order,
     read_pieces,
     tokenizer_config,
 )
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
 
     from easytransfer.text.sentence_piece_graph import GraphSentencePiece
 
-# Stands for a space, which begins a word.
-WORD_BEGIN = "\u2581"
 # Rows tokenized at a time: bounds the tensors alive at once.
 ROWS_AT_A_TIME = 8192
 
@@ -96,7 +96,7 @@ class SentencePiece(Tokenizer):
     @property
     def files(self) -> tuple[str, ...]:
         """See `Tokenizer`."""
-        return MODEL_FILE, CONFIG_FILE
+        return self.kind.file, CONFIG_FILE
 
     @property
     def digest(self) -> str:
@@ -155,18 +155,24 @@ class SentencePiece(Tokenizer):
         """See `Tokenizer`; the graph holds the model itself and needs no files."""
         from easytransfer.text.sentence_piece_graph import GraphSentencePiece
 
-        return GraphSentencePiece(self.model, self.rules, self.special_ids, max_length, self.layout)
+        quotes = self.kind.joins_quotes
+        return GraphSentencePiece(self.model, self.rules, self.special_ids, max_length, self.layout, quotes)
+
+    @property
+    def stored_model(self) -> bytes:
+        """The model as files have it."""
+        return self.model
 
     def join(self, pieces: Sequence[str]) -> str:
         """See `Tokenizer`."""
         return "".join(pieces).replace(WORD_BEGIN, " ").strip()
 
     def save(self, folder: str | Path) -> None:
-        """Writes `spiece.model` and `tokenizer_config.json`, from which `from_folder` makes an equal tokenizer."""
+        """Writes the model and `tokenizer_config.json`, from which `from_folder` makes an equal tokenizer."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / MODEL_FILE) as partial:
-            partial.write_bytes(self.model)
+        with atomic_path(folder / self.kind.file) as partial:
+            partial.write_bytes(self.stored_model)
         write_file(
             folder / CONFIG_FILE, json.dumps(tokenizer_config(self.rules, self.special, self.kind), indent=2) + "\n"
         )
@@ -187,6 +193,39 @@ class XlnetSentencePiece(SentencePiece):
 
     kind: ClassVar[PieceKind] = XLNET_PIECES
     layout: ClassVar[Layout] = CLS_LAST
+
+
+class XlmRobertaSentencePiece(SentencePiece):
+    """The same for XLM-RoBERTa (Conneau et al. 2020, arXiv 1911.02116): RoBERTa's rows, ids as fairseq numbers them.
+
+    Text reaches the model as it is but for white space. Its pieces have the published model's ids plus one, behind <s>,
+    <pad>, </s> and <unk>; <mask> is the last one. Ids are those of `transformers`' XLMRobertaTokenizer with
+    `split_special_tokens=True`, but for what `SentencePiece` says of equally good segmentations and normalization.
+
+    Args:
+        model: Serialized model with its pieces in the order of their ids, see `piece_model.fairseq_order`.
+        rules: See `SentencePiece`.
+        special: See `SentencePiece`.
+
+    Raises:
+        ModelError: See `SentencePiece`; or the special tokens have other ids.
+
+    Example:
+        >>> XlmRobertaSentencePiece.from_folder("xlm-roberta-base").tokenize("Hello world")
+        ['▁Hello', '▁world']
+    """
+
+    kind: ClassVar[PieceKind] = XLM_ROBERTA_PIECES
+    layout: ClassVar[Layout] = SEP_TWICE
+
+    def __init__(self, model: bytes, rules: PieceRules | None = None, special: tuple[str, ...] | None = None) -> None:
+        super().__init__(model, rules, special)
+        self._published = published_order(model, "the SentencePiece model")
+
+    @property
+    def stored_model(self) -> bytes:
+        """The model in the order in which it was published."""
+        return self._published
 
 
 def in_memory(parts: list[tf.RaggedTensor]) -> Ragged:

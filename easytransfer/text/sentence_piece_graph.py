@@ -45,6 +45,7 @@ class GraphSentencePiece(GraphTokenizer):
         special_ids: Ids of `pad`, `cls` and `sep`.
         max_length: Bound of a row, special tokens included.
         layout: Where the special tokens of a row stand.
+        joins_quotes: Two grave accents or apostrophes become a quotation mark.
 
     Raises:
         ConfigError: `max_length` leaves no room for text.
@@ -57,8 +58,10 @@ class GraphSentencePiece(GraphTokenizer):
         special_ids: Mapping[str, int],
         max_length: int = 128,
         layout: Layout = CLS_FIRST,
+        joins_quotes: bool = True,
     ) -> None:
         super().__init__(max_length, special_ids, "sentencepiece", layout)
+        self._quotes = "`'" if joins_quotes else ""
         self._table = GraphTable(piece_table(rules.lower_case, rules.keep_accents))
         self._pieces = tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32)
 
@@ -92,7 +95,7 @@ class GraphSentencePiece(GraphTokenizer):
         start = tf.cast(tf.range(tf.size(code, tf.int64)) - tf.gather(splits, points.value_rowids()), tf.int32)
         stop, kept = start + 1, tf.ones_like(code, tf.bool)
         # Two of either are typed for one quotation mark.
-        for quote in ("`", "'"):
+        for quote in self._quotes:
             first = _typed_twice(tf.equal(code, ord(quote)))
             second = tf.concat([[False], first], 0)[: tf.size(first)]
             code = tf.where(first, ord('"'), code)

@@ -38,7 +38,7 @@ ROBERTA = EncoderFamily(
     scope="",
     checkpoints={},
     encoder=re.compile(r"(embeddings|encoder|pooler)\."),
-    tokenizers=("ByteLevelBpe",),
+    tokenizers=("XlmRobertaSentencePiece", "ByteLevelBpe"),
     check_files=_check_files,
     # It was pre-trained without a task for the pooler, and its published files are without one.
     optional="^bert/pooler/",

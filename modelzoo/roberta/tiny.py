@@ -1,4 +1,4 @@
-"""A seeded RoBERTa with two small layers and a small byte-level BPE, for tests and first steps."""
+"""A seeded RoBERTa with two small layers and a small vocabulary of one of its two kinds, for tests and first steps."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from tokenizers import models, pre_tokenizers, trainers
 from easytransfer.errors import ModelError
 from easytransfer.text.bpe_model import BYTE_SYMBOLS, BpeFiles
 from easytransfer.text.byte_level_bpe import ByteLevelBpe
+from easytransfer.text.piece_model import PUBLISHED_FIRST, fairseq_order
+from easytransfer.text.sentence_piece import XlmRobertaSentencePiece
 from modelzoo.encoder_weights import initial_value
 from modelzoo.roberta import formats
-from modelzoo.roberta.config import RobertaConfig
+from modelzoo.roberta.config import XLM, RobertaConfig
 from modelzoo.roberta.convert import ROBERTA
+from modelzoo.tiny_pieces import chosen_model
 from modelzoo.tiny_words import CJK, WORDS
 
 # RoBERTa's first ids; its mask is the last one.
@@ -60,24 +63,33 @@ def trained_bpe(texts: Iterable[str], size: int, min_frequency: int = 2) -> BpeF
 
 
 def write_tiny(
-    target: str | Path, *, seed: int = 0, vocab: Sequence[str] | str | Path | None = None, overwrite: bool = False
+    target: str | Path,
+    *,
+    seed: int = 0,
+    vocab: Sequence[str] | str | Path | None = None,
+    overwrite: bool = False,
+    model_type: str = "roberta",
 ) -> RobertaConfig:
     """Writes the model with the head of masked words as a preset folder.
 
     Args:
         target: New folder.
         seed: Seed of the weights; equal seeds give equal files.
-        vocab: Words, or a folder with `vocab.json` and `merges.txt` or `tokenizer.json`; `tiny_bpe()` when None.
+        vocab: Words, or a folder with `vocab.json` and `merges.txt` or `tokenizer.json`; `tiny_bpe()` when None. Of
+            an XLM-RoBERTa pieces without the special tokens, or a SentencePiece model as it was published, or a folder
+            with one; `tiny_pieces` when None.
         overwrite: Replace an existing folder.
+        model_type: `xlm-roberta` for one with the pieces of a SentencePiece model.
 
     Returns:
         The configuration.
 
     Raises:
-        ModelError: `vocab` is no folder with byte-level BPE, or the folder exists.
+        ModelError: `vocab` is none of these, or the folder exists.
     """
-    tokenizer = _tokenizer(vocab)
+    tokenizer = _pieces(vocab) if model_type == XLM else _tokenizer(vocab)
     config = RobertaConfig(
+        model_type=model_type,
         vocab_size=len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
@@ -87,10 +99,15 @@ def write_tiny(
         pad_token_id=tokenizer.pad_id,
     )
     values = {row.name: initial_value(row, seed, config.initializer_range) for row in ROBERTA.table(config)}
-    facts = {"name": Path(target).name, "type": "roberta", "language": "en, zh", "licence": "Apache-2.0", "seed": seed}
+    facts = {"name": Path(target).name, "type": model_type, "language": "en, zh", "licence": "Apache-2.0", "seed": seed}
     facts["origin"] = {"kind": "made", "how": "random weights of zoo make-tiny"}
     formats.write_folder(target, "hf", config, values, tokenizer=tokenizer, facts=facts, overwrite=overwrite)
     return config
+
+
+def _pieces(vocab: Sequence[str] | str | Path | None) -> XlmRobertaSentencePiece:
+    model = chosen_model(vocab, PUBLISHED_FIRST, cased=True)
+    return XlmRobertaSentencePiece(fairseq_order(model, str(vocab)))
 
 
 def _tokenizer(vocab: Sequence[str] | str | Path | None) -> ByteLevelBpe:

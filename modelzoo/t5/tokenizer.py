@@ -23,8 +23,8 @@ from easytransfer.errors import ModelError
 from easytransfer.presets.folder import read_json
 from easytransfer.run.atomic import atomic_path
 from easytransfer.text.graph import no_autograph
-from easytransfer.text.piece_model import MODEL_FILE, holds_unigram, model_file, parse_model, unigram_model
-from easytransfer.text.sentence_piece import ROWS_AT_A_TIME, WORD_BEGIN, in_memory
+from easytransfer.text.piece_model import MODEL_FILE, holds_unigram, model_file, model_of_plain_json, parse_model
+from easytransfer.text.sentence_piece import ROWS_AT_A_TIME, in_memory
 from easytransfer.text.tokenizer import not_a_text
 from easytransfer.text.tokenizer_json import JSON_FILE, bounded
 
@@ -79,7 +79,7 @@ class T5Tokenizer:
         path = model_file(Path(folder))
         if path is None and holds_unigram(Path(folder)):
             where = Path(folder, JSON_FILE)
-            return cls(_model_of_json(read_json(bounded(where)), str(where)), str(where))
+            return cls(model_of_plain_json(read_json(bounded(where)), {"<pad>", "</s>"}, str(where)), str(where))
         if path is None:
             raise ModelError(
                 f"no {MODEL_FILE}, and no {JSON_FILE} with a Unigram model, in {folder}",
@@ -184,31 +184,6 @@ class GraphPieces(tf.Module):
             ids = tf.RaggedTensor.from_tensor(ids)
         # Rows of the embeddings beyond the pieces have no text: those that fill up, and the sentinels of pre-training.
         return self._pieces.detokenize(tf.ragged.boolean_mask(ids, (ids >= 0) & (ids < self._size)))
-
-
-def _model_of_json(data: dict[str, Any], where: str) -> bytes:
-    """Returns the model that a `tokenizer.json` of a T5 describes."""
-    try:
-        normalizer, splitter = data["normalizer"] or {}, data["pre_tokenizer"] or {}
-        splitters = splitter.get("pretokenizers", [splitter])
-        _expect(where, "normalizer.type", normalizer.get("type"), ["Precompiled"])
-        kinds = [step.get("type") for step in splitters]
-        _expect(where, "pre_tokenizer", kinds, [["Metaspace"], ["WhitespaceSplit", "Metaspace"]])
-        mark = splitters[-1]
-        _expect(where, "pre_tokenizer.replacement", mark["replacement"], [WORD_BEGIN])
-        begins = mark.get("prepend_scheme") or ("always" if mark.get("add_prefix_space") else "never")
-        _expect(where, "pre_tokenizer.prepend_scheme", begins, ["always"])
-        control = {"<pad>", "</s>", *(added["content"] for added in data["added_tokens"] if added["special"])}
-        return unigram_model(data, control, normalizer["precompiled_charsmap"], where)
-    except (AttributeError, TypeError, LookupError, ValueError) as error:
-        raise ModelError(f"{where} describes no tokenizer of a T5", received=repr(error)) from None
-
-
-def _expect(where: str, part: str, value: Any, accepted: Sequence[Any]) -> None:
-    if value not in accepted:
-        fix = f"copy {MODEL_FILE} of the model into the folder"
-        shown = " or ".join(map(str, accepted))
-        raise ModelError(f"{part} of {where} asks for what is not done here", received=value, accepted=shown, fix=fix)
 
 
 def _pieces(model: bytes, where: str) -> tuple[list[str], int]:

@@ -24,7 +24,12 @@ APPLICATIONS = {
     "text_comprehension/configs/smoke_bert_hae": 2,
 }
 # Family -> a file of its tokenizer.
-FAMILIES = {"albert": "spiece.model", "roberta": "merges.txt", "xlnet": "spiece.model"}
+FAMILIES = {
+    "albert": "spiece.model",
+    "roberta": "merges.txt",
+    "xlm-roberta": "sentencepiece.bpe.model",
+    "xlnet": "spiece.model",
+}
 # All of them are run in --all. That rows of every layout are the same inside the graph, `test_row_layouts.py` guards at
 # every commit, and ids and places of every tokenizer its own tests.
 # A token that stands for a whole row, the same in every row, learns slowly to look at the words: epochs and rate there.
@@ -35,6 +40,8 @@ LONGER = {
     ("roberta", "text_classify/configs/smoke"): (8, 4e-3),
     ("roberta", "text_match/configs/smoke"): (16, 4e-3),
     ("roberta", "text_match/configs/smoke_bert_two_tower"): (6, 4e-3),
+    ("xlm-roberta", "text_classify/configs/smoke"): (8, 5e-3),
+    ("xlm-roberta", "text_match/configs/smoke"): (16, 4e-3),
     ("xlnet", "text_classify/configs/smoke"): (8, 5e-3),
     ("xlnet", "text_match/configs/smoke"): (12, 5e-3),
 }

@@ -36,6 +36,18 @@ def for_xlnet(model: bytes) -> bytes:
     return proto.SerializeToString()
 
 
+def as_xlm_roberta(model: bytes) -> bytes:
+    """The same pieces with the special tokens of XLM-RoBERTa's model as it was published: <unk>, <s>, </s>."""
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    kept = [piece for piece in proto.pieces[5:] if piece.piece not in ("<unk>", "<s>", "</s>", "<pad>", "<mask>")]
+    del proto.pieces[3:]
+    proto.pieces.extend(kept)
+    for piece, token, kind in zip(proto.pieces, ("<unk>", "<s>", "</s>"), (2, 3, 3), strict=False):
+        piece.piece, piece.type = token, kind
+    return proto.SerializeToString()
+
+
 @lru_cache(maxsize=1)
 def character_model() -> bytes:
     """A model in which a difference cannot hide behind <unk>: nearly every character of the corpus is a piece."""

@@ -7,23 +7,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from multilingual_corpus import SENTENCES, corpus, pairs
-from piece_models import WORD_BEGIN, character_model, for_xlnet, trained_model
+from piece_models import WORD_BEGIN, as_xlm_roberta, character_model, for_xlnet, trained_model
 from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 from tokenizers import normalizers
 
 from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.text.masking import TokenMasker
-from easytransfer.text.piece_model import PieceRules
-from easytransfer.text.sentence_piece import SentencePiece, XlnetSentencePiece
+from easytransfer.text.packing import SEP_TWICE
+from easytransfer.text.piece_model import PieceRules, fairseq_order, published_order
+from easytransfer.text.sentence_piece import SentencePiece, XlmRobertaSentencePiece, XlnetSentencePiece
 
 WHITE_SPACE = re.compile("[\t-\r\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 RULES = [PieceRules(), pytest.param(PieceRules(lower_case=False, keep_accents=True), marks=pytest.mark.slow)]
 SPECIAL = re.compile(r"\[(CLS|SEP|MASK)\]|<(unk|pad|cls|sep|mask|/?s|eop|eod)>", re.IGNORECASE)
 
 
-def prepared(lines, rules):
+def prepared(lines, rules, quotes=True):
     """What ALBERT's code does to a text before the model, with the normalizers that `transformers` takes for it."""
-    steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')] if quotes else []
     steps += [] if rules.keep_accents else [normalizers.NFKD(), normalizers.StripAccents()]
     steps += [normalizers.Lowercase()] if rules.lower_case else []
     change = normalizers.Sequence(steps)
@@ -62,19 +63,44 @@ def test_trained_models_equal_the_python_package(kind):
     assert [ids[row].tolist() for row in range(len(SENTENCES))] == expected
 
 
+def for_kind(kind, model):
+    """The model with the special tokens of a kind."""
+    if kind is XlmRobertaSentencePiece:
+        return fairseq_order(as_xlm_roberta(model), "test")
+    return for_xlnet(model) if kind is XlnetSentencePiece else model
+
+
+def test_ids_of_xlm_roberta_are_those_of_the_python_package_plus_one():
+    """fairseq's dictionary: <s>, <pad>, </s>, <unk>, then the pieces behind the model's first three, <mask> last."""
+    published, lines = as_xlm_roberta(character_model()), [*SENTENCES, *corpus()[len(SENTENCES) :: 3]]
+    tokenizer = XlmRobertaSentencePiece(fairseq_order(published, "test"))
+    package = SentencePieceProcessor(model_proto=published)
+    assert tokenizer.special_ids == {"pad": 1, "unk": 3, "cls": 0, "sep": 2, "mask": len(package) + 1}
+    assert tokenizer.vocab[4:-1] == [package.id_to_piece(number) for number in range(3, len(package))]
+    expected = package.encode(prepared(lines, tokenizer.rules, quotes=False), out_type=int)
+    expected = [[number + 1 if number else 3 for number in row] for row in expected]
+    ids = tokenizer.pieces(lines)
+    assert np.mean(ids.values == tokenizer.unk_id) < 0.01
+    found = [ids[row].tolist() for row in range(len(lines))]
+    assert_equal_but_for_ties(found, expected, scores(tokenizer.model), most=0.02)
+    # Nothing is done to quotation marks, which ALBERT's code joins.
+    assert tokenizer.offsets("``") == [*tokenizer.offsets("`"), ("`", 1, 2)]
+
+
 KINDS = [
     (SentencePiece, PieceRules()),
     pytest.param(SentencePiece, PieceRules(lower_case=False, keep_accents=True), marks=pytest.mark.slow),
     # transformers drops the accents for XLNet, whatever the rules say.
     (XlnetSentencePiece, PieceRules(lower_case=False)),
     pytest.param(XlnetSentencePiece, PieceRules(), marks=pytest.mark.slow),
+    (XlmRobertaSentencePiece, PieceRules(lower_case=False, keep_accents=True)),
 ]
 
 
 @pytest.mark.parametrize(("kind", "rules"), KINDS, ids=str)
 def test_rows_equal_transformers(tmp_path, kind, rules):
     transformers = pytest.importorskip("transformers")
-    model = character_model() if kind is SentencePiece else for_xlnet(character_model())
+    model, quotes = for_kind(kind, character_model()), kind is not XlmRobertaSentencePiece
     tokenizer = kind(model, rules)
     tokenizer.save(tmp_path)
     peer = getattr(transformers, tokenizer.kind.tokenizer_class).from_pretrained(str(tmp_path))
@@ -82,7 +108,7 @@ def test_rows_equal_transformers(tmp_path, kind, rules):
     # The peer's copy of the normalization of SentencePiece looks at user-perceived characters one by one and does not
     # put syllables together; and it takes names of special tokens in a text for pieces.
     theirs = [peer.backend_tokenizer.normalizer.normalize_str(WHITE_SPACE.sub(" ", line)) for line in lines]
-    ours = [package.normalize(line).replace(WORD_BEGIN, " ") for line in prepared(lines, rules)]
+    ours = [package.normalize(line).replace(WORD_BEGIN, " ") for line in prepared(lines, rules, quotes)]
     same = [
         line
         for line, a, b in zip(lines, theirs, ours, strict=True)
@@ -103,9 +129,12 @@ def test_rows_equal_transformers(tmp_path, kind, rules):
         assert tokens.truncated.tolist() == truncated
 
 
-@pytest.mark.parametrize("kind", [SentencePiece, pytest.param(XlnetSentencePiece, marks=pytest.mark.slow)])
+OTHER_KINDS = [pytest.param(kind, marks=pytest.mark.slow) for kind in (XlnetSentencePiece, XlmRobertaSentencePiece)]
+
+
+@pytest.mark.parametrize("kind", [SentencePiece, *OTHER_KINDS])
 def test_an_exported_graph_gives_the_ids_of_training(tmp_path, kind):
-    tokenizer = kind(character_model() if kind is SentencePiece else for_xlnet(character_model()))
+    tokenizer = kind(for_kind(kind, character_model()))
     graph = tokenizer.in_graph(16)
     text, pair = tf.TensorSpec([None], tf.string, "text"), tf.TensorSpec([None], tf.string, "pair")
     tf.saved_model.save(
@@ -208,6 +237,35 @@ def test_xlnet_says_what_its_files_do_not(tmp_path):
     assert other.digest != tokenizer.digest
     with pytest.raises(ModelError, match="special token of the role cls is no control piece"):
         XlnetSentencePiece(trained_model())
+
+
+def test_xlm_roberta_keeps_the_published_file(tmp_path):
+    """A folder has the model as published, or what transformers makes of it; ids and rows are the same."""
+    transformers = pytest.importorskip("transformers")
+    published = as_xlm_roberta(trained_model())
+    tokenizer = XlmRobertaSentencePiece(fairseq_order(published, "test"))
+    tokenizer.save(tmp_path / "a")
+    assert (tmp_path / "a" / "sentencepiece.bpe.model").read_bytes() == published
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == sorted(tokenizer.files)
+    again = XlmRobertaSentencePiece.from_folder(tmp_path / "a")
+    assert again.digest == tokenizer.digest and again.layout == SEP_TWICE and again.vocab == tokenizer.vocab
+    assert tokenizer.digest != SentencePiece(tokenizer.model, tokenizer.rules, tokenizer.special).digest
+    transformers.XLMRobertaTokenizer.from_pretrained(str(tmp_path / "a")).save_pretrained(str(tmp_path / "b"))
+    assert not list((tmp_path / "b").glob("*.model")) and XlmRobertaSentencePiece.is_in(tmp_path / "b")
+    of_json = XlmRobertaSentencePiece.from_folder(tmp_path / "b")
+    assert of_json.vocab == tokenizer.vocab and of_json.special_ids == tokenizer.special_ids
+    np.testing.assert_array_equal(of_json.pieces(SENTENCES).values, tokenizer.pieces(SENTENCES).values)
+    path = tmp_path / "b" / "tokenizer.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**data, "normalizer": {"type": "NFKC"}}), encoding="utf-8")
+    with pytest.raises(ModelError, match="normalizer.type of .* asks for what is not done .*copy sentencepiece.bpe"):
+        XlmRobertaSentencePiece.from_folder(tmp_path / "b")
+    # A model of another family, and special tokens at other ids.
+    (tmp_path / "a" / "sentencepiece.bpe.model").write_bytes(trained_model())
+    with pytest.raises(ModelError, match="no model of an XLM-RoBERTa: its first pieces are others"):
+        XlmRobertaSentencePiece.from_folder(tmp_path / "a")
+    with pytest.raises(ModelError, match="numbers the special tokens of an XLM-RoBERTa otherwise"):
+        published_order(published, "test")
 
 
 def test_folders_are_read_again(tmp_path):

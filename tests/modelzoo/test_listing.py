@@ -85,7 +85,7 @@ def test_filters(root):
     assert names(root, licence="gpl") == []
     for wrong, accepted in (
         ({"type": "bart"}, "bert, cnn, imagebert, roberta"),
-        ({"language": "ja"}, "en, fr, ro, zh"),
+        ({"language": "ja"}, "en, fr, multilingual, ro, zh"),
     ):
         with pytest.raises(ConfigError, match=f"no model has this .* accepted: .*{accepted}"):
             names(root, **wrong)

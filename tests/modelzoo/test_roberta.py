@@ -12,6 +12,8 @@ from tiny_roberta import BPE, SIZES, hf_folder
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.presets import catalogue
 from easytransfer.text.byte_level_bpe import ByteLevelBpe
+from easytransfer.text.piece_model import PUBLISHED_FIRST, fairseq_order
+from easytransfer.text.sentence_piece import XlmRobertaSentencePiece
 from modelzoo import commands
 from modelzoo.backbone import Backbone
 from modelzoo.bert.backbone import BertBackbone
@@ -23,6 +25,7 @@ from modelzoo.roberta.config import RobertaConfig
 from modelzoo.roberta.convert import ROBERTA
 from modelzoo.roberta.heads import RobertaMlmHead
 from modelzoo.roberta.tiny import tiny_bpe
+from modelzoo.tiny_pieces import piece_model, tiny_pieces
 
 TOLERANCE = 1e-4
 
@@ -125,6 +128,43 @@ def test_saved_and_sharded_folders_load_again(tmp_path, batch):
     )
 
 
+@pytest.mark.parametrize("architecture", ["XLMRobertaModel", "XLMRobertaForMaskedLM"])
+def test_xlm_roberta_is_the_same_network_with_other_pieces(tmp_path, batch, architecture):
+    """Equal to transformers, and back in files that it reads as what they are, the tokenizer included."""
+    transformers = pytest.importorskip("transformers")
+    pieces = XlmRobertaSentencePiece(fairseq_order(piece_model(tiny_pieces(cased=True), PUBLISHED_FIRST), "test"))
+    model = hf_folder(tmp_path / "hf", architecture, pieces, vocab_size=len(pieces))
+    backbone, tokenizer = load_backbone(tmp_path / "hf"), load_tokenizer(tmp_path / "hf")
+    assert isinstance(backbone, RobertaBackbone) and isinstance(tokenizer, XlmRobertaSentencePiece)
+    real, states = batch["input_mask"] == 1, backbone(batch)["sequence_output"]
+    found, expected = states.numpy(), reference(model, batch)
+    if architecture == "XLMRobertaForMaskedLM":
+        found = RobertaMlmHead.from_preset(tmp_path / "hf")(states, backbone.input_embeddings)["mlm_logits"].numpy()
+    expected = expected.logits if architecture == "XLMRobertaForMaskedLM" else expected.last_hidden_state
+    np.testing.assert_allclose(found[real], expected.numpy()[real], atol=TOLERANCE)
+
+    import_model(tmp_path / "hf", tmp_path / "ours")
+    export_model(tmp_path / "ours", tmp_path / "hf2", "hf")
+    original, final = (load_file(tmp_path / name / "model.safetensors") for name in ("hf", "hf2"))
+    assert set(final) == set(original)
+    for name, value in original.items():
+        np.testing.assert_array_equal(final[name], value)
+    stored = json.loads((tmp_path / "hf2" / "config.json").read_text())
+    assert (stored["model_type"], stored["architectures"]) == ("xlm-roberta", [architecture])
+    reread, info = type(model).from_pretrained(tmp_path / "hf2", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    texts = ["the movie was good", "a book, 质量 不错"]
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf2")(texts, texts[::-1])["input_ids"]
+    tokens = load_tokenizer(tmp_path / "ours").encode(texts, texts[::-1])
+    assert [tokens.input_ids[row].tolist() for row in range(2)] == theirs
+    assert load_config(tmp_path / "ours").replace(hidden_dropout_prob=0.0).model_type == "xlm-roberta"
+    # What a run writes is one, too.
+    backbone.save_to_preset(tmp_path / "run", tokenizer)
+    again = load_backbone(tmp_path / "run")
+    np.testing.assert_array_equal(again(batch)["sequence_output"], states)
+    assert load_tokenizer(tmp_path / "run").digest == tokenizer.digest
+
+
 def test_chinese_models_of_easytransfer_stay_berts(tmp_path):
     commands.make_tiny(tmp_path / "bert")
     path = tmp_path / "bert" / "config.json"
@@ -200,5 +240,15 @@ def test_make_tiny_is_seeded_and_usable(tmp_path):
     with pytest.raises(ModelError, match="no folder"):
         commands.make_tiny(tmp_path / "f", "roberta", vocab=str(tmp_path / "none"))
     assert commands.verify(str(tmp_path / "a"))["forward"] == "finite"
+    made = commands.make_tiny(tmp_path / "xlm", "xlm-roberta")
+    pieces = load_tokenizer(tmp_path / "xlm")
+    assert made["vocab"] == len(pieces) and load_config(tmp_path / "xlm").model_type == "xlm-roberta"
+    assert pieces.tokenize("the movie") == ["▁the", "▁movie"] and pieces.vocab[-1] == "<mask>"
+    assert commands.verify(str(tmp_path / "xlm"))["forward"] == "finite"
+    vocab = str(tmp_path / "xlm" / "sentencepiece.bpe.model")
+    commands.make_tiny(tmp_path / "same", "xlm-roberta", vocab=vocab)
+    assert load_tokenizer(tmp_path / "same").digest == pieces.digest
+    with pytest.raises(ModelError, match="unknown model family; got 'xlm'; accepted: .*xlm-roberta"):
+        commands.make_tiny(tmp_path / "f", "xlm")
     shown = commands.show(str(tmp_path / "a"))
     assert shown["family"] == "roberta" and shown["parameters"] == ROBERTA.parameter_count(load_config(tmp_path / "a"))

@@ -39,6 +39,7 @@ ROBERTA = ["hit-roberta-base-zh", "hit-roberta-large-zh", "brightmart-roberta-sm
 
 IMAGES = ["efficientnet-lite0"]
 HUB_ROBERTA = {"roberta-base": 124645632, "roberta-large": 355359744, "distilroberta-base": 82118400}
+HUB_ROBERTA |= {"xlm-roberta-base": 278043648, "xlm-roberta-large": 559890432}
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,8 @@ def test_facts_are_complete_and_sizes_computed():
             )
             assert facts["parameters"] == family.parameter_count(config), name
             cased = facts["family"] in ("roberta", "xlnet")
-            assert facts["language"] in ("en", "zh") and facts["lower_case"] is not cased
+            language = ("multilingual",) if facts["type"] == "xlm-roberta" else ("en", "zh")
+            assert facts["language"] in language and facts["lower_case"] is not cased
         # Neither Keras nor the names of timm's repositories state one; the hub does when a model is fetched.
         assert facts["licence"] or name.split("-")[0] in ("keras", "timm")
         assert facts["sha256"] or facts["sha256_reason"]

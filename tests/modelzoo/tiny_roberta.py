@@ -19,17 +19,17 @@ SIZES = {
 }
 
 
-def hf_folder(folder, architecture="RobertaModel", **settings):
+def hf_folder(folder, architecture="RobertaModel", tokenizer=None, **settings):
     """Saves a transformers model with noisy LayerNorms and biases, so that no wrong mapping can hide."""
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     torch.manual_seed(7)
-    config = transformers.RobertaConfig(**{**SIZES, "initializer_range": 0.2, **settings})
-    model = getattr(transformers, architecture)(config).eval()
+    kind = getattr(transformers, architecture)
+    model = kind(kind.config_class(**{**SIZES, "initializer_range": 0.2, **settings})).eval()
     with torch.no_grad():
         for value in model.parameters():
             if value.ndim == 1:
                 value.add_(0.1 * torch.randn_like(value))
     model.save_pretrained(folder, safe_serialization=True)
-    ByteLevelBpe(BPE).save(folder)
+    (tokenizer or ByteLevelBpe(BPE)).save(folder)
     return model
