@@ -14,10 +14,21 @@ PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "layout.md"
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
-OPTIONAL |= {"huggingface_hub", "grpc", "starlette", "uvicorn", "prometheus_client"}
+OPTIONAL |= {
+    "optuna",
+    "mlflow",
+    "wandb",
+    "faiss",
+    "huggingface_hub",
+    "grpc",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+}
 # All of this package needs one extra; who imports it does so inside a function, after a check.
 WHOLLY_OPTIONAL, SETTINGS = "easytransfer.serving", "easytransfer.serving.settings"
 LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")
+LIGHT_PREFIXES += ("appzoo.tuning",)
 LIGHT_MODULES = {
     "easytransfer",
     "easytransfer.errors",

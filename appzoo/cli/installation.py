@@ -30,6 +30,7 @@ PARTS = {
     "plot": ("pictures in run folders", ("matplotlib",)),
     "parquet": ("Parquet tables", ("pyarrow",)),
     "hub": ("models of the Hugging Face hub", ("huggingface-hub",)),
+    "tune": ("search over settings", ("optuna",)),
     "serving": ("the server", ("tensorflow-serving-api", "starlette", "uvicorn", "prometheus-client")),
 }
 _LOAD = "import horovod.tensorflow as hvd; print(hvd.gloo_built() or hvd.mpi_built())"

@@ -90,6 +90,10 @@ def run(arguments: list[str]) -> int:
         return validate_export(arguments[2:])
     if verb is None or verb in MODES:
         return run_job(verb, ["--help" if argument == "-h" else argument for argument in rest])
+    if verb == "tune":
+        from appzoo.cli.tune import tune
+
+        return tune(rest)
     if verb == "serve":
         from appzoo.cli.serving import serve
 

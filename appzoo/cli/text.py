@@ -13,6 +13,7 @@ from easytransfer.config.schema import MODES, ConfigModel
 
 VERBS = {
     "train": "Fine-tune an application on a table and export it.",
+    "tune": "Search settings: many trainings of one application, pruned, resumed, in parallel; the best as a file.",
     "evaluate": "Metrics of a trained model on a labelled table.",
     "predict": "Write predictions for a table.",
     "export": "Write a SavedModel for serving; `export validate FOLDER` checks one in a fresh process.",
@@ -61,6 +62,24 @@ a name that ends in / is a folder of .npy files, others are TSV with commas in v
 A killed job goes on when it is started again. Worker w of n (--workerCount=n --task_index=w) writes
 <outputTable>.part-<w>-of-<n>; the same command with --merge joins them.
 Further flags: --config FILE, --set KEY=VALUE, --configDump [FILE], --debug, --version."""
+TUNE_HELP = """\
+easy_transfer_app tune: {text}
+
+  easy_transfer_app tune --config=job.yaml --checkpointDir=runs/study --trials=12 \\
+      --search train.learning_rate=1e-5..1e-4:log model.dropout=0..0.3 train.batch_size=16,32
+
+  --search SPEC...      What is searched: {form};
+                        or a .yaml file with such entries. May be repeated.
+  --trials N            Trials in all, default 20; the same command with more goes on.
+  --parallel K          Trials that run at the same time on this machine, default 1.
+  --sampler NAME        {samplers}; default tpe.
+  --pruner NAME         {pruners}; default median: a trial whose evaluations are worse than the median of earlier
+                        trials ends.
+  --startup N           Trials drawn at random first, and complete ones before any is pruned; default 5.
+
+Every flag of train but --configDump belongs to all trials: see easy_transfer_app train --help. checkpointDir is the
+folder of the study; each trial is a run folder in its `trials`. --dryRun checks all and starts none. A killed study
+goes on with the same command."""
 SERVING_MORE = """\
 MODEL_DIR is a folder of models, with or without models.config, one model, or one version of it; new versions are
 found while it runs. Addresses are printed on stdout as one line of JSON once the models can be asked.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from appzoo.jobs.tables import table_records
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
+from easytransfer.data.files import table_records
 from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.savedmodel.loading import find_exported, is_exported
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from appzoo.jobs.text_counts import counted_since
 from easytransfer.app.contract import App
-from easytransfer.config.job import DataConfig, JobConfig
+from easytransfer.config.job import DataConfig
 from easytransfer.data.batches import prefetch
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.files import expand, real_path, stamps
+from easytransfer.data.files import expand, stamps
 from easytransfer.data.held_out import TablePart
 from easytransfer.data.id_tables import IDS, SEGMENTS, Limit, encode_ids, is_id_table
 from easytransfer.data.schema import parse_schema
@@ -27,7 +27,6 @@ from easytransfer.data.table import BadRows, RowChunk, RowCount, Table, open_tab
 from easytransfer.data.table_store import Elsewhere, TableStore
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.errors import ConfigError, did_you_mean
-from easytransfer.run.environment import input_records
 from easytransfer.run.log import say, warn
 from easytransfer.version import VERSION
 
@@ -340,9 +339,3 @@ def say_labels(app: App) -> None:
     say(f"labels: {labels.describe_counts()}")
     if labels.counts[column] == 1:
         warn(f"one row has the class {column!r}, as the label column is called; a header needs --header=names")
-
-
-def table_records(config: JobConfig) -> list[dict[str, Any]]:
-    """Returns a record of every file of the tables of a training, by which it knows them again when it goes on."""
-    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
-    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})

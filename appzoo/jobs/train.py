@@ -24,7 +24,6 @@ from appzoo.jobs.tables import (
     machine_folder,
     say_labels,
     table_key,
-    table_records,
     values_of_column,
 )
 from appzoo.jobs.text_counts import say_table
@@ -34,6 +33,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import device_arrays
+from easytransfer.data.files import table_records
 from easytransfer.data.held_out import TablePart
 from easytransfer.data.table_store import TableStore
 from easytransfer.distributed.devices import devices_of
@@ -41,7 +41,7 @@ from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
-from easytransfer.metrics.names import choose_metric
+from easytransfer.metrics.names import canonical_metric, choose_metric
 from easytransfer.presets import resolve
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
@@ -251,6 +251,7 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
         "dry_run": True,
         "parameters": int(sum(variable.shape.num_elements() for variable in app.model.trainable_variables)),
         "loss": float(sum(total / weight for total, weight in losses.values())),
+        "metric": canonical_metric(config.train.metric_for_best or app.evaluator().main_metric),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
     }
 

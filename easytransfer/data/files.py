@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from easytransfer.config.encoding import AUTO
+from easytransfer.config.job import JobConfig
 from easytransfer.config.paths import expand_home, user_path
 from easytransfer.data.encodings import as_utf8, marked_encoding, skip_mark, unmarked_encoding
 from easytransfer.data.picture_folders import beside_classes, class_folders, has_image_name, is_seen
 from easytransfer.errors import ConfigError, DataError, closest
+from easytransfer.run.environment import input_records
 from easytransfer.run.log import say_once
 
 # What well-known binary files begin with.
@@ -255,3 +257,9 @@ def stamps(files: Iterable[str]) -> list[list[Any]]:
                 status = file.stat()
                 found.append([os.fspath(file), status.st_size, status.st_mtime_ns])
     return found
+
+
+def table_records(config: JobConfig) -> list[dict[str, Any]]:
+    """Returns a record of every file of the tables of a training, by which it knows them again when it goes on."""
+    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
+    return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})

@@ -61,12 +61,8 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     use = sections.pop("use")
     sections.pop("pages", None)  # links of the text are text here
     text = "\n\n".join([*sections.values(), "\n".join(_slowest_steps(run.path)), use])
-    # No HTML and no links from the text, and no pictures but the run's own.
-    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
-    tokens = reader.parse(text)
-    for image in (part for token in tokens for part in token.children or () if part.type == "image"):
-        name = str(image.attrs["src"])
-        image.attrs["src"] = _embedded(run.path / name) if name in pictures else ""
+    reader = _reader()
+    tokens = _tokens(reader, text, run.path, pictures)
     contents = _contents(tokens, page_files(report))
     top = next(at for at, token in enumerate(tokens) if token.type == "heading_close") + 1
     show = partial(reader.renderer.render, options=reader.options, env={})
@@ -76,6 +72,35 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
         path, _HEAD.format(title=title) + show(tokens[:top]) + contents + show(tokens[top:]) + _all_settings(run.config)
     )
     return path
+
+
+def write_text_page(path: Path, title: str, text: str, pictures: Sequence[str]) -> Path:
+    """Writes a page of a Markdown text and pictures that lie beside it, and returns its path.
+
+    Args:
+        path: The file.
+        title: Title of the window.
+        text: Markdown; HTML and links in it are text.
+        pictures: File names of the pictures that may be shown.
+    """
+    reader = _reader()
+    tokens = _tokens(reader, text, path.parent, pictures)
+    write_text(path, _HEAD.format(title=html.escape(title)) + reader.renderer.render(tokens, reader.options, {}))
+    return path
+
+
+def _reader() -> MarkdownIt:
+    """Returns a reader of Markdown that takes no HTML and no links from the text."""
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
+
+
+def _tokens(reader: MarkdownIt, text: str, folder: Path, pictures: Sequence[str]) -> list[Token]:
+    """Reads a text; of its pictures only those named are shown, as part of the page."""
+    tokens = reader.parse(text)
+    for image in (part for token in tokens for part in token.children or () if part.type == "image"):
+        name = str(image.attrs["src"])
+        image.attrs["src"] = _embedded(folder / name) if name in pictures else ""
+    return tokens
 
 
 def _contents(tokens: Sequence[Token], pages: Sequence[str]) -> str:

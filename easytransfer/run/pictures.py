@@ -64,7 +64,7 @@ def draw_pictures(folder: str | os.PathLike[str], report: Mapping[str, Any], met
         wanted.append((PREDICTED_TRUE, lambda: predicted_against_true(**report["pairs"])))
     if "scores" in report:
         wanted.append((SCORES, lambda: score_picture(report["scores"])))
-    return _drawn(folder, wanted) + draw_further(folder, report)
+    return draw_each(folder, wanted) + draw_further(folder, report)
 
 
 def draw_further(folder: str | os.PathLike[str], report: Mapping[str, Any], suffix: str = "") -> list[str]:
@@ -72,10 +72,10 @@ def draw_further(folder: str | os.PathLike[str], report: Mapping[str, Any], suff
     if "robustness" not in report:
         return []
     name = ROBUSTNESS.replace(".", f"{suffix}.")
-    return _drawn(Path(folder), [(name, lambda: robustness_picture(report["robustness"]))])
+    return draw_each(Path(folder), [(name, lambda: robustness_picture(report["robustness"]))])
 
 
-def _drawn(folder: Path, wanted: Sequence[tuple[str, Callable[[], Figure | None]]]) -> list[str]:
+def draw_each(folder: Path, wanted: Sequence[tuple[str, Callable[[], Figure | None]]]) -> list[str]:
     """Draws pictures into their files and returns the names of those there was something to draw for."""
     if not wanted:
         return []

@@ -13,9 +13,10 @@ import pytest
 from appzoo import jobs
 from appzoo.cli.main import main
 from appzoo.cli.reader import JobReader
-from appzoo.jobs.tables import load_rows, say_labels, table_records
+from appzoo.jobs.tables import load_rows, say_labels
 from appzoo.jobs.trained import new_app
 from easytransfer.data.bad_rows import BadRows
+from easytransfer.data.files import table_records
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.run.environment import environment_record
 from easytransfer.run.folder import RunFolder
