@@ -59,6 +59,8 @@ def flags_of(module: str) -> set[str]:
     found = JOB_FLAGS | (set(OWN_FLAGS) if module.startswith("easytransfer.compat") else set())
     if module.startswith(("modelzoo", "easytransfer.presets", "appzoo.cli.verbs", "appzoo.cli.zoo")):
         found = found | options(zoo_parser()) | {"check"}
+    if module.startswith(("appzoo.cli.tune", "appzoo.tuning")):
+        found = found | {"search", "trials", "parallel", "sampler", "pruner", "startup"}
     return found
 
 

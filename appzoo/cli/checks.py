@@ -25,6 +25,7 @@ from easytransfer.distributed.strategy import STARTS_WORKERS, backend, is_worker
 from easytransfer.errors import ConfigError, ResourceError
 from easytransfer.export.base_folder import check_base
 from easytransfer.run.folder import RunFolder, check_space
+from easytransfer.run.tracking import check_tracking
 from modelzoo.hub import obtain
 
 
@@ -41,6 +42,7 @@ def check_job(job: Job) -> None:
     check_distribution(job.mode, job.config)
     check_tables(job.mode, job.config)
     check_outputs(job.mode, job.config)
+    check_tracking(job.config.tracking, job.config.runtime.offline)
     labels = job.config.data.label_enumerate_values
     if labels and labels not in ("auto", NO_CLASSES) and "data.label_enumerate_values" in job.given:
         LabelMap.parse(labels, Counter, warns=False)  # the job itself says what is strange about them

@@ -31,6 +31,8 @@ PARTS = {
     "parquet": ("Parquet tables", ("pyarrow",)),
     "hub": ("models of the Hugging Face hub", ("huggingface-hub",)),
     "tune": ("search over settings", ("optuna",)),
+    "mlflow": ("runs tracked by MLflow", ("mlflow-skinny",)),
+    "wandb": ("runs tracked by Weights & Biases", ("wandb",)),
     "serving": ("the server", ("tensorflow-serving-api", "starlette", "uvicorn", "prometheus-client")),
 }
 _LOAD = "import horovod.tensorflow as hvd; print(hvd.gloo_built() or hvd.mpi_built())"

@@ -45,7 +45,7 @@ from easytransfer.metrics.names import canonical_metric, choose_metric
 from easytransfer.presets import resolve
 from easytransfer.run.card import write_card
 from easytransfer.run.environment import environment_record
-from easytransfer.run.folder import RunFolder
+from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.run.history import read_history
 from easytransfer.run.lock import check_space
 from easytransfer.run.log import quiet, say, warn
@@ -53,6 +53,7 @@ from easytransfer.run.page import write_page
 from easytransfer.run.pictures import draw_pictures
 from easytransfer.run.report import RunReporter
 from easytransfer.run.suspicions import upside_down
+from easytransfer.run.tracking import Tracking, open_tracking
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
 from easytransfer.train.step import EVALUATION
@@ -90,14 +91,19 @@ def train(config: JobConfig) -> dict[str, Any]:
         return _end(config, finished)
     inputs = table_records(config)
     folder = RunFolder.create(config.checkpoint_dir, **run_settings(config), inputs=inputs)
-    with folder:
-        report = _train(config, folder, workers, inputs)
+    going_on = {"resuming": folder.resuming, "changed": bool(folder.changed)}
+    settings = config.model_dump(mode="json")
+    with (
+        folder,
+        open_tracking(config.tracking, folder.path, settings, offline=config.runtime.offline, **going_on) as tracking,
+    ):
+        report = _train(config, folder, workers, inputs, tracking)
         folder.finish("done", report=report)
         say(folder.time_line())
         _clear_cache(config, workers)
-    if wrong := upside_down(report["metrics"], report.get("labels") or ()):
-        warn(wrong)
-    return _end(config, report)
+        if wrong := upside_down(report["metrics"], report.get("labels") or ()):
+            warn(wrong)
+        return _end(config, report, tracking)
 
 
 def _follow(config: JobConfig, workers: Workers) -> dict[str, Any]:
@@ -129,7 +135,9 @@ def _batches(app: App, tables: dict[str, EncodedRows], workers: Workers) -> tupl
     )
 
 
-def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _train(
+    config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[dict[str, Any]], tracking: Tracking
+) -> dict[str, Any]:
     with folder.timed("tables and model"):
         app, tables = _load(config, folder.path, workers)
         app.on_train_table(tables["train"].encoded)
@@ -139,7 +147,7 @@ def _train(config: JobConfig, folder: RunFolder, workers: Workers, inputs: list[
     record = environment_record(seed=config.runtime.seed, devices=present, inputs=inputs)
     started = {"pretrained": _pretrained(config), "frozen": app.frozen_records(), "held_out": held_out_record(config)}
     folder.write_run({**record, **started})
-    reporter = RunReporter(folder.path, log_format=config.runtime.log_format)
+    reporter = RunReporter(folder.path, log_format=config.runtime.log_format, tracking=tracking)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
@@ -303,9 +311,12 @@ def _stages(folder: RunFolder, fit: FitResult) -> list[dict[str, Any]]:
     return found
 
 
-def _end(config: JobConfig, report: dict[str, Any]) -> dict[str, Any]:
-    """Says where everything is, and returns what `train` does."""
+def _end(config: JobConfig, report: dict[str, Any], tracking: Tracking | None = None) -> dict[str, Any]:
+    """Says where everything is, passes it on to trackers, and returns what `train` does."""
     run = Path(str(config.checkpoint_dir))
-    say_end(config, {"model card": write_card(run), "report": write_page(run)}, report)
+    cards = {"model card": write_card(run), "report": write_page(run)}
+    if tracking is not None:
+        tracking.complete(report, [*cards.values(), run / REPORT_FILE])
+    say_end(config, cards, report)
     shown = {key: report[key] for key in ("metrics", "step", "checkpoint_step", "steps", "export", "data")}
     return {"mode": "train", "run": str(run), **shown}

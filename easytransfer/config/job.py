@@ -13,6 +13,7 @@ from pydantic import field_validator, model_validator
 
 from easytransfer.config.encoding import encoding_name
 from easytransfer.config.schema import ConfigModel, setting
+from easytransfer.config.tracking import TrackingConfig
 from easytransfer.errors import ConfigError
 
 # How an export keeps its weights.
@@ -459,6 +460,7 @@ class JobConfig(ConfigModel):
     runtime: RuntimeConfig = RuntimeConfig()
     distribution: DistributionConfig = DistributionConfig()
     export: ExportConfig = ExportConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="before")
     @classmethod

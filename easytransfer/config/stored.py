@@ -23,6 +23,7 @@ NOT_INHERITED = (
     "checkpoint_path",
     "export",
     "distribution",
+    "tracking",
     "data.train_table",
     "data.eval_table",
     "data.eval_share",

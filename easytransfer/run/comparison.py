@@ -27,6 +27,7 @@ COMPARED_WITHOUT = (
     "distribution.task_index",
     "distribution.job_name",
     "export",
+    "tracking",
 )
 
 

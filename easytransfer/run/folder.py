@@ -30,6 +30,7 @@ CHECKPOINT_PATTERN = "model.ckpt-*"
 # What a new run may remove from a folder that holds an older run; anything else in it is left alone.
 _WRITTEN = (
     *(RUN_FILE, EVALUATION_FILE, LABELS_FILE, REPORT_FILE, METRICS_FILE, EVENTS_FOLDER, CONFIG_FILE),
+    "tracking.json",
     *(CHECKPOINT_PATTERN, "checkpoint.json", "DONE", "FAILED", "evaluation-*.json", "held_out", *PICTURES),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ METRICS_FILE = "metrics.jsonl"
 EVENTS_FOLDER = "events"
 # Keys of a record that are not curves.
 _NOT_CURVES = ("event", "step", "time")
-_TENSORBOARD_GROUP = {"step": "train", "evaluation": "eval"}
+_GROUPS = {"step": "train", "evaluation": "eval"}
 
 
 def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -39,6 +40,16 @@ def read_history(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             if any(rest.strip() for rest in lines[number:]):
                 raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
     return records
+
+
+def curves(record: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the numbers of a record by the names of their curves, such as `train/loss` and `eval/accuracy`."""
+    group = _GROUPS.get(record["event"], record["event"])
+    return {
+        f"{group}/{name}": value
+        for name, value in record.items()
+        if name not in _NOT_CURVES and isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
 
 
 class History:
@@ -88,13 +99,7 @@ class History:
 
     def _to_events(self, record: dict[str, Any]) -> None:
         if self._events:
-            group = _TENSORBOARD_GROUP.get(record["event"], record["event"])
-            scalars = {
-                f"{group}/{name}": value
-                for name, value in record.items()
-                if name not in _NOT_CURVES and isinstance(value, (int, float)) and not isinstance(value, bool)
-            }
-            self._events.scalars(record["step"], record.get("time", 0.0), scalars)
+            self._events.scalars(record["step"], record.get("time", 0.0), curves(record))
 
 
 class _EventFile:

@@ -12,8 +12,9 @@ from typing import Any, Literal, Protocol
 from easytransfer.run import log
 from easytransfer.run.environment import memory_mb
 from easytransfer.run.folder import EVALUATION_FILE, RunFolder
-from easytransfer.run.history import History
+from easytransfer.run.history import History, read_history
 from easytransfer.run.progress import Progress, format_numbers, format_seconds
+from easytransfer.run.tracking import Tracking
 
 # Numbers on the progress line beside the losses; the others are in metrics.jsonl.
 _SHOWN = ("rows_per_s", "tokens_per_s", "lr", "memory_mb")
@@ -84,6 +85,7 @@ class RunReporter:
         log_format: `text` or `json` lines on stderr.
         tensorboard: Write TensorBoard events.
         live: Show a live bar; default: when stderr is a terminal.
+        tracking: Trackers that get the records of `metrics.jsonl`.
     """
 
     def __init__(
@@ -93,11 +95,13 @@ class RunReporter:
         log_format: Literal["text", "json"] = "text",
         tensorboard: bool = True,
         live: bool | None = None,
+        tracking: Tracking | None = None,
     ) -> None:
         self._folder = Path(folder) if folder is not None else None
         self._log_format = log_format
         self._tensorboard = tensorboard
         self._live = live
+        self._tracking = tracking or Tracking()
         self._stack = contextlib.ExitStack()
         self._history: History | None = None
         self._progress: Progress | None = None
@@ -109,6 +113,7 @@ class RunReporter:
         """Opens the history (cut back to `start_step`) and the progress line."""
         self._begin = self._mark = time.monotonic()
         if self._folder is not None:
+            self._tracking.begin(read_history(self._folder), start_step)
             self._history = History(self._folder, start_step=start_step, tensorboard=self._tensorboard)
             self._stack.callback(self._history.close)
             self._restart_evaluations(self._folder, self._history.kept)
@@ -141,7 +146,7 @@ class RunReporter:
                 numbers.setdefault(f"{name}_per_s", numbers.pop(name) / seconds)
         numbers["memory_mb"] = memory_mb()
         if self._history:
-            self._history.append("step", step, {**numbers, **self._stage})
+            self._tracking.add(self._history.append("step", step, {**numbers, **self._stage}))
         if self._progress:
             shown = {name: value for name, value in numbers.items() if name in _SHOWN or name.endswith("loss")}
             self._progress.update(step, **shown)
@@ -151,7 +156,7 @@ class RunReporter:
         self._mark = time.monotonic()
         numbers = dict(metrics)
         if self._history:
-            self._history.append("evaluation", step, {**numbers, **self._stage})
+            self._tracking.add(self._history.append("evaluation", step, {**numbers, **self._stage}))
         is_best = bool(numbers.pop("is_best", False))
         if self._folder is not None:
             RunFolder(self._folder).write_evaluation(step, numbers, is_best=is_best)
