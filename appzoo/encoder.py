@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 import modelzoo.loading as zoo
 from easytransfer.app.inputs.tokens import TokensInput
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
 from easytransfer.run.atomic import write_json
-from easytransfer.text.graph import GraphTokenizer
 from easytransfer.text.tokenizer import Tokenizer, Tokens
-from modelzoo.backbone import Backbone
 from modelzoo.encoder_config import EncoderConfig
 from modelzoo.hub import obtain
+
+if TYPE_CHECKING:
+    from easytransfer.text.graph import GraphTokenizer
+    from modelzoo.backbone import Backbone
 
 
 class Encoder:
@@ -78,6 +80,8 @@ class Encoder:
             folder: A run folder or the assets of an export; None takes the ModelZoo.
             workers: Those that split its layers, if any.
         """
+        from modelzoo.backbone import Backbone
+
         model = self.job.model
         return Backbone.from_preset(
             model.pretrain_model_name_or_path if folder is None else folder,

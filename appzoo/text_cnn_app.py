@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from appzoo.words_app import Branch, WordsApp
-from easytransfer.layers.text_cnn import TextCNNEncoder
+from typing import TYPE_CHECKING
+
+from appzoo.words_app import WordsApp
+
+if TYPE_CHECKING:
+    from appzoo.words_model import Branch
 
 
 class TextCnnApp(WordsApp):
@@ -15,6 +19,9 @@ class TextCnnApp(WordsApp):
 
     def branches(self) -> list[Branch]:
         """Returns the convolutions."""
+        from appzoo.words_model import Branch
+        from easytransfer.layers.text_cnn import TextCNNEncoder
+
         model = self.config.model
         encoder = TextCNNEncoder(model.num_filters, model.filter_sizes, name="encoder")
         return [Branch("cnn", encoder, model.dropout_rate)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from appzoo.encoder import Encoder
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer import keras
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.workers import Workers

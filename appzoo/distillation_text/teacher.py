@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from appzoo.discovery import find_application
 from appzoo.distillation_text.target import PREFIX, StudentLabel
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer.app.frozen import Frozen
 from easytransfer.app.inputs.base import Input
 from easytransfer.app.inputs.tokens import TokensInput

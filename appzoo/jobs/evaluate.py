@@ -17,7 +17,6 @@ from easytransfer.run.folder import write_json
 from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.pictures import draw_further
 from easytransfer.run.suspicions import upside_down
-from easytransfer.train.precision import pad_multiple
 
 
 def evaluate(config: JobConfig, trained: Trained | None = None) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def _evaluate(config: JobConfig, workers: Workers, trained: Trained) -> dict[str
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
     with workers.explained_losses():
-        size, multiple = config.train.batch_size, pad_multiple(config.runtime)
+        size, multiple = config.train.batch_size, trained.pad_multiple
         evaluator = evaluated(app, loaded.encoded, trained.labelled_call, size, multiple, workers)
         # A worker that leaves ends the exchanges of those that are still reading.
         workers.barrier()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.convert import convert
+from appzoo.jobs.export_litert import Compared, export_app_litert
 from appzoo.jobs.export_vectors import export_vectors
 from appzoo.jobs.inference import evaluated
 from appzoo.jobs.tables import load_rows
@@ -19,6 +20,7 @@ from easytransfer.errors import ConfigError, ModelError
 from easytransfer.export.compiled import Rounding, compiled, compiled_part
 from easytransfer.export.saved_model import ExportReport, export_saved_model
 from easytransfer.export.stored_weights import StoredWeight, stored_weights
+from easytransfer.litert.model import LiteRtModel
 from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
 from easytransfer.run.progress import format_numbers
@@ -60,6 +62,8 @@ def _export_variant(
     trained: Trained, config: JobConfig, base: Path, variant: Variant, rows: EncodedTable | None
 ) -> dict[str, Any]:
     app, rounding = trained.app, None
+    if variant in ("litert", "litert-int8"):
+        return _export_litert(trained, config, base, variant, rows)
     with ExitStack() as stack:
         kind: WeightType = "float32" if variant == "xla" else variant
         stored = stack.enter_context(stored_weights(app.model.variables, kind))
@@ -71,10 +75,36 @@ def _export_variant(
         if rows is not None:
             call = model_call(app, labelled=True)
             facts["metrics"] = evaluated(app, rows, call, config.train.batch_size).result()
+    _say_variant(variant, facts)
+    return {"variant": variant, **facts}
+
+
+def _export_litert(
+    trained: Trained, config: JobConfig, base: Path, variant: Variant, rows: EncodedTable | None
+) -> dict[str, Any]:
+    """Exports a variant for LiteRT; with rows, it is compared with the network on each of them."""
+    app = trained.app
+    described = _described(app, trained.folder, trained.source, variant)
+    int8, sizes = variant == "litert-int8", {"max_batch_size": config.export.max_batch_size}
+    facts = _facts(
+        export_app_litert(app, trained.folder, int8=int8, base=base, flat=config.export.flat, **described, **sizes)
+    )
+    if rows is not None:
+        with closing(LiteRtModel(Path(facts["export"]))) as model:
+            compared = Compared(model, model_call(app, labelled=True))
+            facts["metrics"] = evaluated(app, rows, compared, config.train.batch_size).result()
+        facts["compared"] = compared.facts()
+    _say_variant(variant, facts)
+    return {"variant": variant, **facts}
+
+
+def _say_variant(variant: Variant, facts: dict[str, Any]) -> None:
     latency = [f"{milliseconds} ms for {rows} rows" for rows, milliseconds in facts["latency_ms"].items()]
     shown = [f"{facts['bytes'] / 1e6:,.1f} MB", *latency, *format_numbers(facts.get("metrics", {}))]
+    if compared := facts.get("compared"):
+        shown.append(f"{compared['flips']} of {compared['rows']} choices differ from the network")
+        shown.append(f"largest difference {compared['largest_difference']:.2g}")
     say(f"{variant}: {', '.join(shown)}")
-    return {"variant": variant, **facts}
 
 
 def _facts(report: ExportReport) -> dict[str, Any]:
@@ -119,15 +149,7 @@ def export_app(
         app.signatures(folder),
         module=app.model,
         base=base,
-        name=str(config.model_name) + ("" if variant == "float32" else f"-{variant}"),
-        assets={name: folder / name for name in app.exported_files if (folder / name).is_file()},
-        manifest={
-            "config": config.model_dump(mode="json"),
-            "checkpoint": checkpoint.name,
-            "max_length": config.data.sequence_length,
-            "variant": variant,
-            **({"labels": app.labels} if app.labels else {}),
-        },
+        **_described(app, folder, checkpoint, variant),
         max_batch_size=config.export.max_batch_size,
         flat=flat,
         stored=stored,
@@ -138,3 +160,19 @@ def export_app(
     )
     say(f"exported {report.path}")
     return report
+
+
+def _described(app: App, folder: Path, checkpoint: Path, variant: Variant) -> dict[str, Any]:
+    """Returns name, assets and facts of an export."""
+    config = app.config
+    return {
+        "name": str(config.model_name) + ("" if variant == "float32" else f"-{variant}"),
+        "assets": {name: folder / name for name in app.exported_files if (folder / name).is_file()},
+        "manifest": {
+            "config": config.model_dump(mode="json"),
+            "checkpoint": checkpoint.name,
+            "max_length": config.data.sequence_length,
+            "variant": variant,
+            **({"labels": app.labels} if app.labels else {}),
+        },
+    }

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.contract import App
 from easytransfer.config.job import RuntimeConfig
 from easytransfer.data.encoded import EncodedTable
+from easytransfer.deferred import tf
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.train.precision import compiles

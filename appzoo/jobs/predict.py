@@ -14,7 +14,6 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.data.table_writer import distinct_columns
 from easytransfer.run.log import say
-from easytransfer.train.precision import pad_multiple
 
 
 def predict(config: JobConfig) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def predict(config: JobConfig) -> dict[str, Any]:
     if config.runtime.dry_run:
         return {"mode": "predict", "dry_run": True, "columns": written}
     say(f"predicting {data.input_table} with {trained.source.name}")
-    multiple = pad_multiple(config.runtime)
+    multiple = trained.pad_multiple
 
     def compute(chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
         found = app.postprocess(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)

@@ -13,10 +13,10 @@ from appzoo.jobs.inference import Call, traced_once
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ModelError
+from easytransfer.litert.model import MODEL, LiteRtModel
 from easytransfer.run.folder import CONFIG_FILE
-from easytransfer.savedmodel.loading import is_exported, load_exported
-from easytransfer.train import checkpoint
-from easytransfer.train.precision import compute_precision
+from easytransfer.savedmodel.loading import find_exported, is_exported, load_exported
+from easytransfer.train.precision import compute_precision, pad_multiple
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Trained:
         folder: Where the assets (vocabulary, labels) are.
         source: Checkpoint or export it was read from.
         step: Training step, None for an export.
+        pad_multiple: What widths of batches are rounded up to.
     """
 
     app: App
@@ -38,6 +39,7 @@ class Trained:
     source: Path
     step: int | None
     labelled_call: Call
+    pad_multiple: int
 
 
 def new_app(config: JobConfig) -> App:
@@ -54,6 +56,8 @@ def open_trained(config: JobConfig) -> Trained:
     # A run folder has its exports inside; its name means the checkpoints.
     if not (Path(config.checkpoint_path) / CONFIG_FILE).is_file() and is_exported(config.checkpoint_path):
         return _from_export(config)
+    from easytransfer.train import checkpoint
+
     path = checkpoint.resolve(config.checkpoint_path)
     app = new_app(config)
     app.load_assets(path.parent)
@@ -61,11 +65,16 @@ def open_trained(config: JobConfig) -> Trained:
         app.build_model(path.parent)
     checkpoint.load_weights(app.model, path)
     step = int(path.name.rpartition("-")[2])
-    return Trained(app, model_call(app), path.parent, path, step, model_call(app, labelled=True))
+    return Trained(
+        app, model_call(app), path.parent, path, step, model_call(app, labelled=True), pad_multiple(config.runtime)
+    )
 
 
 def _from_export(config: JobConfig) -> Trained:
-    exported = load_exported(config.checkpoint_path)
+    found = find_exported(config.checkpoint_path)
+    if (found / MODEL).is_file():
+        return _from_litert(config, found)
+    exported = load_exported(found)
     if "vectors" in exported.manifest:
         raise ModelError(f"{exported.path} is an export of vectors", fix="use it with ez_bert_feat --modelName")
     app = new_app(config)
@@ -75,7 +84,14 @@ def _from_export(config: JobConfig) -> Trained:
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
         return signature(**app.model_inputs(batch))
 
-    return Trained(app, call, exported.assets, exported.path, None, call)
+    return Trained(app, call, exported.assets, exported.path, None, call, pad_multiple(config.runtime))
+
+
+def _from_litert(config: JobConfig, folder: Path) -> Trained:
+    model = LiteRtModel(folder)
+    app = new_app(config)
+    app.load_assets(model.assets)
+    return Trained(app, model, model.assets, model.folder, None, model, 1)
 
 
 def model_call(app: App, *, labelled: bool = False) -> Call:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from appzoo.encoder import Encoder, token_batch
 from appzoo.sequence_labeling.config import BertLabelingConfig
 from appzoo.sequence_labeling.inputs import WordWindows
@@ -12,6 +10,7 @@ from appzoo.sequence_labeling.target import TagTarget, known_tags
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
+from easytransfer.deferred import tf
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.task import Batch, Outputs
 

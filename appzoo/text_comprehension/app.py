@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import tensorflow as tf
-
 from appzoo.encoder import Encoder, token_batch
 from appzoo.text_comprehension.config import BertComprehensionConfig, HaeComprehensionConfig
 from appzoo.text_comprehension.inputs import QuestionWindows
@@ -15,6 +13,7 @@ from appzoo.text_comprehension.windows import WindowEncoder
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
+from easytransfer.deferred import tf
 
 
 class BertComprehension(App):

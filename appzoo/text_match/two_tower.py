@@ -5,8 +5,6 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import tensorflow as tf
-
 from appzoo.encoder import Encoder
 from appzoo.match_label import match_last
 from appzoo.text_match.config import TwoTowerConfig
@@ -20,6 +18,7 @@ from easytransfer.app.targets.labels import label_target
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
 from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.app.assets import Assets, Values, no_values
 from easytransfer.app.inputs.base import Input, joined, taken
 from easytransfer.app.renamed import APP_MEMBERS, no_attribute, refuse_earlier_names, refuse_moved
-from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.app.targets.base import Target
 from easytransfer.config.job import JobConfig
 from easytransfer.data.batches import Sampler
 from easytransfer.data.encoded import EncodedTable, device_arrays
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.distributed.workers import Workers
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
@@ -335,6 +334,8 @@ class App(Task):
         Args:
             folder: Where `save_assets` has written.
         """
+        from easytransfer.app.serving import Served, arrays_signature, request_signature
+
         served = Served(self.inputs, folder, self.predict_step)
         raw = request_signature(served, self.target.answer if self.target is not None else dict)
         further = self.target.signatures(raw) if self.target else {}

@@ -9,12 +9,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
 from pydantic import ValidationError
 
 from easytransfer.app.inputs.base import Input
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import inherited, load_run_config
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.run.atomic import sha256
 from easytransfer.run.folder import CONFIG_FILE

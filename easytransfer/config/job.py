@@ -20,7 +20,7 @@ from easytransfer.errors import ConfigError
 WeightType = Literal["float32", "float16", "int8"]
 # The label list of a regression.
 NO_CLASSES = "none"
-Variant = Literal["float32", "float16", "int8", "xla"]
+Variant = Literal["float32", "float16", "int8", "xla", "litert", "litert-int8"]
 
 
 _PAIR = "--inputTable names it"
@@ -413,8 +413,9 @@ class ExportConfig(ConfigModel):
     max_batch_size: int = setting(64, "Largest batch the server builds.", modes="TX", ge=1)
     variants: list[Variant] = setting(
         ["float32"],
-        "float32; float16 and int8 with weights in fewer bytes; xla with a compiled network; or several, such as "
-        "float32,int8, to compare. All but float32 are exported as <name>-<variant>.",
+        "float32; float16 and int8 with weights in fewer bytes; xla with a compiled network; litert and litert-int8, "
+        "which answer without TensorFlow and are the fastest on CPUs; or several, such as float32,litert-int8, to "
+        "compare. All but float32 are exported as <name>-<variant>.",
         flag="exportVariants",
         modes="X",
         min_length=1,

@@ -128,7 +128,7 @@ def write_servable(
     Raises:
         ModelError: A signature uses a variable or table nobody owns, or two assets share a name.
     """
-    functions = {key: _trace(signature) for key, signature in signatures.items()}
+    functions = {key: trace(signature) for key, signature in signatures.items()}
     owners = [module, *(signature.module for signature in signatures.values() if signature.module is not None)]
     try:
         served = {key: with_stored(function, stored) for key, function in functions.items()}
@@ -139,7 +139,7 @@ def write_servable(
             received=str(error).split("\n")[0],
             fix="every variable, lookup table and asset a signature uses must belong to `module` or `Signature.module`",
         ) from error
-    _copy_assets(folder / "assets", assets)
+    copy_assets(folder / "assets", assets)
     (folder / "assets.extra").mkdir()
     proto = read_saved_model(folder)
     content = build_manifest(
@@ -193,7 +193,9 @@ def _check_request(signatures: Mapping[str, Signature], name: str, flat: bool, m
             raise ConfigError(f"signature {key} has no sample row")
 
 
-def _trace(signature: Signature) -> Any:
+def trace(signature: Signature) -> Any:
+    """Returns the traced function of a signature."""
+
     def serve(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = signature.function(**inputs)
         return {key: tf.identity(servable_output(value), name=key) for key, value in outputs.items()}
@@ -216,7 +218,13 @@ def _inference_module(
     return held
 
 
-def _copy_assets(folder: Path, assets: Mapping[str, Path]) -> None:
+def copy_assets(folder: Path, assets: Mapping[str, Path]) -> None:
+    """Copies files into `folder` by the names they get there.
+
+    Raises:
+        ConfigError: A name is none of a file.
+        ModelError: Another file of that name is there.
+    """
     folder.mkdir(exist_ok=True)
     for name, source in assets.items():
         if Path(name).name != name:

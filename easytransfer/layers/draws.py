@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import tensorflow as tf
+from easytransfer.deferred import tf
 
 # Of a random number: what the fraction of a float32 holds.
 _BITS = 24

@@ -5,7 +5,7 @@ All compute in float32 whatever the type of the logits, so they are safe under m
 
 from __future__ import annotations
 
-import tensorflow as tf
+from easytransfer.deferred import tf
 
 
 def softmax_cross_entropy_sum(

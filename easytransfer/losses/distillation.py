@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import tensorflow as tf
-
+from easytransfer.deferred import tf
 from easytransfer.losses.classification import softmax_cross_entropy_sum
 
 LossType = Literal["mse", "xent", "kld"]

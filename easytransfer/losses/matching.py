@@ -7,7 +7,7 @@ fill a batch, are neither anchors nor candidates.
 
 from __future__ import annotations
 
-import tensorflow as tf
+from easytransfer.deferred import tf
 
 # Keeps the direction of a zero vector defined.
 _SQUARED_NORM_EPSILON = 1e-12

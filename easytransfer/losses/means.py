@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
+from easytransfer.deferred import tf
 from easytransfer.losses import classification
 
 # Keeps the masked-LM loss finite for a batch without masked tokens; the value is the original's.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
+from easytransfer.deferred import tf
 from easytransfer.losses.classification import softmax_cross_entropy_sum
 
 

@@ -13,6 +13,9 @@ from easytransfer.errors import ModelError
 from easytransfer.savedmodel.failure import CheckFailed
 from easytransfer.savedmodel.manifest import MANIFEST, read_manifest
 
+# What computes in an export: a SavedModel, or a model for LiteRT, which `easytransfer.litert` opens.
+PROGRAMS = ("saved_model.pb", "model.tflite")
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -35,12 +38,12 @@ class Exported:
 
 
 def is_exported(path: str | Path) -> bool:
-    """Says whether `load_exported` would find an export at `path`, without importing TensorFlow."""
+    """Says whether there is an export at `path`, without importing TensorFlow."""
     return bool(_found(Path(path)))
 
 
 def find_exported(path: str | Path) -> Path:
-    """Returns the folder with `saved_model.pb`: `path` itself, or the highest version of the one model below it.
+    """Returns the folder of a version: `path` itself, or the highest one of the one model below it.
 
     Args:
         path: `<base>/<name>/<version>`, `<base>/<name>`, or `<base>` with one model.
@@ -55,7 +58,7 @@ def find_exported(path: str | Path) -> Path:
         raise ModelError(
             f"no export at {folder}",
             received=there,
-            accepted="a folder with saved_model.pb, its model folder, or the folder of one model",
+            accepted="a folder with saved_model.pb or model.tflite, its model folder, or the folder of one model",
             fix="give the folder that `export` printed",
         )
     models = sorted({version.parent.name for version in found})
@@ -91,10 +94,11 @@ def load_exported(path: str | Path) -> Exported:
 
 
 def _found(folder: Path) -> list[Path]:
-    if (folder / "saved_model.pb").is_file():
+    if any((folder / program).is_file() for program in PROGRAMS):
         return [folder]
-    for pattern in ("*/saved_model.pb", "*/*/saved_model.pb"):
-        versions = [file.parent for file in folder.glob(pattern) if file.parent.name.isdecimal()]
+    for above in ("*", "*/*"):
+        files = [file for program in PROGRAMS for file in folder.glob(f"{above}/{program}")]
+        versions = {file.parent for file in files if file.parent.name.isdecimal()}
         if versions:
             return sorted(versions)
     return []

@@ -29,8 +29,9 @@ from easytransfer.run.log import warn
 from easytransfer.train.averaging import AveragedWeights
 from easytransfer.train.gradients import Accumulator, Gradients, dense, distinct, scaled
 from easytransfer.train.lookahead import LookAhead
+from easytransfer.train.loss_scale import LossScale
 from easytransfer.train.parameters import select_parameters
-from easytransfer.train.precision import LossScale, compiles
+from easytransfer.train.precision import compiles
 from easytransfer.train.stages import ONE_STAGE, TrainingStage, kept_statistics
 from easytransfer.train.step import Loss, Losses, TrainingStep
 from easytransfer.train.task import Batch, Task

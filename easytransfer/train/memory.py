@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import tensorflow as tf
-
+from easytransfer.deferred import tf
 from easytransfer.errors import ResourceError
 
 

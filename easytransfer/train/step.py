@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import tensorflow as tf
+from easytransfer.deferred import tf
 
 if TYPE_CHECKING:
     from easytransfer.layers.draws import RowDraws
-    from easytransfer.train.precision import LossScale
+    from easytransfer.train.loss_scale import LossScale
     from easytransfer.train.train_schedule import Span
 
 

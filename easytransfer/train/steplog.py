@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import numpy as np
-import tensorflow as tf
 
+from easytransfer.deferred import tf
 from easytransfer.run.report import Reporter
 from easytransfer.train.engine import Engine
 from easytransfer.train.step import weighted_means

@@ -7,23 +7,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, final
 
-import tensorflow as tf
-
 from easytransfer import keras
+from easytransfer.deferred import tf
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.train.stages import ONE_STAGE, OptimizerPart, TrainingStage
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 
 if TYPE_CHECKING:
     from easytransfer.distributed.pipeline import Stage
+    from easytransfer.train.stages import OptimizerPart, TrainingStage
 
 # A batch maps names to arrays whose first axis is the example. Every batch carries `example_weight` [batch] float32,
 # 0 for rows that only pad the batch.
-Batch = dict[str, tf.Tensor]
-Outputs = dict[str, tf.Tensor]
+Batch = dict[str, "tf.Tensor"]
+Outputs = dict[str, "tf.Tensor"]
 
 
 class Recorded(Protocol):
@@ -93,6 +92,8 @@ class Task(abc.ABC):
 
     def optimizers(self) -> dict[str, OptimizerPart]:
         """Returns the optimizers by name; the default is one for all variables."""
+        from easytransfer.train.stages import OptimizerPart
+
         return {"default": OptimizerPart(self.model.trainable_variables)}
 
     def stages(self) -> list[TrainingStage]:
@@ -101,6 +102,8 @@ class Task(abc.ABC):
         Of the evaluations, those of the last stage pick the best checkpoint and stop early: before it, losses and
         networks are others.
         """
+        from easytransfer.train.stages import ONE_STAGE
+
         return [ONE_STAGE]
 
     @final

@@ -15,7 +15,7 @@ from tiny_text_distillation import LABELS, ROWS, batch_of, encoded, new_app, sav
 
 from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs
 from appzoo.distillation_text.network import chosen_layers
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer.data.batches import Batches
 from easytransfer.errors import ConfigError, Interrupted, ModelError
 from easytransfer.run.report import NullReporter

@@ -272,7 +272,7 @@ def test_segments_and_masks_are_checked_in_the_graph_too(tiny_model):
 def test_word_ids_and_masks_are_checked_in_the_graph_too():
     import tensorflow as tf
 
-    from appzoo.words_app import WordsModel
+    from appzoo.words_model import WordsModel
 
     branch = lambda inputs, training: tf.reduce_mean(inputs[0], axis=1)  # noqa: E731
     model = tf.function(WordsModel(None, 9, 4, True, [branch], 2, ("",)))

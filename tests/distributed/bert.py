@@ -11,7 +11,7 @@ import programs
 import tensorflow as tf
 
 from appzoo.encoder import token_batch
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.data.batches import Batches
 from easytransfer.distributed.pipeline import Stage

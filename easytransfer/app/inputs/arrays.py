@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input
 from easytransfer.data.encoded import Ragged
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 
 WRONG_SHAPE = "wrong shape"
 

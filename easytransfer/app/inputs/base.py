@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.layers.draws import RowDraws
 
 Column = Ragged | np.ndarray
-Tensors = dict[str, tf.Tensor]
+Tensors = dict[str, "tf.Tensor"]
 
 
 @dataclass
@@ -97,6 +97,8 @@ class Input(abc.ABC):
     chunk_rows: int | None = None
     # Name of a mask that batches get -> `Ragged` column it marks the real positions of.
     masks: Mapping[str, str] = {}
+    # Further arrays that are as long as a mask has ones -> that mask.
+    lengths: Mapping[str, str] = {}
     # Value behind the end of the rows of a `Ragged` column, 0 where not given.
     pad_values: Mapping[str, float] = {}
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from PIL import ExifTags, Image
 
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.image.decode import load_images
 from easytransfer.image.graph import decode_batch
 from easytransfer.image.resize import ResizeMode, Resizer

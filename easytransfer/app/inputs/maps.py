@@ -8,11 +8,11 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input
 from easytransfer.app.inputs.images import CHUNK_BYTES
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.image.maps import from_fixed_point, load_maps
 from easytransfer.image.resize import TOO_LOW, ResizeMode, kept_box
 from easytransfer.image.size import ImageSize, height_width, size_reader

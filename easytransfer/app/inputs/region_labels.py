@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Tensors
 from easytransfer.data.regions import ImageRegions
+from easytransfer.deferred import tf
 from easytransfer.errors import DataError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.text.tokenizer import Tokenizer

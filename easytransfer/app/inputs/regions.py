@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.app.inputs.region_labels import STORED, LabelMaker, Labels
@@ -28,6 +27,7 @@ from easytransfer.data.region_files import RegionFiles
 from easytransfer.data.regions import WRONG_BOX, WRONG_REGIONS, ImageRegions, checked, regions_of_npz
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
 from easytransfer.image.files import decode_cell
 from easytransfer.run.log import warn_once

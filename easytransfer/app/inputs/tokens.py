@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
-from easytransfer.text.graph import GraphTokenizer
+from easytransfer.deferred import tf
 from easytransfer.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from easytransfer.text.graph import GraphTokenizer
 
 # Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
 SAMPLE_TEXTS = ("as promised", "", "Überraschend gut, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
@@ -50,6 +53,7 @@ class TokensInput(Input):
         self.raw = raw or (("text",) if second is None else ("text_a", "text_b"))
         self.doc = "raw text" if len(self.raw) == 1 else "raw text pairs"
         self.masks = {f"input_mask{suffix}": f"input_ids{suffix}"}
+        self.lengths = {f"segment_ids{suffix}": f"input_mask{suffix}"}
         self._graph: GraphTokenizer | None = None
 
     @property

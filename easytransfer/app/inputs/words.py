@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded, Input, Tensors
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.text.words import VOCAB_FILE, WordVocabulary
-from easytransfer.text.words_graph import GraphWords
+
+if TYPE_CHECKING:
+    from easytransfer.text.words_graph import GraphWords
 
 # Rows every export is checked on: plain, empty, non-ASCII, control characters, longer than any limit.
 SAMPLE_TEXTS = ("as promised", "", "ΟΔΥΣΣΕΥΣ Überraschend, 质量不错 👍", "tabs\tand\x07bells", "very " * 600 + "long")
@@ -81,6 +83,8 @@ class WordsInput(Input):
 
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the lookup tables."""
+        from easytransfer.text.words_graph import GraphWords
+
         self._graph = GraphWords(self.vocabulary)
         return self._graph
 

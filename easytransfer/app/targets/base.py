@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.renamed import TARGET_MEMBERS, refuse_earlier_names
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Losses, Step

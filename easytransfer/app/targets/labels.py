@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
@@ -22,6 +21,7 @@ from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import RowChunk
 from easytransfer.data.values import NOT_NUMBER, read_number
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
 from easytransfer.losses import classification
 from easytransfer.metrics.classification import ClassificationEvaluator, MultiLabelEvaluator
@@ -29,7 +29,6 @@ from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.regression import RegressionEvaluator
 from easytransfer.metrics.scores import sigmoid, softmax
 from easytransfer.run.log import say
-from easytransfer.savedmodel.example_signatures import classify_signature, regress_signature, takes_examples
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
@@ -134,6 +133,8 @@ class LabelTarget(Target):
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Classify call."""
+        from easytransfer.savedmodel.example_signatures import classify_signature, takes_examples
+
         return {"classify": classify_signature(raw, self.names)} if takes_examples(raw) else {}
 
     def on_train_table(self, train: EncodedTable) -> None:
@@ -317,6 +318,8 @@ class Score(LabelTarget):
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Regress call."""
+        from easytransfer.savedmodel.example_signatures import regress_signature, takes_examples
+
         return {"regress": regress_signature(raw)} if takes_examples(raw) else {}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
 from easytransfer.data.encoded import EncodedTable, Ragged
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
 from easytransfer.metrics.evaluator import Evaluator, MeanEvaluator
 from easytransfer.text.words import EOS_ID, VOCAB_FILE, WordVocabulary

@@ -1,0 +1,1 @@
+"""Calls a LiteRT export. Imports no TensorFlow."""
