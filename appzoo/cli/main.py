@@ -101,10 +101,12 @@ def run(arguments: list[str]) -> int:
     from appzoo.cli import installation as parts
     from appzoo.cli import profiling, verbs
     from appzoo.cli.examples import examples
+    from appzoo.cli.inspection import inspect
     from appzoo.cli.zoo import zoo as zoo_verb
 
     functions: dict[str, Any] = {"apps": verbs.apps, "zoo": zoo_verb, "config": verbs.config, "check": parts.check}
-    return print_command({**functions, "profile": profiling.profile, "examples": examples}[verb], rest)
+    functions |= {"profile": profiling.profile, "examples": examples, "inspect": inspect}
+    return print_command(functions[verb], rest)
 
 
 def run_command(verb: str, arguments: list[str]) -> int:

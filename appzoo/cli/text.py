@@ -19,6 +19,7 @@ VERBS = {
     "export": "Write a SavedModel for serving; `export validate FOLDER` checks one in a fresh process.",
     "serve": "Answer requests for exported models over REST and gRPC.",
     "preprocess": "Write a table of token ids.",
+    "inspect": "Show what tables hold, before anything is trained on them.",
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
     "profile": "Parameters, multiply-accumulates and latency of an image network.",

@@ -14,11 +14,11 @@ from appzoo.tuning.space import Choices, Space, with_values
 from easytransfer.config.files import dump
 from easytransfer.config.job import JobConfig
 from easytransfer.metrics.names import higher_is_better
-from easytransfer.run.atomic import write_json
+from easytransfer.run.atomic import write_json, write_text
 from easytransfer.run.card import table
 from easytransfer.run.commands import command_line
 from easytransfer.run.log import say
-from easytransfer.run.page import write_text_page
+from easytransfer.run.page import html_page
 from easytransfer.run.pictures import draw_each
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def write_report(
         ],
     )
     text = _page_text(folder, metric, space, states, result, (header, rows), drawn)
-    page = write_text_page(folder / PAGE, f"Study {folder.resolve().name}", text, drawn)
+    page, title = folder / PAGE, f"Study {folder.resolve().name}"
+    write_text(page, html_page(title, text, {name: folder / name for name in drawn}))
     for line in _aligned(header, rows):
         say(line)
     say(f"report of the study: {page}")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -61,46 +62,35 @@ def write_page(folder: str | os.PathLike[str]) -> Path:
     use = sections.pop("use")
     sections.pop("pages", None)  # links of the text are text here
     text = "\n\n".join([*sections.values(), "\n".join(_slowest_steps(run.path)), use])
-    reader = _reader()
-    tokens = _tokens(reader, text, run.path, pictures)
-    contents = _contents(tokens, page_files(report))
-    top = next(at for at, token in enumerate(tokens) if token.type == "heading_close") + 1
-    show = partial(reader.renderer.render, options=reader.options, env={})
-    title = html.escape(f"{run.config.get('model_name') or 'model'}: {run.path.resolve().name}")
     path = run.path / PAGE_FILE
-    write_text(
-        path, _HEAD.format(title=title) + show(tokens[:top]) + contents + show(tokens[top:]) + _all_settings(run.config)
-    )
+    title = f"{run.config.get('model_name') or 'model'}: {run.path.resolve().name}"
+    shown = {name: run.path / name for name in pictures}
+    write_text(path, html_page(title, text, shown, page_files(report), _all_settings(run.config)))
     return path
 
 
-def write_text_page(path: Path, title: str, text: str, pictures: Sequence[str]) -> Path:
-    """Writes a page of a Markdown text and pictures that lie beside it, and returns its path.
+def html_page(
+    title: str, text: str, pictures: Mapping[str, Path] = MappingProxyType({}), pages: Sequence[str] = (), end: str = ""
+) -> str:
+    """Returns a page that needs no other file, with links to its sections behind the first heading.
 
     Args:
-        path: The file.
-        title: Title of the window.
-        text: Markdown; HTML and links in it are text.
-        pictures: File names of the pictures that may be shown.
+        title: Of the window.
+        text: CommonMark with tables; HTML and links in it stay text.
+        pictures: Files of the pictures that it may show, by the names it has for them.
+        pages: Names of pages beside it, which are linked.
+        end: HTML behind the text.
     """
-    reader = _reader()
-    tokens = _tokens(reader, text, path.parent, pictures)
-    write_text(path, _HEAD.format(title=html.escape(title)) + reader.renderer.render(tokens, reader.options, {}))
-    return path
-
-
-def _reader() -> MarkdownIt:
-    """Returns a reader of Markdown that takes no HTML and no links from the text."""
-    return MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
-
-
-def _tokens(reader: MarkdownIt, text: str, folder: Path, pictures: Sequence[str]) -> list[Token]:
-    """Reads a text; of its pictures only those named are shown, as part of the page."""
+    # No HTML and no links from the text, and no pictures but those given.
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["link", "autolink", "html_inline"])
     tokens = reader.parse(text)
     for image in (part for token in tokens for part in token.children or () if part.type == "image"):
         name = str(image.attrs["src"])
-        image.attrs["src"] = _embedded(folder / name) if name in pictures else ""
-    return tokens
+        image.attrs["src"] = _embedded(pictures[name]) if name in pictures else ""
+    contents = _contents(tokens, pages)
+    top = next(at for at, token in enumerate(tokens) if token.type == "heading_close") + 1
+    show = partial(reader.renderer.render, options=reader.options, env={})
+    return _HEAD.format(title=html.escape(title)) + show(tokens[:top]) + contents + show(tokens[top:]) + end
 
 
 def _contents(tokens: Sequence[Token], pages: Sequence[str]) -> str:
