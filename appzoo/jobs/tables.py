@@ -196,6 +196,7 @@ def load_rows(
     limit: int | None = None,
     store: TableStore | None = None,
     part: TablePart | None = None,
+    watch: Callable[[RowChunk], None] | None = None,
 ) -> EncodedRows:
     """Reads and encodes a table.
 
@@ -207,6 +208,7 @@ def load_rows(
         limit: Read about this many rows only, for `dryRun`.
         store: Takes the rows; in memory when None.
         part: Rows that are read; all when None.
+        watch: Sees the accepted rows of every chunk.
 
     Raises:
         DataError: No row is left.
@@ -219,8 +221,10 @@ def load_rows(
     try:
         size = min(app.chunk_rows, limit or app.chunk_rows)
         with closing(encoded_chunks(app, table, with_labels, size=size)) as chunks:
-            for _, encoded in chunks:
+            for rows, encoded in chunks:
                 store.add(encoded)
+                if watch is not None:
+                    watch(rows)
                 found += len(encoded)
                 if limit and found >= limit:
                     break
@@ -240,6 +244,7 @@ def load_stored_rows(
     new_bad_rows: Callable[[], BadRows],
     store: TableStore,
     part: TablePart | None = None,
+    watch: Callable[[RowChunk], None] | None = None,
 ) -> EncodedRows:
     """Reads and encodes a table, or takes what an earlier job or another worker of this machine left of it on disk.
 
@@ -250,6 +255,7 @@ def load_stored_rows(
         new_bad_rows: Starts the account of bad rows of a reading.
         store: Of this table.
         part: Rows that are read; all when None.
+        watch: Sees the accepted rows of every chunk, where they are read here.
 
     Raises:
         DataError: No row is left.
@@ -258,7 +264,7 @@ def load_stored_rows(
     while found is None:
         with closing(new_bad_rows()) as bad_rows:
             try:
-                return load_rows(app, spec, with_labels, bad_rows, store=store, part=part)
+                return load_rows(app, spec, with_labels, bad_rows, store=store, part=part, watch=watch)
             except Elsewhere:
                 found = store.wait()
     notes, text = found.notes, Counter(found.notes["text_counts"])

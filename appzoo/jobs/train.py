@@ -16,6 +16,7 @@ from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.held_out import check_divisible, held_out_record, held_out_rows, write_parts
 from appzoo.jobs.inference import evaluated_with_outputs
 from appzoo.jobs.next_steps import commands_of, say_end
+from appzoo.jobs.table_checks import TableChecks
 from appzoo.jobs.tables import (
     EncodedRows,
     job_bad_rows,
@@ -214,14 +215,19 @@ def _load(
     if held_out is not None and run_dir is not None:
         write_parts(app, held_out)
     tables = {}
-    for part, spec in (("train", data.train_table), ("eval", data.eval_table or data.train_table)):
-        new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
-        if workers is None:
-            tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS, part=sides.get(part))
-        else:
-            store = _store(app, part, spec, workers, sides.get(part))
-            tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store, sides.get(part))
-        say_table(part, tables[part].count, tables[part].text)
+    with TableChecks(app) as checks:
+        for part, spec in (("train", data.train_table), ("eval", data.eval_table or data.train_table)):
+            new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
+            if workers is None:
+                tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS, part=sides.get(part))
+            else:
+                store = _store(app, part, spec, workers, sides.get(part))
+                watch = checks.watch(part) if run_dir is not None else None
+                tables[part] = load_stored_rows(app, spec, True, new_bad_rows, store, sides.get(part), watch)
+            say_table(part, tables[part].count, tables[part].text)
+        if run_dir is not None:
+            cut = {part: (loaded.text["truncated"], loaded.text["rows"]) for part, loaded in tables.items()}
+            checks.warn({part: loaded.encoded for part, loaded in tables.items()}, cut)
     return app, tables
 
 
