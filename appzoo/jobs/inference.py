@@ -121,8 +121,13 @@ def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multi
     for rows in batches:
         for name, value in call(table.batch(rows, pad_multiple=pad_multiple)).items():
             parts.setdefault(name, []).append(np.asarray(value))
-    back = np.argsort(np.concatenate([np.zeros(0, np.int64), *batches]))
+    back = np.argsort(row_order(table, batch_size))
     return {name: _join(values)[back] for name, values in parts.items()}
+
+
+def row_order(table: EncodedTable, batch_size: int) -> np.ndarray:
+    """Returns the numbers of the examples in the order in which one worker evaluates them."""
+    return np.concatenate([np.zeros(0, np.int64), *_batches(table, batch_size)])
 
 
 def _batches(table: EncodedTable, size: int) -> list[np.ndarray]:

@@ -41,6 +41,8 @@ class EncodedRows:
     reasons: Counter[str]
     # Counts of their texts, see `App.text_counts`; empty where there are none.
     text: Counter[str]
+    # Which rows of the table these are; None for all.
+    part: TablePart | None = None
 
     def summary(self) -> dict[str, object]:
         """Returns the row account for reports."""
@@ -232,7 +234,7 @@ def load_rows(
             raise table.count.nothing_usable(spec, bad_rows.summary())
         text = counted_since(before, app.text_counts)
         notes = {"count": vars(table.count), "reasons": bad_rows.reasons, "text_counts": text}
-        return EncodedRows(_named(spec, part), store.finish(notes), table.count, bad_rows.reasons, text)
+        return EncodedRows(_named(spec, part), store.finish(notes), table.count, bad_rows.reasons, text, part)
     finally:
         store.close()
 
@@ -269,7 +271,9 @@ def load_stored_rows(
                 found = store.wait()
     notes, text = found.notes, Counter(found.notes["text_counts"])
     app.text_counts.update(text)
-    return EncodedRows(_named(spec, part), found.table, RowCount(**notes["count"]), Counter(notes["reasons"]), text)
+    return EncodedRows(
+        _named(spec, part), found.table, RowCount(**notes["count"]), Counter(notes["reasons"]), text, part
+    )
 
 
 def _named(spec: str, part: TablePart | None) -> str:
@@ -299,7 +303,16 @@ def table_key(app: App, spec: str, part: TablePart | None = None) -> dict[str, A
     """Returns what the encoded rows of a table depend on: its files, settings, label names, the part that is read."""
     config = app.config
     settings = config.model_dump(mode="json", include={"data", "model"})
-    for name in ("table_memory_mb", "cache_dir", "output_table", "merge", "train_table", "eval_table", "input_table"):
+    for name in (
+        "table_memory_mb",
+        "cache_dir",
+        "output_table",
+        "merge",
+        "train_table",
+        "eval_table",
+        "input_table",
+        "slice_columns",
+    ):
         settings["data"].pop(name)
     return {
         "version": VERSION,

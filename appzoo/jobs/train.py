@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.jobs.complete import finished_report
+from appzoo.jobs.evaluated_rows import check_slice_columns, report_rows
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.held_out import check_divisible, held_out_record, held_out_rows, write_parts
 from appzoo.jobs.inference import evaluated_with_outputs
@@ -210,6 +211,7 @@ def _load(
 
     app.load_assets(None, values)
     say_labels(app)
+    check_slice_columns(app, data.eval_table or str(data.train_table))
     if held_out is not None:
         check_divisible(app)
     if held_out is not None and run_dir is not None:
@@ -288,6 +290,9 @@ def _evaluate_best(
     evaluator, outputs = evaluated_with_outputs(app, table, call, size, multiple, keep=len(shown))
     metrics = evaluator.result()
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
+    pages = app.write_pages(folder.path, shown, outputs)
+    spec = config.data.eval_table or str(config.data.train_table)
+    rows = report_rows(app, folder.path, tables["eval"], spec, evaluator, size)
     return {
         "model_name": config.model_name,
         "step": step,
@@ -301,7 +306,8 @@ def _evaluate_best(
         "text": {part: dict(loaded.text) for part, loaded in tables.items() if loaded.text},
         **evaluator.report(),
         **app.further_report(table),
-        "pages": app.write_pages(folder.path, shown, outputs),
+        **rows,
+        "pages": [*pages, *rows.get("pages", [])],
     }
 
 

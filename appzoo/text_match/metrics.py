@@ -15,6 +15,7 @@ from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
 from easytransfer.metrics.retrieval import RANKS, pair_ranks, retrieval_metrics
+from easytransfer.metrics.row_results import RowResults, class_results
 
 _BINS = 40
 
@@ -94,6 +95,12 @@ class TwoTowerEvaluator(Evaluator):
         found = self._pairs.result() | {"best_accuracy": accuracy, "best_threshold": threshold}
         found |= retrieval_metrics(ranks)
         return {name: found[name] for name in self.names}
+
+    def row_results(self) -> RowResults | None:
+        """Returns true and predicted classes of the pairs; a cosine is no probability."""
+        pairs = self._pairs
+        columns = (pairs.rows(name) for name in ("true", "predicted", "logits"))
+        return class_results(pairs.labels, *columns, probabilities=False)
 
     def report(self) -> dict[str, Any]:
         """Returns facts for the model card: those of the pairs, and `scores` (see `score_histogram`)."""

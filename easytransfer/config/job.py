@@ -86,6 +86,12 @@ class DataConfig(ConfigModel):
         path="one",
     )
     sequence_length: int = setting(128, "Total tokens after packing.", modes="TPXS", ge=3)
+    slice_columns: str | None = setting(
+        None,
+        "Comma list of columns of the evaluation table, such as the source of a row: the report has the results of the "
+        "rows of each value.",
+        modes="T",
+    )
     append_cols: str | None = setting(None, "Comma list of input columns copied to the output.", modes="PS")
     output_schema: str | None = setting(
         None,

@@ -12,6 +12,7 @@ from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.exact_sum import ExactSum
 from easytransfer.metrics.names import choose_metric, higher_is_better
+from easytransfer.metrics.row_results import RowResults, class_results
 
 # Guesses of `top_5_accuracy`, which needs more classes than this.
 _GUESSES = 5
@@ -113,6 +114,12 @@ class ClassificationEvaluator(RowCollector, Evaluator):
         """Returns `label`, `precision`, `recall`, `f1`, `support` (true rows) and `predicted` (rows) per class."""
         return _per_class(self.labels, *self._counts())
 
+    def row_results(self) -> RowResults | None:
+        """Returns true and predicted classes; None without the logits of rows."""
+        if not self._with_auc:
+            return None
+        return class_results(self.labels, self.rows("true"), self.rows("predicted"), self.rows("logits"))
+
     def report(self) -> dict[str, Any]:
         """Returns facts for the model card: `rows`, `labels`, `confusion` or its cells (see `confusion_report`), and
         `per_class`."""
@@ -192,6 +199,12 @@ class MultiLabelEvaluator(RowCollector, Evaluator):
         """Returns `label`, `precision`, `recall`, `f1`, `support` (true rows) and `predicted` (rows) per class."""
         true, predicted = self.rows("true"), self._probabilities > self.threshold
         return _per_class(self.labels, (true & predicted).sum(axis=0), predicted.sum(axis=0), true.sum(axis=0))
+
+    def row_results(self) -> RowResults | None:
+        """Returns true and predicted classes, and the logits."""
+        predicted = self._probabilities > self.threshold
+        arrays = {"true": self.rows("true"), "predicted": predicted, "logits": self.rows("logits")}
+        return RowResults("multi_label", self.labels, arrays)
 
     def report(self) -> dict[str, Any]:
         """Returns facts for the model card: `rows`, `labels`, `threshold`, `per_class`."""

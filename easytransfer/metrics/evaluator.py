@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from easytransfer.metrics.names import higher_is_better
+from easytransfer.metrics.row_results import RowResults
 
 
 class Evaluator(abc.ABC):
@@ -46,6 +47,10 @@ class Evaluator(abc.ABC):
     def merge(self, state: Any) -> None:
         """Adds what another evaluator of the same kind has collected, its `state`."""
         raise NotImplementedError(f"{type(self).__name__} has no merge(): several workers cannot share an evaluation")
+
+    def row_results(self) -> RowResults | None:
+        """Returns label and answer of each row, in the order in which rows were added; None where rows have neither."""
+        return None
 
     def report(self) -> dict[str, Any]:
         """Returns parts of `report.json` beyond the metrics, such as a confusion matrix; see `run/card`."""

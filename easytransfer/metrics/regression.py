@@ -10,6 +10,7 @@ from easytransfer.metrics import scores
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.names import choose_metric, higher_is_better
+from easytransfer.metrics.row_results import RowResults
 
 # Rows kept in the report for the picture of predicted against true values.
 _PAIRS = 2000
@@ -50,6 +51,10 @@ class RegressionEvaluator(RowCollector, Evaluator):
             "spearman": scores.spearman(true, predicted),
             "loss": mse,
         }
+
+    def row_results(self) -> RowResults | None:
+        """Returns true and predicted numbers."""
+        return RowResults("regression", [], {name: self.rows(name) for name in ("true", "predicted")})
 
     def report(self) -> dict[str, Any]:
         """Returns facts for the model card: `rows`, and `pairs` with up to 2,000 evenly spaced rows."""

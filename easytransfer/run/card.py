@@ -163,6 +163,7 @@ def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
         yield f"95% interval of the best accuracy from the number of rows alone: {low:.4f} to {high:.4f}."
     if report.get("per_class"):
         yield from _per_class(report["per_class"])
+    yield from _slices(report.get("slices") or [])
 
 
 def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -181,6 +182,49 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
                 *(f"{row['support']:,}", f"{row['predicted']:,}"),
             )
             for row in classes
+        ],
+    )
+
+
+def slice_row(
+    by: str, name: str, rows: int, metric: str, value: float, deviation: float | None = None
+) -> dict[str, Any]:
+    """Returns the result of a part of the evaluation rows, for a report.
+
+    Args:
+        by: What the rows were divided by.
+        name: What these have in common.
+        rows: How many they are.
+        metric: A share of them, or a mean where there is a deviation.
+        value: The share or the mean.
+        deviation: Standard deviation of what the mean is of.
+    """
+    low: float | None
+    high: float | None
+    if metric != "mae":
+        low, high = wilson_interval(value, rows)
+    elif deviation is None:
+        low, high = None, None
+    else:
+        half = _NORMAL_95 * deviation / math.sqrt(rows)
+        low, high = max(0.0, value - half), value + half
+    return {"by": by, "name": name, "rows": rows, "metric": metric, "value": value, "low": low, "high": high}
+
+
+def _slices(slices: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not slices:
+        return
+    yield ""
+    yield "### Parts of the evaluation table"
+    yield ""
+    yield f"`{slices[0]['metric']}` with its 95% interval from the number of rows alone."
+    yield ""
+    rows = sorted(slices, key=lambda part: part["by"]) if len(slices) <= _MOST_CLASSES else slices[:_MOST_CLASSES]
+    yield from table(
+        ("by", "rows that have", "rows", slices[0]["metric"], "from", "to"),
+        [
+            (part["by"], part["name"], f"{part['rows']:,}", *(_number(part[key]) for key in ("value", "low", "high")))
+            for part in rows
         ],
     )
 

@@ -11,6 +11,7 @@ COMPARED_WITHOUT = (
     "checkpoint_path",
     "data.table_memory_mb",
     "data.cache_dir",
+    "data.slice_columns",
     "train.num_epochs",
     "train.log_step_count_steps",
     "train.keep_checkpoint_max",

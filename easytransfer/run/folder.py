@@ -25,6 +25,8 @@ RUN_FILE = "run.json"
 EVALUATION_FILE = "evaluation.json"
 LABELS_FILE = "label_mapping.json"
 REPORT_FILE = "report.json"
+# Label and answer of every evaluation row, and the page of those that are wrong.
+ROWS_FILE, WRONG_ROWS_FILE = "evaluation_rows.npz", "wrong_rows.html"
 CHECKPOINT_PATTERN = "model.ckpt-*"
 
 # What a new run may remove from a folder that holds an older run; anything else in it is left alone.
@@ -32,6 +34,7 @@ _WRITTEN = (
     *(RUN_FILE, EVALUATION_FILE, LABELS_FILE, REPORT_FILE, METRICS_FILE, EVENTS_FOLDER, CONFIG_FILE),
     "tracking.json",
     *(CHECKPOINT_PATTERN, "checkpoint.json", "DONE", "FAILED", "evaluation-*.json", "held_out", *PICTURES),
+    *(ROWS_FILE, WRONG_ROWS_FILE),
 )
 
 Resume = Literal["auto", "never", "must"]

@@ -1,0 +1,185 @@
+"""What the evaluation at the end of a training says of single rows: kept for comparisons, the worst ones shown, and
+how well the model does on parts of the table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appzoo.jobs.inference import row_order
+from appzoo.jobs.tables import EncodedRows, encoded_chunks, input_columns, names, open_input
+from easytransfer.app.contract import App
+from easytransfer.data.label_names import class_name
+from easytransfer.data.table import BadRows, RowChunk
+from easytransfer.errors import ConfigError, did_you_mean
+from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.metrics.row_results import RowResults
+from easytransfer.run.atomic import write_text
+from easytransfer.run.card import slice_row, table
+from easytransfer.run.folder import ROWS_FILE, WRONG_ROWS_FILE
+from easytransfer.run.page import html_page
+
+MOST_WRONG = 100
+# Values of a column that are parts of their own, the most frequent ones; and parts by length.
+_MOST_VALUES = 20
+_LENGTH_PARTS = 4
+_LONGEST_CELL = 1000
+
+
+def check_slice_columns(app: App, spec: str) -> list[str]:
+    """Returns the columns by whose values results are measured.
+
+    Raises:
+        ConfigError: The evaluation table has no such column.
+    """
+    wanted = names(app.config.data.slice_columns)
+    available = open_input(app, spec, [], BadRows("skip")).schema.names if wanted else []
+    for name in wanted:
+        if name not in available:
+            raise ConfigError(
+                "sliceColumns names a column that the evaluation table has not",
+                received=name,
+                accepted=available,
+                fix=did_you_mean(name, available),
+            )
+    return wanted
+
+
+def report_rows(
+    app: App, folder: Path, loaded: EncodedRows, spec: str, evaluator: Evaluator, size: int
+) -> dict[str, Any]:
+    """Writes the results of all rows, and a page of the worst ones; returns parts of the report.
+
+    Args:
+        app: Application.
+        folder: Run folder.
+        loaded: The evaluation table, encoded.
+        spec: Where it is.
+        evaluator: Has seen every row.
+        size: Rows of a batch of the evaluation.
+
+    Returns:
+        `slices`, and `pages` with the name of a page; nothing for applications whose rows have no label and answer.
+    """
+    results = evaluator.row_results()
+    if results is None or len(results) != loaded.encoded.row_count or len(results) != len(loaded.encoded):
+        return {}
+    results = results.take(np.argsort(row_order(loaded.encoded, size)))
+    worst = results.worst(MOST_WRONG)
+    shown = [name for name in app.input_columns() if name in app.text_columns()]
+    columns = check_slice_columns(app, spec)
+    numbers, texts, values = _read(app, loaded, spec, worst, shown, columns)
+    results.arrays["row"] = numbers
+    results.save(folder / ROWS_FILE)
+    report: dict[str, Any] = {"slices": slices(results, loaded.encoded.row_lengths if shown else None, values)}
+    if shown and len(worst) and texts:
+        write_text(folder / WRONG_ROWS_FILE, html_page("Wrong rows", _page(results, worst, shown, texts)))
+        report["pages"] = [WRONG_ROWS_FILE]
+    return report
+
+
+def _read(
+    app: App,
+    loaded: EncodedRows,
+    spec: str,
+    worst: np.ndarray,
+    shown: Sequence[str],
+    columns: Sequence[str],
+) -> tuple[np.ndarray, dict[int, list[str]], dict[str, list[str]]]:
+    """Reads the table once more: the numbers of its rows from 1, the texts of some, and whole columns."""
+    numbers, texts, first = [], {}, 0
+    values: dict[str, list[str]] = {name: [] for name in columns}
+    wanted = set(worst.tolist())
+    for chunk in _accepted(app, loaded, spec, columns):
+        numbers.append(chunk.index + 1)
+        for place in range(len(chunk.index)):
+            if first + place in wanted and set(shown) <= chunk.columns.keys():
+                texts[first + place] = [str(chunk.columns[name][place]) for name in shown]
+        for name, cells in values.items():
+            cells += map(class_name, chunk.columns[name])
+        first += len(chunk.index)
+    return np.concatenate(numbers), texts, values
+
+
+def _accepted(app: App, loaded: EncodedRows, spec: str, columns: Sequence[str]) -> Iterator[RowChunk]:
+    """Yields the rows that were encoded; only where some were rejected they are encoded again to know which."""
+    wanted = list(dict.fromkeys([*input_columns(app, spec, True), *columns]))
+    opened = open_input(app, spec, wanted, BadRows("skip"))
+    opened.part = loaded.part
+    if not loaded.count.rejected:
+        yield from opened.chunks(size=app.chunk_rows)
+        return
+    counted = app.text_counts.copy()
+    for chunk, _ in encoded_chunks(app, opened, True):
+        yield chunk
+    app.text_counts = counted
+
+
+def slices(results: RowResults, lengths: np.ndarray | None, values: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """Returns the results of parts of the rows, each with its interval.
+
+    Args:
+        results: Of all rows.
+        lengths: Their lengths in tokens; None where they have none.
+        values: Cells by column.
+    """
+    parts: list[tuple[str, str, np.ndarray]] = []
+    if results.kind == "classification":
+        parts += [("label", name, results.arrays["true"] == i) for i, name in enumerate(results.labels)]
+    if results.kind == "multi_label":
+        parts += [("label", name, results.arrays["true"][:, i]) for i, name in enumerate(results.labels)]
+    if lengths is not None:
+        parts += [("length, tokens", name, chosen) for name, chosen in _by_length(lengths)]
+    for column, cells in values.items():
+        array = np.array(cells, object)
+        common = [value for value, _ in Counter(cells).most_common(_MOST_VALUES)]
+        parts += [(column, value or "(empty)", array == value) for value in common]
+        others = ~np.isin(array, common)
+        parts += [(column, "(others)", others)] if others.any() else []
+    return [slice_row(by, name, *_measured(results, chosen)) for by, name, chosen in parts if chosen.any()]
+
+
+def _measured(results: RowResults, chosen: np.ndarray) -> tuple[int, str, float, float | None]:
+    """Returns rows, metric, its value there, and of errors the standard deviation."""
+    rows = int(chosen.sum())
+    if results.kind == "regression":
+        errors = results.errors[chosen]
+        return rows, "mae", float(errors.mean()), float(errors.std(ddof=1)) if rows > 1 else None
+    name = "accuracy" if results.kind == "classification" else "subset_accuracy"
+    return rows, name, float(results.right[chosen].mean()), None
+
+
+def _by_length(lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields up to four parts of about as many rows, by their lengths."""
+    shares = np.arange(1, _LENGTH_PARTS) / _LENGTH_PARTS
+    ends = np.unique([*np.quantile(lengths, shares, method="inverted_cdf"), lengths.max()])
+    start = int(lengths.min())
+    if len(ends) < 2:
+        return
+    for end in ends.astype(int).tolist():
+        yield (f"{start} to {end}" if start < end else f"{end}"), (lengths >= start) & (lengths <= end)
+        start = end + 1
+
+
+def _page(results: RowResults, worst: np.ndarray, shown: Sequence[str], texts: dict[int, list[str]]) -> str:
+    """Returns the wrong rows as Markdown."""
+    wrong = int((~results.right).sum())
+    confidence = results.confidence()
+    number = results.kind == "regression"
+    last = ["error"] if number else ["probability"] if confidence is not None else []
+    order = "farthest from the truth" if number else "most confident" if last else "first"
+    what = "another number than the true one" if number else "a wrong answer"
+    first = f"{wrong:,} of {len(results):,} evaluation rows have {what}; the {order} {len(worst)}:"
+    lines = ["# Wrong rows", "", first, ""]
+    rows = []
+    for row in worst.tolist():
+        measured = results.errors[row] if number else None if confidence is None else confidence[row]
+        cells = [text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "..." for text in texts[row]]
+        cells += [results.names("true", row), results.names("predicted", row)]
+        cells += [f"{measured:.6g}" if number else f"{measured:.4f}"] if last else []
+        rows.append((f"{results.arrays['row'][row]:,}", *cells))
+    return "\n".join([*lines, *table(("row", *shown, "true", "predicted", *last), rows)])
