@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from appzoo.cli.inspection_text import Inspection, as_json, page_text, terminal_text
+from appzoo.cli.inspection_text import Inspection, as_json, sections
 from appzoo.cli.reader import JobReader
+from appzoo.cli.sections import terminal_text, write_sections
 from easytransfer.config.flags import Given, split_flags
 from easytransfer.config.job import JobConfig
 from easytransfer.config.paths import user_path
@@ -18,10 +18,8 @@ from easytransfer.data.duplicates import DuplicateFinder
 from easytransfer.data.inspection import Picture, Pictures, TokenCounter, read_table, texts_of
 from easytransfer.data.schema import Schema, parse_schema
 from easytransfer.data.table import Table, open_table
-from easytransfer.errors import ConfigError, ResourceError
+from easytransfer.errors import ConfigError
 from easytransfer.run import log, suspicions
-from easytransfer.run.atomic import write_text
-from easytransfer.run.page import html_page
 
 PAGE_FILE = "inspection.html"
 _OWN_FLAGS = ("outputDir", "json", "help", "debug")
@@ -71,11 +69,10 @@ def inspect(arguments: Sequence[str]) -> str | dict[str, Any]:
         raise ConfigError("inspect needs a table", fix="type easy_transfer_app inspect TABLE [TABLE...]")
     log.setup_logging(config.runtime.log_format)
     found = inspect_tables(specs, config, named)
-    for warning in found.warnings:
-        log.warn(warning)
     if "outputDir" in own:
-        _write_page(Path(user_path(own["outputDir"].text())), found)
-    return as_json(found) if "json" in own else terminal_text(found)
+        title = f"Inspection: {', '.join(table.name for table in found.tables)}"
+        write_sections(user_path(own["outputDir"].text()) / PAGE_FILE, title, sections(found))
+    return as_json(found) if "json" in own else terminal_text(sections(found))
 
 
 def _config(given: Sequence[Given], pretrained: Given | None) -> tuple[JobConfig, str | None]:
@@ -251,15 +248,3 @@ def _examples(found: Inspection, tables: Sequence[Table]) -> list[tuple[str, str
         (*(f"{found.tables[table].name}, row {row + 1:,}" for table, row in pair), texts[pair[0][0]][pair[0][1]])
         for pair in pairs
     ]
-
-
-def _write_page(folder: Path, found: Inspection) -> None:
-    names = ", ".join(table.name for table in found.tables)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / PAGE_FILE, html_page(f"Inspection: {names}", page_text(found)))
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write {folder / PAGE_FILE}: {error.strerror}", fix="choose another place"
-        ) from error
-    log.say(f"page written to {folder / PAGE_FILE}")

@@ -1,19 +1,16 @@
-"""What was found in tables, as tables on a terminal, as a page, and as JSON: one list of sections for all of them."""
+"""What was found in tables: the sections that a terminal and a page show, and as JSON."""
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from appzoo.cli.sections import Section
 from easytransfer.data.duplicates import Repeats
 from easytransfer.data.inspection import MOST_LABELS, MOST_VALUES, ColumnFacts, Lengths, TableFacts
-from easytransfer.run.card import table
-from easytransfer.run.log import printable
 
-_WIDTH = 120
 _MOST_ROWS = 30
 _LONGEST = 80
 
@@ -43,19 +40,10 @@ class Inspection:
     examples: list[tuple[str, str, str]]
 
 
-@dataclass
-class Section:
-    """A table with a heading: columns whose heading begins with `#` hold numbers."""
-
-    title: str
-    heading: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    note: str = ""
-
-
 def sections(found: Inspection) -> Iterator[Section]:
     """Yields what there is to show; sections without rows are left out."""
     for section in (
+        Section("Look at this first", ("", "what"), [(f"{n}", each) for n, each in enumerate(found.warnings, 1)]),
         Section("Tables", ("table", "#rows read", "#used", "#cannot be read"), list(map(_account, found.tables))),
         Section("Columns", ("table", "column", "type", "#missing", "#different", "content"), list(_columns(found))),
         _labels(found),
@@ -187,48 +175,6 @@ def _repeated(found: Inspection) -> Iterator[tuple[str, ...]]:
 
 def _short(cells: Sequence[str]) -> tuple[str, ...]:
     return tuple(cell if len(cell) <= _LONGEST else cell[: _LONGEST - 3] + "..." for cell in cells)
-
-
-def page_text(found: Inspection) -> str:
-    """Returns the page as Markdown."""
-    lines = ["# Inspection", ""]
-    if found.warnings:
-        lines += [
-            "## Look at this first",
-            "",
-            *table(("", "what"), [(f"{n}", w) for n, w in enumerate(found.warnings, 1)]),
-        ]
-    for section in sections(found):
-        heading = [name.removeprefix("#") for name in section.heading]
-        lines += ["", f"## {_plain_title(section.title)}", "", *table(heading, section.rows)]
-        lines += ["", section.note] if section.note else []
-    return "\n".join(lines)
-
-
-def _plain_title(title: str) -> str:
-    # Names of columns are other people's text, and a heading is no cell of `table`, which would spell it out.
-    return "".join(character if character.isalnum() or character in " :" else f"\\{character}" for character in title)
-
-
-def terminal_text(found: Inspection) -> str:
-    """Returns the tables for a terminal."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(file=io.StringIO(), width=_WIDTH)
-    for section in sections(found):
-        shown = Table(title=Text(section.title), title_justify="left", box=box.SIMPLE_HEAD, caption_justify="left")
-        for name in section.heading:
-            side = "right" if name.startswith("#") else "left"
-            shown.add_column(Text(name.removeprefix("#")), justify=side, overflow="fold")
-        for row in section.rows:
-            shown.add_row(*(Text(printable(cell.replace("\n", " "))) for cell in row))
-        if section.note:
-            shown.caption = Text(section.note)
-        console.print(shown)
-    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines())
 
 
 def as_json(found: Inspection) -> dict[str, Any]:

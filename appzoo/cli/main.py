@@ -100,12 +100,13 @@ def run(arguments: list[str]) -> int:
         return serve(rest)
     from appzoo.cli import installation as parts
     from appzoo.cli import profiling, verbs
+    from appzoo.cli.comparison import compare
     from appzoo.cli.examples import examples
     from appzoo.cli.inspection import inspect
     from appzoo.cli.zoo import zoo as zoo_verb
 
     functions: dict[str, Any] = {"apps": verbs.apps, "zoo": zoo_verb, "config": verbs.config, "check": parts.check}
-    functions |= {"profile": profiling.profile, "examples": examples, "inspect": inspect}
+    functions |= {"profile": profiling.profile, "examples": examples, "inspect": inspect, "compare": compare}
     return print_command(functions[verb], rest)
 
 

@@ -22,6 +22,7 @@ VERBS = {
     "inspect": "Show what tables hold, before anything is trained on them.",
     "apps": "List the applications and their variants.",
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
+    "compare": "Settings that differ between runs, metrics with intervals, and tests on the same rows.",
     "profile": "Parameters, multiply-accumulates and latency of an image network.",
     "config": "Print the full default configuration of an application, or check a file.",
     "examples": "Write the sample tables and configurations into a folder.",

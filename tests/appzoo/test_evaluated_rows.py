@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -121,3 +122,12 @@ def test_rare_values_are_one_part():
     found = [part for part in slices(results, None, {"c": cells}) if part["by"] == "c"]
     assert len(found) == 21 and (found[0]["name"], found[0]["rows"]) == ("v0", 3)
     assert (found[-1]["name"], found[-1]["rows"]) == ("(others)", 4)
+
+
+def test_a_run_is_compared_with_itself(run, tmp_path, capfd):
+    shutil.copytree(run, tmp_path / "copy")
+    assert main(["compare", str(run), str(tmp_path / "copy"), "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    tests = found["tests"][str(tmp_path / "copy")]
+    assert {each["metric"] for each in tests} >= {"accuracy", "macro_f1", "auc", "loss"}
+    assert all((each["difference"], each["p"]) == (0, 1) for each in tests) and found["settings"] == {}
