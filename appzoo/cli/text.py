@@ -24,7 +24,7 @@ VERBS = {
     "zoo": "List, show, verify, import, export, fetch and make pre-trained models.",
     "compare": "Settings that differ between runs, metrics with intervals, and tests on the same rows.",
     "profile": "Parameters, multiply-accumulates and latency of an image network.",
-    "config": "Print the full default configuration of an application, or check a file.",
+    "config": "Print the full default configuration of an application or its JSON Schema, or check a file.",
     "examples": "Write the sample tables and configurations into a folder.",
     "check": "Say which parts work on this machine, and how to get the others.",
 }
@@ -39,6 +39,80 @@ OWN_FLAGS = {
     "debug": ("", "Show the traceback of an error."),
     "help": ("", "Show this help."),
     "version": ("", "Show the version."),
+}
+
+# What a verb is mostly typed with, by path, in the order of its help; the help opens with these.
+USUAL = {
+    "train": (
+        "model_name",
+        "data.input_table",
+        "data.eval_table",
+        "data.first_sequence",
+        "data.label_name",
+        "checkpoint_dir",
+        "train.num_epochs",
+        "train.batch_size",
+    ),
+    "evaluate": (
+        "checkpoint_path",
+        "data.input_table",
+        "data.first_sequence",
+        "data.second_sequence",
+        "data.label_name",
+        "train.batch_size",
+        "data.bad_rows",
+        "runtime.dry_run",
+    ),
+    "predict": (
+        "checkpoint_path",
+        "data.input_table",
+        "data.output_table",
+        "data.output_schema",
+        "data.append_cols",
+        "train.batch_size",
+        "data.bad_rows",
+        "runtime.overwrite",
+    ),
+    "export": (
+        "checkpoint_path",
+        "export.export_dir_base",
+        "export.export_type",
+        "export.variants",
+        "data.input_table",
+        "export.flat",
+        "export.max_batch_size",
+        "runtime.overwrite",
+    ),
+    "preprocess": (
+        "model_name",
+        "data.input_table",
+        "data.output_table",
+        "data.first_sequence",
+        "data.second_sequence",
+        "data.label_name",
+        "data.output_schema",
+        "data.sequence_length",
+    ),
+    "serve": (
+        "model_dir",
+        "host",
+        "rest_port",
+        "grpc_port",
+        "token_file",
+        "tls_cert",
+        "tls_key",
+        "max_request_mb",
+    ),
+    "ez_bert_feat": (
+        "model_name",
+        "data.input_table",
+        "data.output_table",
+        "data.first_sequence",
+        "data.output_schema",
+        "data.append_cols",
+        "data.sequence_length",
+        "features.batch_size",
+    ),
 }
 
 OVERVIEW = """\
@@ -102,10 +176,12 @@ def help_text(config_class: type[ConfigModel], mode: str | None = None) -> str:
     lines = [f"easy_transfer_app {mode}: {VERBS[mode]}"] if mode else [OVERVIEW, "Verbs"]
     if mode is None:
         lines += verb_lines()
+    usual = USUAL[mode] if mode else ()
+    lines += _usual_lines(settings, usual, mode, width)
     lines += ["", "Command"]
     lines += [f"  --{name + (' ' + form if form else ''):<34}{text}" for name, (form, text) in OWN_FLAGS.items()]
     texts = section_texts(config_class)
-    lines += _flag_lines(config_class, settings, mode, width)
+    lines += _flag_lines(config_class, _others(settings, usual), mode, width)
     keys = [item for item in settings if not item.flag]
     lines += ["", "Keys of --advancedParameters (also --set SECTION.KEY=VALUE)"]
     for title, group in _groups(keys):
@@ -123,8 +199,9 @@ def verb_lines() -> list[str]:
 def serving_help(config_class: type[ConfigModel]) -> str:
     """Returns the help of `serve`."""
     width = min(shutil.get_terminal_size((110, 24)).columns, 120)
-    lines = [f"easy_transfer_app serve MODEL_DIR: {VERBS['serve']}"]
-    return "\n".join([*lines, *_flag_lines(config_class, settings_of(config_class), "serve", width), "", SERVING_MORE])
+    settings, usual = settings_of(config_class), USUAL["serve"]
+    lines = [f"easy_transfer_app serve MODEL_DIR: {VERBS['serve']}", *_usual_lines(settings, usual, "serve", width)]
+    return "\n".join([*lines, *_flag_lines(config_class, _others(settings, usual), "serve", width), "", SERVING_MORE])
 
 
 def features_help(config_class: type[ConfigModel], mode: str, required: Collection[str]) -> str:
@@ -133,8 +210,20 @@ def features_help(config_class: type[ConfigModel], mode: str, required: Collecti
     settings = [item for item in settings_of(config_class) if item.applies(mode) and item.name not in NOT_OF_FEATURES]
     letter = MODE_LETTERS[mode]
     settings = [replace(item, required=letter * (item.path in required), unless="") for item in settings]
-    lines = [f"ez_bert_feat: {section_texts(config_class)['']}"]
-    return "\n".join([*lines, *_flag_lines(config_class, settings, mode, width), "", FEATURES_MORE])
+    usual = USUAL["ez_bert_feat"]
+    lines = [f"ez_bert_feat: {section_texts(config_class)['']}", *_usual_lines(settings, usual, mode, width)]
+    return "\n".join([*lines, *_flag_lines(config_class, _others(settings, usual), mode, width), "", FEATURES_MORE])
+
+
+def _usual_lines(settings: Sequence[Setting], usual: Sequence[str], mode: str | None, width: int) -> list[str]:
+    """Returns the lines of the flags that a verb is mostly typed with."""
+    by_path = {item.path: item for item in settings}
+    entries = [_entry(f"--{by_path[path].flag}", by_path[path], mode, width) for path in usual]
+    return ["", "Usual flags", *(line for entry in entries for line in entry)] if entries else []
+
+
+def _others(settings: Sequence[Setting], usual: Sequence[str]) -> list[Setting]:
+    return [item for item in settings if item.path not in usual]
 
 
 def _flag_lines(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from easytransfer.config.draft import Draft
 from easytransfer.config.fields import section_texts
 from easytransfer.config.files import commented_yaml, load_file, take_mode
 from easytransfer.config.job import JobConfig
+from easytransfer.config.json_schema import json_schema
 from easytransfer.config.original import from_original_json, is_original
 from easytransfer.config.parser import Parser
 from easytransfer.config.paths import expand_home
@@ -29,9 +31,10 @@ def apps(arguments: Sequence[str]) -> str:
 
 
 def config(arguments: Sequence[str]) -> str | dict[str, Any]:
-    """Prints the default configuration of an application, or checks a file."""
+    """Prints the default configuration of an application or its JSON Schema, or checks a file."""
     parser = Parser(prog="easy_transfer_app config", description="Print the full default configuration, or check one.")
     parser.add_argument("app", nargs="?", help="application or model name, such as text_classify_bert")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of its files, for editors")
     parser.add_argument("--check", metavar="FILE", type=expand_home, help="check a YAML or JSON configuration instead")
     options = parser.read(arguments)
     if options["check"]:
@@ -42,7 +45,10 @@ def config(arguments: Sequence[str]) -> str | dict[str, Any]:
     application = discovery.applications().get(name)
     if application is not None:
         name = application.model_names[0]
-    return commented_yaml(discovery.config_class(name), {"model_name": name})
+    config_class = discovery.config_class(name)
+    if options["schema"]:
+        return json.dumps(json_schema(config_class, name), indent=2, ensure_ascii=False)
+    return commented_yaml(config_class, {"model_name": name})
 
 
 def check_file(path: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import yaml
 
 from appzoo.cli import checks
 from appzoo.cli import main as command
-from appzoo.cli.text import VERBS
+from appzoo.cli.text import USUAL, VERBS
 from easytransfer.config.fields import settings_of
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, DataError, Interrupted, ModelError, ResourceError
@@ -158,6 +158,19 @@ def test_help_names_every_flag_and_key(capsys):
     assert "--outputTable" in predict and "--numEpochs" not in predict
     assert command.main(["zoo", "--help"]) == 0
     assert "make-tiny" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [verb for verb in USUAL if verb != "ez_bert_feat"])
+def test_help_of_a_verb_opens_with_its_eight_usual_flags(verb, capsys):
+    assert command.main([verb, "--help"]) == 0
+    whole = capsys.readouterr().out
+    first, *sections = whole.split("\n\n")
+    flags = [line.split()[0] for line in sections[0].splitlines() if line.startswith("  --")]
+    assert VERBS[verb] in first and sections[0].startswith("Usual flags\n") and len(flags) == len(set(flags)) == 8
+    lines = [line for line in whole.splitlines() if line.startswith("  --")]
+    assert [sum(line.split()[0] == flag for line in lines) for flag in flags] == [1] * 8, "each is told once"
+    needed = [line.split()[0] for line in lines if line.endswith("; required")]
+    assert set(needed) <= set(flags), "what cannot be left out is among them"
 
 
 def test_zoo_commands(capsys, tmp_path):

@@ -76,6 +76,9 @@ def test_help_of_vectors_shows_what_they_need(capsys):
     shown = {line.split()[0] for line in lines if line.startswith("  --") and "; required" in line}
     needed = {item.shown for item in settings_of(features.FeatureConfig) if item.path in features.REQUIRED}
     assert shown == needed == {"--inputTable", "--outputTable", "--firstSequence", "--modelName"}
+    usual = lines[lines.index("Usual flags") + 1 : lines.index("", lines.index("Usual flags"))]
+    flags = {line.split()[0] for line in usual if line.startswith("  --")}
+    assert len(flags) == 8 and shown <= flags
 
 
 @pytest.fixture
