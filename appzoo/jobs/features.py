@@ -48,7 +48,7 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
     given = data.sequence_length if "sequence_length" in data.model_fields_set else None
     layers = parse_layers(settings.layers)
     source = open_vectors(str(config.model_name), columns, layers, max_length=given, runtime=config.runtime)
-    rows = _Rows(config, source, append, padded=output.form == "npy")
+    rows = _Rows(config, source, append, output)
     table = _open(config)
     if config.runtime.dry_run:
         return {"mode": "features", "dry_run": True, "columns": [*rows.names, *append]}
@@ -91,13 +91,14 @@ def _open(config: FeatureConfig) -> Table:
 class _Rows:
     """Makes output columns of encoded chunks."""
 
-    def __init__(self, config: FeatureConfig, source: VectorSource, append: list[str], padded: bool) -> None:
-        self._source, self._append, self._padded = source, append, padded
+    def __init__(self, config: FeatureConfig, source: VectorSource, append: list[str], output: Output) -> None:
+        self._source, self._append = source, append
+        self._padded, self._done = output.form == "npy", output.done
         self._batch_size = config.features.batch_size
         self._multiple = pad_multiple(config.runtime)
         self._sides = ["", "_b"] if source.two_towers and config.data.second_sequence else [""]
         self.names = [f"{name}{side}" for side in self._sides for name in source.columns]
-        lengths = [f"num_tokens{side}" for side in self._sides] if padded else []
+        lengths = [f"num_tokens{side}" for side in self._sides] if self._padded else []
         distinct_columns([*self.names, *lengths], append)
         if source.two_towers and len(self._sides) == 1:
             warn("the model has two towers; name the second text with --secondSequence to get its vectors, too")
@@ -105,9 +106,13 @@ class _Rows:
     def columns(self, chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
         """Returns the columns to write for a chunk."""
         found: dict[str, Any] = {}
-        for side in self._sides:
+        for number, side in enumerate(self._sides):
             table = _side(encoded, side)
-            outputs = outputs_in_order(table, self._call, self._batch_size, self._multiple)
+
+            def done(share: float, before: int = number) -> None:
+                self._done((before + share) / len(self._sides))
+
+            outputs = outputs_in_order(table, self._call, self._batch_size, self._multiple, done)
             lengths = table.columns["input_ids"].lengths
             for name in self._source.columns:
                 value = outputs[name]

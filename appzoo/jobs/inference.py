@@ -104,7 +104,13 @@ def evaluated_with_outputs(
     return evaluator, {name: _join(values)[back] for name, values in parts.items()}
 
 
-def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1) -> dict[str, np.ndarray]:
+def outputs_in_order(
+    table: EncodedTable,
+    call: Call,
+    batch_size: int,
+    pad_multiple: int = 1,
+    done: Callable[[float], None] | None = None,
+) -> dict[str, np.ndarray]:
     """Calls a model on every row and returns its outputs in the order of the table.
 
     Rows are batched by length, so that little padding is computed. Outputs whose trailing shape depends on the batch
@@ -115,12 +121,15 @@ def outputs_in_order(table: EncodedTable, call: Call, batch_size: int, pad_multi
         call: Takes a batch and returns named arrays, rows first.
         batch_size: Rows per call.
         pad_multiple: Widths are rounded up to a multiple of this.
+        done: Is told after each batch which share of the examples, 0 to 1, has been through the model.
     """
     batches = _batches(table, batch_size)
     parts: dict[str, list[np.ndarray]] = {}
-    for rows in batches:
+    for number, rows in enumerate(batches, start=1):
         for name, value in call(table.batch(rows, pad_multiple=pad_multiple)).items():
             parts.setdefault(name, []).append(np.asarray(value))
+        if done is not None:
+            done(number / len(batches))
     back = np.argsort(row_order(table, batch_size))
     return {name: _join(values)[back] for name, values in parts.items()}
 

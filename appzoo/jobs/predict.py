@@ -39,7 +39,8 @@ def predict(config: JobConfig) -> dict[str, Any]:
     multiple = trained.pad_multiple
 
     def compute(chunk: RowChunk, encoded: EncodedTable) -> dict[str, Any]:
-        found = app.postprocess(outputs_in_order(encoded, trained.call, config.train.batch_size, multiple), encoded)
+        outputs = outputs_in_order(encoded, trained.call, config.train.batch_size, multiple, output.done)
+        found = app.postprocess(outputs, encoded)
         return {name: found[name] for name in columns} | {name: chunk.columns[name] for name in append}
 
     encode = encoder(app, table, with_labels=False)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from appzoo.jobs.tables import output_form, quarantine_path
 from appzoo.jobs.text_counts import counted_since, say_texts
@@ -30,8 +31,11 @@ from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import plain
 from easytransfer.run.lock import FolderLock
 from easytransfer.run.log import say
+from easytransfer.run.progress import Progress
 
 PROGRESS = "progress.json"
+# Progress lines where there is no terminal are this far apart.
+LINE_SECONDS = 10.0
 # Finished pieces that may wait to be written, so that a slow disk holds the model back.
 WAITING = 2
 Columns = dict[str, Any]
@@ -84,7 +88,7 @@ class Output:
         float_format: str | None = None,
     ) -> None:
         self._data, self._float_format = data, float_format
-        self._resume_mode = runtime.resume
+        self._resume_mode, self._log_format = runtime.resume, runtime.log_format
         self.index, self.workers = distribution.task_index, distribution.workers()
         self.name = str(data.output_table)
         # A form that an application writes is made from JSON lines when all rows are there.
@@ -97,6 +101,7 @@ class Output:
         self._check(self.path, runtime.overwrite)
         self._pieces = Path(f"{self.path}.pieces")
         inputs = [[name, _stamp(Path(real_path(name)))] for name in expand(data.input_table or "")]
+        self._mode = str(key["mode"])
         self._key = plain({**key, "inputs": inputs, "workers": self.workers, "form": self.form})
 
     def _check(self, path: Path, overwrite: bool) -> None:
@@ -140,7 +145,9 @@ class Output:
             account = self._resume(start)
             table.bad_rows = self._bad_rows(account)
             counts = Counter() if text_counts is None else text_counts
-            self._write_pieces(table, encode, compute, account, stop, chunk_rows, counts)
+            end = table.row_count() if stop is None else stop
+            with _Meter(self._mode, self._log_format, start, account.position, end) as self._meter:
+                self._write_pieces(table, encode, compute, account, stop, chunk_rows, counts)
             if not account.written:
                 # The share of one worker may hold bad rows alone; `merge` looks at all of them.
                 if self.workers == 1:
@@ -155,6 +162,10 @@ class Output:
         say(f"wrote {account.written} rows to {self.path} ({account.rejected} rejected)")
         say_texts("input", account.text)
         return account
+
+    def done(self, share: float) -> None:
+        """Shows that `compute` has come so far, 0 to 1, with the chunk it was given."""
+        self._meter.show(share)
 
     def merge(self) -> Account:
         """Joins the tables of all workers into one and removes them.
@@ -270,7 +281,9 @@ class Output:
         waiting: deque[Future[None]] = deque()
         with ThreadPoolExecutor(1, "writer") as thread:
             for chunk, rows, known in prefetch(encoded(), depth=2):
+                self._meter.chunk(known.position)
                 batch = compute(chunk, rows) if chunk is not None and rows is not None and len(rows) else None
+                self.done(1.0)
                 waiting.append(thread.submit(self._write_piece, account, batch, known))
                 while len(waiting) > WAITING:
                     waiting.popleft().result()
@@ -327,6 +340,43 @@ class Output:
             write_rows(self._ending, sources, target)
         else:
             join_tables(sources, target, self.form, columns)
+
+
+class _Meter:
+    """Shows how many rows of a share are done.
+
+    Args:
+        name: What is going on.
+        log_format: Of the log.
+        start: Number of the first row of the share.
+        position: Number of the row that this process begins at.
+        end: Number of the row behind the share.
+    """
+
+    def __init__(self, name: str, log_format: Literal["text", "json"], start: int, position: int, end: int) -> None:
+        done, total = position - start, end - start
+        self._progress = Progress(name, total, done=done, log_format=log_format, min_interval_s=LINE_SECONDS)
+        self._start, self._begin, self._chunk = start, done, (done, done)
+        self._since = time.monotonic()
+
+    def __enter__(self) -> _Meter:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.__exit__(*error)
+
+    def chunk(self, position: int) -> None:
+        """Goes on with a chunk that ends before row number `position`."""
+        self._chunk = (self._chunk[1], position - self._start)
+
+    def show(self, share: float) -> None:
+        """Shows that so much of the chunk, 0 to 1, is done."""
+        first, last = self._chunk
+        done = round(first + share * (last - first))
+        if done > self._progress.done:
+            seconds = max(time.monotonic() - self._since, 1e-9)
+            self._progress.update(done, rows_per_s=(done - self._begin) / seconds)
 
 
 def job_key(mode: str, config: Any, model: Path | None = None) -> dict[str, Any]:

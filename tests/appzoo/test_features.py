@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -308,6 +310,49 @@ def test_a_killed_job_goes_on_to_the_same_bytes(capfd, monkeypatch, tmp_path, ta
     again = {p.relative_to(tmp_path / "killed"): p for p in (tmp_path / "killed").rglob("*") if p.is_file()}
     assert files.keys() == again.keys() and len(files) >= 2
     assert all(files[file].read_bytes() == again[file].read_bytes() for file in files)
+
+
+def positions(err: str) -> list[int]:
+    """Returns the rows done of all progress lines, which must rise."""
+    found = [int(line.split()[1].partition("/")[0]) for line in err.splitlines() if line.startswith("features ")]
+    assert found == sorted(set(found))
+    return found
+
+
+def test_progress_is_told_batch_by_batch(capfd, monkeypatch, tmp_path, table, tiny_model, small_pieces):
+    monkeypatch.setattr(parts, "LINE_SECONDS", 0.0)
+    options = {"outputSchema": "pool_output"}
+    assert main(flags(table, tiny_model, tmp_path / "all.tsv", **options)) == 0
+    err = capfd.readouterr().err
+    told = positions(err)
+    assert told[-1] == ROWS and len(told) > 2 * (ROWS // features.CHUNK_ROWS) and max(np.diff([0, *told])) <= 4
+    assert f"features {ROWS}/{ROWS} 100%" in err and "rows/s" in err
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 4)
+        main(flags(table, tiny_model, tmp_path / "killed.tsv", **options))
+    capfd.readouterr()
+    assert main(flags(table, tiny_model, tmp_path / "killed.tsv", logFormat="json", **options)) == 0
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    done = [line["done"] for line in lines if line["event"] == "progress"]
+    assert 32 < done[0] <= 36 and done[-1] == ROWS, "counts on where it was stopped"
+
+
+def test_a_terminal_shows_a_bar(monkeypatch, tmp_path, table, tiny_model, small_pieces):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert main(flags(table, tiny_model, tmp_path / "out.tsv", outputSchema="pool_output")) == 0
+    shown = terminal.getvalue()
+    assert "\x1b[" in shown and f"/{ROWS}" in shown and "\nfeatures " not in shown
+    assert f"wrote {ROWS} rows" in shown
+
+
+def test_both_towers_and_the_share_of_a_worker_count_once(capfd, monkeypatch, tmp_path, table, two_towers):
+    monkeypatch.setattr(parts, "LINE_SECONDS", 0.0)
+    options = {"secondSequence": "other", "outputSchema": "pool_output", "workerCount": 2, "task_index": 1}
+    assert main(flags(table, two_towers, tmp_path / "out.tsv", **options)) == 0
+    told = positions(capfd.readouterr().err)
+    assert told[-1] == ROWS - ROWS // 2
 
 
 def test_pieces_of_another_job_are_not_used(capfd, monkeypatch, tmp_path, table, tiny_model, small_pieces):
