@@ -1,8 +1,9 @@
-"""Logits of a frozen network for a whole table, for methods that ask a teacher again and again about the same rows."""
+"""Outputs of a frozen network for a whole table, for methods that ask a teacher again and again about the same rows."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from easytransfer.app.frozen import Frozen
+from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable, Ragged
+from easytransfer.distributed.workers import Workers
 from easytransfer.run.atomic import atomic_path
 
 # Values of a column that are hashed at a time.
@@ -18,22 +21,27 @@ _BLOCK = 1 << 20
 
 
 def teacher_logits(
-    frozen: Frozen, table: EncodedTable, batch_size: int, new: Callable[[tuple[int, ...]], np.ndarray] | None = None
+    frozen: Frozen,
+    table: EncodedTable,
+    batch_size: int,
+    new: Callable[[tuple[int, ...]], np.ndarray] | None = None,
+    output: str = "logits",
 ) -> np.ndarray:
     """Returns the logits for all examples of a table, float32 [examples, classes], in their order.
 
     Examples of like length are in one batch, so that little padding is computed.
 
     Args:
-        frozen: Gives `logits` for the arrays of a batch.
+        frozen: Gives `output` for the arrays of a batch.
         table: Examples as the training has them.
         batch_size: Examples of a call.
         new: Makes the array of a shape that the logits go to; None makes one in memory.
+        output: Name of the output that is wanted, where it is another one of one vector a row.
     """
     new = new or (lambda shape: np.empty(shape, np.float32))
 
     def call(batch: dict[str, tf.Tensor]) -> tf.Tensor:
-        return frozen(batch)["logits"]
+        return frozen(batch)[output]
 
     function, found = tf.function(call, reduce_retracing=True), None
     order = np.argsort(table.row_lengths, kind="stable")
@@ -47,7 +55,30 @@ def teacher_logits(
     return np.zeros((0, 0), np.float32) if found is None else found
 
 
-def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: Path, *, writes: bool) -> np.ndarray:
+def outputs_of_machine(
+    frozen: Frozen, table: EncodedTable, config: JobConfig, run_dir: Path, workers: Workers, output: str = "logits"
+) -> np.ndarray:
+    """Returns what `cached_logits` does, asked once on every machine, before a training.
+
+    Args:
+        frozen: As of `teacher_logits`.
+        table: The training table.
+        config: Of the job: where files are, and examples of a call.
+        run_dir: Has the files until the run is done where `data.cache_dir` is not given.
+        workers: Those of the job.
+        output: As of `teacher_logits`.
+    """
+    base = Path(config.data.cache_dir) if config.data.cache_dir else run_dir / "cache"
+    folder, rows = base / os.uname().nodename / frozen.role, config.train.eval_batch_size
+    first = workers.local_rank == 0
+    found = cached_logits(frozen, table, rows, folder, writes=True, output=output) if first else None
+    workers.barrier()
+    return cached_logits(frozen, table, rows, folder, writes=False, output=output) if found is None else found
+
+
+def cached_logits(
+    frozen: Frozen, table: EncodedTable, batch_size: int, folder: Path, *, writes: bool, output: str = "logits"
+) -> np.ndarray:
     """Returns the same, in a file, which is there already where the same network saw the same examples before.
 
     The name of the file is the SHA-256 of the network and of all arrays of the table, so that another teacher, another
@@ -59,6 +90,7 @@ def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: 
         batch_size: As there.
         folder: Where the files are.
         writes: Whether this process asks the network and writes the file where there is none; else it is there.
+        output: As there.
     """
     path = folder / f"{content_key(frozen.record['sha256'], table)}.npy"
     if writes and not path.is_file():
@@ -68,7 +100,7 @@ def cached_logits(frozen: Frozen, table: EncodedTable, batch_size: int, folder: 
             def on_disk(shape: tuple[int, ...]) -> np.ndarray:
                 return np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
 
-            teacher_logits(frozen, table, batch_size, on_disk)
+            teacher_logits(frozen, table, batch_size, on_disk, output)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -25,6 +25,8 @@ ONLY_IN_ALL |= {"multimodal_match"}
 ONLY_IN_ALL |= {"vl_pretraining"}
 # Its network and inputs are those of text_classify; losses, teachers, layers, cache and stages have tests of their own.
 ONLY_IN_ALL |= {"distillation_text"}
+# Its network and inputs are those of text_classify; weights, domains, losses and what starts from it have tests.
+ONLY_IN_ALL |= {"meta_finetune"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from appzoo.distillation_text.target import TEACHER_LOGITS, StudentLabel
 from appzoo.distillation_text.teacher import ROLE, Teacher
 from appzoo.encoder import token_batch
 from appzoo.pooled_app import PooledApp
-from appzoo.teacher_outputs import cached_logits
+from appzoo.teacher_outputs import outputs_of_machine
 from appzoo.text_cnn_app import TextCnnApp
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
@@ -83,14 +82,7 @@ class Distilled(App):
         """Asks the teacher about the training table where its answers are cached, once on every machine."""
         if self.teacher is None or self.config.distillation.kd_teacher_logits != "cached":
             return
-        base = Path(self.config.data.cache_dir) if self.config.data.cache_dir else run_dir / "cache"
-        folder, rows = base / os.uname().nodename / ROLE, self.config.train.eval_batch_size
-        first = workers.local_rank == 0
-        found = cached_logits(self.teacher.frozen, train, rows, folder, writes=True) if first else None
-        workers.barrier()
-        if found is None:
-            found = cached_logits(self.teacher.frozen, train, rows, folder, writes=False)
-        train.columns[TEACHER_LOGITS] = found
+        train.columns[TEACHER_LOGITS] = outputs_of_machine(self.teacher.frozen, train, self.config, run_dir, workers)
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Returns the student's `logits` and, for labelled rows, the `teacher_logits` of its teacher."""

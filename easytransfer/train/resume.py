@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from easytransfer.train import checkpoint
 from easytransfer.train.best import BestTracker
 from easytransfer.train.engine import Engine
 from easytransfer.train.train_schedule import TrainSchedule
-from easytransfer.train.weights import assign_arrays, named_arrays
+from easytransfer.train.weights import TRAINING_ONLY, assign_arrays, named_arrays, variable_names
 
 
 @dataclass
@@ -83,7 +83,10 @@ class RunCheckpoints:
                 checkpoint.point(self.run_dir, progress.step, progress.best.step)
         elif self.train.init_checkpoint_path:
             path = checkpoint.resolve(self.train.init_checkpoint_path)
-            self._assign(checkpoint.load(path, weights_only=True))
+            found = checkpoint.load(path, weights_only=True)
+            own = variable_names(self.engine.task.model.weights)
+            weights = {n: x for n, x in found.weights.items() if n in own or not n.startswith(TRAINING_ONLY)}
+            self._assign(replace(found, weights=weights))
             self.engine.averages.reset()
             self.reporter.message(f"initial weights from {path}")
 

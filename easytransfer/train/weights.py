@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # Rows of a mismatch table that are shown; the rest is counted.
 SHOWN_MISMATCHES = 20
+# Begins the names of layers that a training needs beside the network it is about: runs that start with its weights, and
+# do not have such a layer, leave it out.
+TRAINING_ONLY = "training_only"
 
 
 def variable_names(variables: Iterable[tf.Variable]) -> list[str]:

@@ -57,7 +57,8 @@ ON_REGIONS |= {
 T5_APPS = {"text_generation": "text_generation/configs/smoke.yaml"}
 T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
 STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
-OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS}
+ENCODERS = {"meta_finetune": "meta_finetune/configs/smoke.yaml"}
+OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -208,6 +209,13 @@ def test_students_leave_out_biases_and_layer_normalization(name, monkeypatch, re
     decayed, others = names(app)
     assert last_parts(decayed) == {"kernel", "embeddings"}
     assert last_parts(others) == ({"bias"} if name.endswith("cnn") else {"bias", "gamma", "beta"})
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_leave_out_biases_and_layer_normalization(name, monkeypatch, repository, tiny_model):
+    small = f"--set=model.pretrain_model_name_or_path={tiny_model}"
+    decayed, others = names(built_from_smoke(ENCODERS[name], monkeypatch, repository, small))
+    assert last_parts(decayed) == {"kernel", "embeddings"} and last_parts(others) == {"bias", "gamma", "beta"}
 
 
 @pytest.mark.parametrize("name", T5_APPS)

@@ -1,0 +1,1 @@
+"""Meta fine-tuning of an encoder on a task in several domains."""
