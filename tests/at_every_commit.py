@@ -27,6 +27,8 @@ ONLY_IN_ALL |= {"vl_pretraining"}
 ONLY_IN_ALL |= {"distillation_text"}
 # Its network and inputs are those of text_classify; weights, domains, losses and what starts from it have tests.
 ONLY_IN_ALL |= {"meta_finetune"}
+# So are its network and inputs; tables, streams, losses and algorithms have tests of their own.
+ONLY_IN_ALL |= {"domain_transfer"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

@@ -87,7 +87,7 @@ def value_at(config: ConfigModel, path: str) -> object:
 def _has_column_names(config: JobConfig) -> bool:
     """Returns whether all given tables name their columns themselves."""
     data = config.data
-    specs = [spec for spec in (data.train_table, data.eval_table, data.input_table) if spec]
+    specs = [spec for spec in (config.training_tables(), data.eval_table, data.input_table) if spec]
     names = [part.strip() for spec in specs for part in spec.split(",")]
     return bool(names) and (data.header == "names" or all(map(names_columns, names)))
 
@@ -116,7 +116,7 @@ def check_distribution(mode: str, config: JobConfig) -> None:
 def check_tables(mode: str, config: JobConfig) -> None:
     """Checks that input tables exist and declare every column the job names."""
     data = config.data
-    tables = [data.train_table, data.eval_table] if mode == "train" else [data.input_table]
+    tables = [config.training_tables(), data.eval_table] if mode == "train" else [data.input_table]
     if mode == "export" and not data.input_table:
         return
     columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}

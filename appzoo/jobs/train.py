@@ -199,14 +199,14 @@ def _load(
         workers: Those that share tables on disk; None reads the first rows only.
     """
     app = new_app(config)
-    data = config.data
+    data, tables_of_training = config.data, config.training_tables()
     held_out = held_out_rows(config)
     sides = {} if held_out is None else {"train": held_out.part(False), "eval": held_out.part(True)}
 
     def values(column: str) -> Iterator[Any]:
         # A label that only the rows held out have is known as such; a vocabulary is that of the others.
         return values_of_column(
-            app, data.train_table, column, None if column == data.label_name else sides.get("train")
+            app, tables_of_training, column, None if column == data.label_name else sides.get("train")
         )
 
     app.load_assets(None, values)
@@ -218,7 +218,7 @@ def _load(
         write_parts(app, held_out)
     tables = {}
     with TableChecks(app) as checks:
-        for part, spec in (("train", data.train_table), ("eval", data.eval_table or data.train_table)):
+        for part, spec in (("train", tables_of_training), ("eval", data.eval_table or data.train_table)):
             new_bad_rows = partial(job_bad_rows, data, run_dir and run_dir / f"bad_rows.{part}.tsv")
             if workers is None:
                 tables[part] = load_rows(app, spec, True, new_bad_rows(), DRY_RUN_ROWS, part=sides.get(part))

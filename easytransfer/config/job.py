@@ -481,6 +481,10 @@ class JobConfig(ConfigModel):
         missing = {name: column for name, column in fixed.items() if name not in data}
         return {**values, "data": {**data, **missing}} if missing else values
 
+    def training_tables(self) -> str | None:
+        """Returns the tables whose rows are trained on, as one comma list; None where there is none."""
+        return self.data.train_table
+
     @field_validator("model_name")
     @classmethod
     def _no_empty_name(cls, value: str | None) -> str | None:

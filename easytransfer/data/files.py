@@ -261,5 +261,5 @@ def stamps(files: Iterable[str]) -> list[list[Any]]:
 
 def table_records(config: JobConfig) -> list[dict[str, Any]]:
     """Returns a record of every file of the tables of a training, by which it knows them again when it goes on."""
-    tables = {"training": config.data.train_table, "evaluation": config.data.eval_table}
+    tables = {"training": config.training_tables(), "evaluation": config.data.eval_table}
     return input_records({name: map(real_path, expand(spec)) for name, spec in tables.items() if spec})

@@ -58,7 +58,7 @@ T5_APPS = {"text_generation": "text_generation/configs/smoke.yaml"}
 T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
 STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
 ENCODERS = {"meta_finetune": "meta_finetune/configs/smoke.yaml"}
-OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS}
+OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS, "domain_transfer"}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -216,6 +216,13 @@ def test_encoders_leave_out_biases_and_layer_normalization(name, monkeypatch, re
     small = f"--set=model.pretrain_model_name_or_path={tiny_model}"
     decayed, others = names(built_from_smoke(ENCODERS[name], monkeypatch, repository, small))
     assert last_parts(decayed) == {"kernel", "embeddings"} and last_parts(others) == {"bias", "gamma", "beta"}
+
+
+def test_domain_transfer_leaves_out_biases_and_layer_normalization(monkeypatch, repository, tiny_model):
+    tiny = f"--set=model.pretrain_model_name_or_path={tiny_model}"
+    decayed, others = names(built_from_smoke("domain_transfer/configs/smoke.yaml", monkeypatch, repository, tiny))
+    assert last_parts(decayed) == {"kernel", "embeddings"} and last_parts(others) == {"bias", "gamma", "beta"}
+    assert {"discriminator/hidden/kernel", "discriminator/output/kernel"} <= decayed
 
 
 @pytest.mark.parametrize("name", T5_APPS)

@@ -1,0 +1,1 @@
+"""Transfer of text classifiers from source domains to a target domain."""
