@@ -3,12 +3,12 @@
     python benchmarks/domain_transfer.py --data DIR [--seeds 3] [--pairs apparel:MR books+dvd:electronics] [--log FILE]
     python benchmarks/domain_transfer.py --table [--log FILE]
 
-DIR has reviews of several domains: `<domain>.task.train`, `.test` (label, TAB, text), `.unlabel` (text). A pair names the
-source domains, with + between them, and the target domain. All training rows of the sources have labels, of the target
-100 (half of each class, drawn by seed, the same for every algorithm) and none of its unlabelled texts. MiniLM with 128
-tokens makes as many steps with every algorithm, at one rate; nothing is chosen by results, accuracy is that on the
-target's test rows with the weights of the last step. Finished runs are in the log and not repeated, so that the script
-can be stopped and started again.
+DIR has reviews of several domains: `<domain>.task.train`, `.test` (label, TAB, text), `.unlabel` (text). A pair names
+the source domains, with + between them, and the target domain. All training rows of the sources have labels, of the
+target 100 (half of each class, drawn by seed, the same for every algorithm) and none of its unlabelled texts. MiniLM
+with 128 tokens makes as many steps with every algorithm, at one rate; nothing is chosen by results, accuracy is that on
+the target's test rows with the weights of the last step. Finished runs are in the log and not repeated, so that the
+script can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from sides import MODEL, mean_and_spread, print_table
 PAIRS = ("apparel:MR", "MR:kitchen_housewares", "books:electronics", "kitchen_housewares:dvd")
 # Shares of a batch that are not of the leading rows.
 ALGORITHMS = {"source_only": 0.0, "target_only": 0.0, "joint": 0.25, "dann": 0.5, "reweight": 0.5}
+ALGORITHMS |= {"drss": 0.5, "rtl": 0.5, "mgtl": 0.75}
 BASELINES = ("source_only", "target_only", "joint")
 LENGTH, BATCH, RATE = 128, 32, 5e-5
 NO_SETTINGS = ("data", "seeds", "pairs", "algorithms", "log", "table")

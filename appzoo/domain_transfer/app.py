@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import tensorflow as tf
 
-from appzoo.domain_transfer.config import DomainTransferConfig
-from appzoo.domain_transfer.losses import domain_rows, importance, reversed_gradient, rising
+from appzoo.domain_transfer.config import UNSUPERVISED, DomainTransferConfig
+from appzoo.domain_transfer.losses import domain_rows, importance, relation, reversed_gradient, rising
 from appzoo.domain_transfer.network import TransferModel
 from appzoo.domain_transfer.sampler import Stream, StreamSampler
+from appzoo.domain_transfer.selection import gains, likeness, policy_loss, standardised, states
 from appzoo.domain_transfer.target import SOURCE, TARGET, DomainLabel
 from appzoo.encoder import token_batch
 from appzoo.pooled_app import PooledApp
@@ -21,24 +23,11 @@ from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.files import expand
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.schema import parse_schema
+from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
 from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 from easytransfer.train.task import Batch
-
-# Which rows each algorithm learns from; the first ones make the epochs. Where `unlabelled` stands, it is left out if
-# there are none.
-_ROWS = {
-    "source_only": ("source",),
-    "target_only": ("target",),
-    "joint": ("source", "target"),
-    "dann": ("source", "target", "unlabelled"),
-    "reweight": ("source", "target", "unlabelled"),
-}
-# Those that need no label of the target domain.
-_UNSUPERVISED = ("dann", "reweight")
-# Those that tell the domains of rows apart.
-_DISCRIMINATES = ("dann", "reweight")
 
 
 class DomainTransfer(PooledApp):
@@ -84,12 +73,33 @@ class DomainTransfer(PooledApp):
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds encoder and head, and what only the training needs."""
-        settings = self.config.transfer
-        units = settings.domain_units if settings.algorithm in _DISCRIMINATES else 0
         backbone = self.encoder.backbone(assets.folder, self.workers)
-        network = TransferModel(backbone, self.target.num_outputs, self.config.model.dropout_rate, units)
+        network = TransferModel(backbone, self.target.num_outputs, self.config.model.dropout_rate, self.config.transfer)
         network(token_batch())
         return network
+
+    def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
+        """Holds labelled rows of the target back where an algorithm measures its reward on them.
+
+        Raises:
+            ConfigError: There are fewer than two.
+        """
+        settings = self.config.transfer
+        if "held" not in settings.streams:
+            return
+        labels, domain = (np.asarray(train.columns[name]) for name in self.target.encoded_columns)
+        rows = np.flatnonzero((domain == TARGET) & (labels >= 0))
+        if len(rows) < 2:
+            raise ConfigError(
+                f"transfer.algorithm={settings.algorithm} learns from one half of the labelled rows of the target and "
+                f"measures its reward on the other, and trainTable has {len(rows)} of them",
+                fix=f"add some, or set transfer.algorithm to {', '.join(UNSUPERVISED)} or source_only",
+            )
+        held = np.zeros(len(labels), np.float32)
+        count = min(max(1, round(len(rows) * settings.held_rows)), len(rows) - 1)
+        random = np.random.Generator(np.random.PCG64(self.config.runtime.seed % 2**63))
+        held[random.permutation(rows)[:count]] = 1
+        train.columns["held"] = held
 
     def sampler(self, train: EncodedTable) -> StreamSampler:
         """Returns what makes batches of the rows that the algorithm learns from.
@@ -98,43 +108,47 @@ class DomainTransfer(PooledApp):
             ConfigError: There are none of a kind that it needs.
         """
         settings = self.config.transfer
-        algorithm = settings.algorithm
+        algorithm, wanted = settings.algorithm, settings.streams
         labels, domain = (np.asarray(train.columns[name]) for name in self.target.encoded_columns)
-        streams = {
-            "source": Stream("source", np.flatnonzero(domain == SOURCE), 1.0),
-            "target": Stream(
-                "labelled target", np.flatnonzero((domain == TARGET) & (labels >= 0)), settings.target_share
-            ),
-            "unlabelled": Stream("unlabelled target", np.flatnonzero(labels < 0), settings.unlabelled_share),
+        held = np.asarray(train.columns["held"]) > 0 if "held" in wanted else np.zeros(len(labels), bool)
+        rows = {
+            "source": domain == SOURCE,
+            "target": (domain == TARGET) & (labels >= 0) & ~held,
+            "held": held,
+            "unlabelled": labels < 0,
         }
-        names = [name for name in _ROWS[algorithm] if name == "source" or len(streams[name].rows)]
-        if "target" in _ROWS[algorithm] and "target" not in names and algorithm not in _UNSUPERVISED:
+        names = [name for name in wanted if name == "source" or rows[name].any()]
+        if "target" in wanted and "target" not in names and algorithm not in UNSUPERVISED:
             raise ConfigError(
                 f"transfer.algorithm={algorithm} needs labelled rows of the target domain, and trainTable has none",
-                fix=f"add some, or set transfer.algorithm to {', '.join(_UNSUPERVISED)} or source_only",
+                fix=f"add some, or set transfer.algorithm to {', '.join(UNSUPERVISED)} or source_only",
             )
         if names == ["source"] and algorithm != "source_only":
             raise ConfigError(f"transfer.algorithm={algorithm} needs rows of the target domain, and there are none")
-        if "source" in names and not len(streams["source"].rows):
+        if "source" in names and not rows["source"].any():
             raise ConfigError(
                 f"transfer.algorithm={algorithm} needs rows of source domains, and there are none",
                 fix="give --sourceTable, or set transfer.algorithm=target_only",
             )
-        return StreamSampler([streams[name] for name in names], self.config.runtime.seed)
+        streams = [Stream(name, np.flatnonzero(rows[name]), wanted[name]) for name in names]
+        return StreamSampler(streams, self.config.runtime.seed)
 
     # Training ------------------------------------------------------------------------------------------------
 
     def optimizers(self) -> dict[str, OptimizerPart]:
-        """Returns that of encoder and head, and that of the discriminator."""
-        model = self.model
+        """Returns that of encoder and head, and those of discriminator and selector."""
+        model, settings = self.model, self.config.transfer
         found = {"default": OptimizerPart([*model.backbone.trainable_variables, *model.head.trainable_variables])}
-        if model.discriminator is not None:
-            rate = {"learning_rate": self.config.transfer.domain_learning_rate}
-            found["domain"] = OptimizerPart(model.discriminator.trainable_variables, rate)
+        for name, part, rate in (
+            ("domain", model.discriminator, settings.domain_learning_rate),
+            ("selector", model.selector, settings.selection_learning_rate),
+        ):
+            if part is not None:
+                found[name] = OptimizerPart(part.trainable_variables, {"learning_rate": rate})
         return found
 
     def train_step(self, step: TrainingStep, batch: Batch) -> Losses:
-        """Learns classes and, where the algorithm does, domains."""
+        """Learns classes and, where the algorithm does, domains and which rows to keep."""
         names = list(self.optimizers())
         with tf.GradientTape() as tape:
             losses = self.training_losses(batch, self.model.features(batch, training=True), step)
@@ -145,30 +159,80 @@ class DomainTransfer(PooledApp):
         return losses
 
     def training_losses(self, batch: Batch, features: tf.Tensor, step: Step) -> Losses:
-        """Returns the losses of a training batch: `loss` of the labels, `domain_loss` of the domains.
+        """Returns the losses of a training batch: those of labels, and those of the algorithm.
 
         Args:
             batch: Rows of all streams.
-            features: What the head reads of them, [batch, hidden].
+            features: What the head reads of them, float32 [batch, hidden].
             step: Where the training is.
         """
-        settings, weight = self.config.transfer, batch["example_weight"]
-        logits, rows = self.model.head(features), weight
-        domains: Losses = {}
-        if self.model.discriminator is not None:
-            if settings.algorithm == "dann":
-                factor = settings.domain_weight * rising(step.number / step.total)
-                seen = reversed_gradient(features, factor)
-            else:
-                seen = tf.stop_gradient(features)
-            domain_logits = self.model.discriminator(seen)
-            each = domain_rows(domain_logits, batch["domain"])
-            domains["domain_loss"] = Loss(tf.reduce_sum(each * weight), tf.reduce_sum(weight))
-            if settings.algorithm == "reweight":
-                is_source = tf.cast(batch["domain"] == SOURCE, tf.float32)
-                rows *= importance(domain_logits, is_source * weight, settings.weight_limit)
+        algorithm = self.config.transfer.algorithm
+        if algorithm == "drss":
+            return self._related(batch, features, step)
+        # Rows that are held back teach nothing.
+        learnt = batch["example_weight"] * (1 - batch["held"] if "held" in batch else 1)
+        logits, rows = self.model.head(features), learnt
+        further: Losses = {}
+        if algorithm in ("rtl", "mgtl"):
+            kept, further = self._selected(batch, features, logits, step)
+            rows *= tf.where(batch["domain"] == SOURCE, kept, 1.0)
+        elif algorithm == "dann":
+            further["domain_loss"], _ = self._told_apart(batch, reversed_gradient(features, self._rise(step)))
+        elif algorithm == "reweight":
+            further["domain_loss"], told = self._told_apart(batch, tf.stop_gradient(features))
+            source = tf.cast(batch["domain"] == SOURCE, tf.float32) * learnt
+            rows *= importance(told, source, self.config.transfer.weight_limit)
         total = self.target.loss_sum(batch["label_id"], logits, rows)
-        return {"loss": Loss(total, self.target.loss_weight(batch)), **domains}
+        return {"loss": Loss(total, self.target.loss_weight({**batch, "example_weight": learnt})), **further}
+
+    def _rise(self, step: Step) -> tf.Tensor:
+        """Returns what the reversed gradient is multiplied by."""
+        return self.config.transfer.domain_weight * rising(step.number / step.total)
+
+    def _told_apart(self, batch: Batch, features: tf.Tensor) -> tuple[Loss, tf.Tensor]:
+        """Returns the loss of the discriminator on features [batch, width], and its logits [batch]."""
+        weight, logits = batch["example_weight"], self.model.discriminator(features)
+        each = domain_rows(logits, batch["domain"])
+        return Loss(tf.reduce_sum(each * weight), tf.reduce_sum(weight)), logits
+
+    def _related(self, batch: Batch, features: tf.Tensor, step: Step) -> Losses:
+        """Returns the losses of DRSS: of either domain's labels, of its output weights, of the domains."""
+        head, weight = self.model.head, batch["example_weight"]
+        logits, shared = head.of_domains(features)
+        found: Losses = {}
+        for name, number in (("source_loss", SOURCE), ("target_loss", TARGET)):
+            rows = weight * tf.cast(batch["domain"] == number, tf.float32)
+            total = self.target.loss_sum(batch["label_id"], logits[:, number], rows)
+            found[name] = Loss(total, self.target.loss_weight({**batch, "example_weight": rows}))
+        count = tf.reduce_sum(weight)
+        found["relation_loss"] = Loss(self.config.transfer.relation_weight * relation(head.columns) * count, count)
+        found["domain_loss"], _ = self._told_apart(batch, reversed_gradient(shared, self._rise(step)))
+        return found
+
+    def _selected(self, batch: Batch, features: tf.Tensor, logits: tf.Tensor, step: Step) -> tuple[tf.Tensor, Losses]:
+        """Returns which rows are kept, 0 or 1 float32 [batch], and the losses of those who decide it."""
+        model, settings, weight = self.model, self.config.transfer, batch["example_weight"]
+        source = tf.cast(batch["domain"] == SOURCE, tf.float32) * weight
+        labels, count = tf.maximum(batch["label_id"], 0), tf.reduce_sum(source)
+        state = states(features, logits, labels)
+        keeps = model.selector.policy(state)
+        drawn = step.draws.uniform(settings.selection_draws)
+        actions = tf.cast(drawn < tf.sigmoid(keeps)[:, tf.newaxis], tf.float32)
+        kept, held = actions * source[:, tf.newaxis], batch["held"] * weight
+        reward = gains(features, labels, model.head.kernel, model.head.bias, kept, source, held, settings.reward_step)
+        found: Losses = {}
+        if settings.algorithm == "rtl":
+            expected = model.selector.expected(state, source)
+            advantage = reward - expected
+            found["critic_loss"] = Loss(tf.reduce_mean(tf.square(advantage)) * count, count)
+        else:
+            told = model.discriminator(tf.stop_gradient(features))
+            advantage = standardised(reward) + settings.likeness_weight * standardised(likeness(told, kept))
+            # Of the source rows only those that are kept.
+            seen = weight - source + kept[:, 0]
+            found["domain_loss"] = Loss(tf.reduce_sum(domain_rows(told, batch["domain"]) * seen), tf.reduce_sum(weight))
+        found["policy_loss"] = Loss(policy_loss(keeps, actions, source, advantage), count)
+        return kept[:, 0], found
 
 
 VARIANTS = {"": DomainTransfer}

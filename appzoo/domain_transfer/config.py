@@ -10,7 +10,21 @@ from appzoo.settings import EncoderSettings, TargetSettings
 from easytransfer.config.job import DataConfig, JobConfig
 from easytransfer.config.schema import ConfigModel, setting
 
-Algorithm = Literal["dann", "reweight", "source_only", "target_only", "joint"]
+Algorithm = Literal["dann", "drss", "rtl", "mgtl", "reweight", "source_only", "target_only", "joint"]
+# Which rows each algorithm learns from; the first ones make the epochs. `held` are labelled rows of the target that a
+# reward is measured on.
+STREAMS: dict[Algorithm, tuple[str, ...]] = {
+    "source_only": ("source",),
+    "target_only": ("target",),
+    "joint": ("source", "target"),
+    "dann": ("source", "target", "unlabelled"),
+    "reweight": ("source", "target", "unlabelled"),
+    "drss": ("source", "target", "unlabelled"),
+    "rtl": ("source", "target", "held"),
+    "mgtl": ("source", "target", "held", "unlabelled"),
+}
+# Those that need no label of the target domain.
+UNSUPERVISED = ("dann", "reweight")
 
 
 class DomainDataConfig(DataConfig):
@@ -37,8 +51,9 @@ class TransferSettings(ConfigModel):
 
     algorithm: Algorithm = setting(
         "dann",
-        "Method: dann, features that do not tell the domains apart; reweight, source rows count by their likeness to "
-        "the target's; or without a method, rows of both domains (joint) or of one alone.",
+        "dann: features that do not tell the domains apart; drss: shared and own features of the domains; rtl, mgtl: "
+        "source rows are selected, by reward; reweight: they count by their likeness to the target's; joint, "
+        "source_only, target_only: rows of both domains or of one, without a method.",
         modes="T",
     )
     target_share: float = setting(
@@ -60,10 +75,53 @@ class TransferSettings(ConfigModel):
         10.0, "Largest weight of a source row in reweight, before their mean is made 1.", advanced=True, modes="T", gt=1
     )
 
+    relation_weight: float = setting(
+        0.01, "Weight of the covariance of the output weights in drss.", advanced=True, modes="T", ge=0
+    )
+    feature_units: int = setting(
+        128, "Shared features, and features of each domain, in drss.", advanced=True, modes="T", ge=1
+    )
+    held_rows: float = setting(
+        0.5,
+        "Share of the labelled target rows that rtl and mgtl measure their reward on and do not learn classes from.",
+        advanced=True,
+        modes="T",
+        gt=0,
+        lt=1,
+    )
+    held_share: float = setting(0.25, "Share of these rows in every batch.", advanced=True, modes="T", gt=0, lt=1)
+    reward_step: float = setting(
+        0.1, "Rate of the step of the last layer that a reward is measured after.", advanced=True, modes="T", gt=0
+    )
+    selection_draws: int = setting(
+        8,
+        "Selections that are drawn and rewarded in every batch; the first one is learnt from.",
+        advanced=True,
+        modes="T",
+        ge=2,
+    )
+    selection_units: int = setting(
+        64, "Units of the hidden layers of the policy and its critic.", advanced=True, modes="T", ge=1
+    )
+    selection_learning_rate: float = setting(
+        1e-2, "Learning rate of the policy and its critic.", advanced=True, modes="T", gt=0
+    )
+    likeness_weight: float = setting(
+        1.0, "Weight of the discriminator's reward beside the classifier's in mgtl.", advanced=True, modes="T", ge=0
+    )
+
+    @property
+    def streams(self) -> dict[str, float]:
+        """Share of a batch by kind of rows that the algorithm learns from, the kind that makes the epochs first."""
+        shares = {"target": self.target_share, "held": self.held_share, "unlabelled": self.unlabelled_share}
+        return {name: shares.get(name, 1.0) for name in STREAMS[self.algorithm]}
+
     @model_validator(mode="after")
     def _check_shares(self) -> TransferSettings:
-        if self.target_share + self.unlabelled_share >= 1:
-            raise ValueError("transfer.target_share and transfer.unlabelled_share leave no place for source rows")
+        leading, *others = self.streams.values()
+        if sum(others) >= leading:
+            names = ", ".join(f"transfer.{name}_share" for name in list(self.streams)[1:])
+            raise ValueError(f"{names} leave no place for source rows: their sum must be below 1")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What tells domains apart, and what is made of it: reversed gradients and weights of rows; all in float32."""
+"""What tells domains apart and what relates them: reversed gradients, weights of rows, covariances; all in float32."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import tensorflow as tf
 
 # How fast the reversed gradient rises, gamma of Ganin and Lempitsky.
 _GAMMA = 10.0
+# Part of the unit matrix that is added to W^T W.
+_RIDGE = 1e-6
 
 
 def reversed_gradient(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
@@ -62,3 +64,31 @@ def importance(logits: tf.Tensor, source: tf.Tensor, limit: float) -> tf.Tensor:
     ratio = tf.exp(tf.minimum(tf.cast(logits, tf.float32), math.log(limit)))
     mean = tf.math.divide_no_nan(tf.reduce_sum(ratio * source), tf.reduce_sum(source))
     return tf.stop_gradient(tf.where(source > 0, tf.math.divide_no_nan(ratio, mean), 1.0))
+
+
+def covariance(kernels: tf.Tensor) -> tf.Tensor:
+    """Returns Omega = (W^T W)^(1/2) / tr((W^T W)^(1/2)), float32 [weights, weights].
+
+    It is the covariance of the columns of W that makes tr(W Omega^-1 W^T) least among those of trace 1 (Zhang and
+    Yeung, A Convex Formulation for Learning Task Relationships, UAI 2010, section 3.2).
+
+    Args:
+        kernels: W, a column for each vector of output weights, [size, weights].
+    """
+    # A little of the unit matrix: weights may depend on each other, as all zeros do.
+    square = tf.matmul(kernels, kernels, transpose_a=True) + _RIDGE * tf.eye(tf.shape(kernels)[1])
+    values, vectors = tf.linalg.eigh(square)
+    root = tf.matmul(vectors * tf.sqrt(values), vectors, transpose_b=True)
+    return root / tf.linalg.trace(root)
+
+
+def relation(kernels: tf.Tensor) -> tf.Tensor:
+    """Returns tr(W Omega^-1 W^T), a scalar, with Omega = `covariance(W)` as a constant.
+
+    Each step thus makes the covariance best for the weights, and then the weights better for the covariance.
+
+    Args:
+        kernels: W, [size, weights].
+    """
+    omega = tf.stop_gradient(covariance(kernels))
+    return tf.reduce_sum(tf.transpose(tf.linalg.solve(omega, tf.transpose(kernels))) * kernels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from appzoo.domain_transfer.config import TransferSettings
 from appzoo.pooled_app import PooledModel
 from easytransfer import keras
 from modelzoo.backbone import Backbone
@@ -12,20 +13,27 @@ _DEVIATION = 0.02
 
 
 class TransferModel(PooledModel):
-    """Encoder, dropout on the pooled [CLS], dense layer; for the training what tells domains apart.
+    """Encoder, dropout on the pooled [CLS], head; for the training what tells domains apart and what selects rows.
 
     Args:
         backbone: Encoder.
         num_outputs: Classes.
-        dropout_rate: Dropout before the dense layer.
-        domain_units: Units of the hidden layer of the discriminator; 0 leaves it out.
+        dropout_rate: Dropout before the head.
+        settings: Of the algorithm: which parts there are, and their sizes.
     """
 
-    def __init__(self, backbone: Backbone, num_outputs: int, dropout_rate: float, domain_units: int) -> None:
+    def __init__(self, backbone: Backbone, num_outputs: int, dropout_rate: float, settings: TransferSettings) -> None:
         super().__init__(backbone, num_outputs, dropout_rate)
-        self.discriminator = None
-        if domain_units:
-            self.discriminator = TwoLayers("discriminator", domain_units, backbone.config.hidden_size)
+        algorithm, width = settings.algorithm, backbone.config.hidden_size
+        self.discriminator = self.selector = None
+        if algorithm == "drss":
+            self.head = DomainHeads(settings.feature_units, num_outputs, width)
+        if algorithm in ("dann", "reweight", "drss", "mgtl"):
+            seen = settings.feature_units if algorithm == "drss" else width
+            self.discriminator = TwoLayers("discriminator", settings.domain_units, seen)
+        if algorithm in ("rtl", "mgtl"):
+            state = width + 1 + num_outputs
+            self.selector = Selector(settings.selection_units, state, critic=algorithm == "rtl")
 
     def features(self, batch: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """Returns what the head reads, float32 [batch, hidden].
@@ -67,3 +75,78 @@ class TwoLayers(keras.layers.Layer):
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
         """See the class."""
         return self.output_layer(self.hidden(vectors))[:, 0]
+
+
+class DomainHeads(keras.layers.Layer):
+    """Features that domains share and features of each, and the output weights of each domain on both; float32.
+
+    Args:
+        units: Of each kind of features.
+        classes: Classes.
+        width: Of what the layer is called with.
+
+    Call arguments:
+        pooled: [rows, width].
+
+    Returns:
+        Logits of the target domain, [rows, classes].
+    """
+
+    def __init__(self, units: int, classes: int, width: int) -> None:
+        super().__init__(name="head", dtype="float32")
+        start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
+        options = {"activation": "tanh", "kernel_initializer": start}
+        self.shared = keras.layers.Dense(units, name="shared", **options)
+        self.specific = [keras.layers.Dense(units, name=name, **options) for name in ("source", "target")]
+        # Of each domain: weights of shared features, and of its own.
+        self.kernel = self.add_weight("kernel", [2, 2, units, classes], initializer=start)
+        self.bias = self.add_weight("bias", [2, classes], initializer="zeros")
+        self(tf.zeros([1, width]))
+
+    @property
+    def columns(self) -> tf.Tensor:
+        """The output weights as columns, those of the source domain first: [units * classes, 4]."""
+        return tf.transpose(tf.reshape(self.kernel, [4, -1]))
+
+    def call(self, pooled: tf.Tensor) -> tf.Tensor:
+        """See the class."""
+        return self.of_domains(pooled)[0][:, 1]
+
+    def of_domains(self, pooled: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the logits of source and target domain, [rows, 2, classes], and the shared features, [rows, units].
+
+        Args:
+            pooled: [rows, width].
+        """
+        shared = self.shared(pooled)
+        logits = [
+            tf.matmul(shared, self.kernel[number, 0]) + tf.matmul(layer(pooled), self.kernel[number, 1])
+            for number, layer in enumerate(self.specific)
+        ]
+        return tf.stack(logits, axis=1) + self.bias, shared
+
+
+class Selector(keras.layers.Layer):
+    """A policy that keeps or drops rows, and a critic that expects its reward; float32.
+
+    Args:
+        units: Of the hidden layer of each.
+        width: Of a state, see `selection.states`.
+        critic: Whether there is a critic.
+    """
+
+    def __init__(self, units: int, width: int, critic: bool) -> None:
+        super().__init__(name="selector", dtype="float32")
+        self.policy = TwoLayers("policy", units, width)
+        self.critic = TwoLayers("critic", units, width) if critic else None
+        self.built = True
+
+    def expected(self, states: tf.Tensor, source: tf.Tensor) -> tf.Tensor:
+        """Returns the reward that the critic expects for the mean of the states of source rows, a scalar.
+
+        Args:
+            states: [rows, width].
+            source: 1 for source rows, 0 for others, float32 [rows].
+        """
+        total = tf.reduce_sum(states * source[:, tf.newaxis], axis=0, keepdims=True)
+        return self.critic(tf.math.divide_no_nan(total, tf.reduce_sum(source)))[0]

@@ -17,10 +17,11 @@ from training import without_export
 
 from appzoo import jobs
 from appzoo.domain_transfer.app import DomainTransfer
-from appzoo.domain_transfer.config import DomainTransferConfig
-from appzoo.domain_transfer.losses import domain_rows, importance, reversed_gradient, rising
+from appzoo.domain_transfer.config import DomainTransferConfig, TransferSettings
+from appzoo.domain_transfer.losses import covariance, domain_rows, importance, relation, reversed_gradient, rising
 from appzoo.domain_transfer.sampler import Stream, StreamSampler
 from appzoo.jobs.tables import load_rows
+from easytransfer.distributed.workers import ONE_WORKER
 from easytransfer.errors import ConfigError, DataError, Interrupted
 from easytransfer.run.report import RunReporter
 from easytransfer.train.step import EVALUATION, Loss
@@ -123,18 +124,48 @@ def streams_of(app, table) -> dict[str, list[int]]:
     ("algorithm", "names"),
     [
         ("source_only", ["source"]),
-        ("target_only", ["labelled target"]),
-        ("joint", ["source", "labelled target"]),
-        ("dann", ["source", "labelled target", "unlabelled target"]),
-        ("reweight", ["source", "labelled target", "unlabelled target"]),
+        ("target_only", ["target"]),
+        ("joint", ["source", "target"]),
+        ("dann", ["source", "target", "unlabelled"]),
+        ("reweight", ["source", "target", "unlabelled"]),
+        ("drss", ["source", "target", "unlabelled"]),
     ],
 )
 def test_every_algorithm_has_its_rows(algorithm, names, tables, tiny_model):
-    rows = {"source": [5, 6, 7, 8, 9], "labelled target": [0, 1], "unlabelled target": [2, 3, 4]}
+    rows = {"source": [5, 6, 7, 8, 9], "target": [0, 1], "unlabelled": [2, 3, 4]}
     app = new_app(tiny_model, algorithm)
     app.load_assets(None)
     table = load_rows(app, app.config.training_tables(), True).encoded
     assert streams_of(app, table) == {name: rows[name] for name in names}
+
+
+@pytest.mark.parametrize("algorithm", ["rtl", "mgtl"])
+def test_labelled_rows_are_held_back_for_the_reward(algorithm, tables, tiny_model, tmp_path):
+    lines = [f"good day {i}\tpos\n" if i % 2 else f"bad time {i}\tneg\n" for i in range(20)]
+    Path("shop.tsv").write_text("".join(lines) + "a film\t\n")
+    app = new_app(tiny_model, algorithm)
+    app.load_assets(None)
+    table = load_rows(app, app.config.training_tables(), True).encoded
+    app.before_training(table, tmp_path, ONE_WORKER)
+    held, found = np.flatnonzero(table.columns["held"]).tolist(), streams_of(app, table)
+    assert len(held) == 10 and found["held"] == held and max(held) < 20
+    assert sorted([*found["target"], *held]) == list(range(20))
+    assert found.keys() == {"source", "target", "held", *(["unlabelled"] if algorithm == "mgtl" else [])}
+    again = load_rows(app, app.config.training_tables(), True).encoded
+    app.before_training(again, tmp_path, ONE_WORKER)
+    np.testing.assert_array_equal(again.columns["held"], table.columns["held"])
+    Path("shop.tsv").write_text("good day\tpos\n")
+    few = load_rows(app, app.config.training_tables(), True).encoded
+    with pytest.raises(ConfigError, match="measures its reward on the other, and trainTable has 1 of them"):
+        app.before_training(few, tmp_path, ONE_WORKER)
+
+
+def test_shares_leave_a_place_for_source_rows():
+    shares = {"target_share": 0.4, "held_share": 0.4, "unlabelled_share": 0.3}
+    assert TransferSettings(algorithm="dann", **shares).streams == {"source": 1, "target": 0.4, "unlabelled": 0.3}
+    assert TransferSettings(algorithm="rtl", **shares).streams == {"source": 1, "target": 0.4, "held": 0.4}
+    with pytest.raises(ValueError, match="transfer.target_share, transfer.held_share, transfer.unlabelled_share leave"):
+        TransferSettings(algorithm="mgtl", **shares)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +249,32 @@ def test_domain_losses_and_weights_are_those_of_numpy():
     np.testing.assert_allclose(importance(logits, np.zeros(5), 10.0), np.ones(5))
 
 
+def test_the_covariance_is_the_best_one_and_its_loss_that_of_numpy():
+    random = np.random.default_rng(8)
+    w = random.normal(0, 1, (12, 4))
+    w[:, 3] = w[:, 0] + 0.1 * w[:, 3]
+    values, vectors = np.linalg.eigh(w.T @ w)
+    root = vectors @ np.diag(np.sqrt(values)) @ vectors.T
+    omega = root / np.trace(root)
+    found = covariance(tf.constant(w, tf.float32)).numpy()
+    np.testing.assert_allclose(found, omega, atol=1e-5)
+    assert np.trace(found) == pytest.approx(1, abs=1e-5) and found[0, 3] > 5 * abs(found[0, 1])
+
+    def value(of: np.ndarray) -> float:
+        return np.trace(w @ np.linalg.inv(of) @ w.T)
+
+    variable = tf.Variable(w, dtype=tf.float32)
+    with tf.GradientTape() as tape:
+        loss = relation(variable)
+    assert float(loss) == pytest.approx(value(omega), rel=1e-4)
+    for _ in range(20):
+        part = random.normal(0, 1, (4, 6))
+        other = part @ part.T / np.trace(part @ part.T)
+        assert value(omega) <= value(other) and value(omega) <= value(0.9 * omega + 0.1 * other)
+    np.testing.assert_allclose(tape.gradient(loss, variable), 2 * w @ np.linalg.inv(omega), rtol=1e-3, atol=1e-3)
+    assert np.isfinite(relation(tf.zeros([5, 4])).numpy())
+
+
 def values(losses: dict[str, Loss]) -> dict[str, float]:
     return {name: float(total / weight) for name, (total, weight) in losses.items()}
 
@@ -280,6 +337,31 @@ def test_losses_of_a_batch_are_those_of_numpy(algorithm, tables, tiny_model):
     np.testing.assert_allclose(gradient, -rise * tape.gradient(plain, features).numpy(), rtol=1e-4, atol=1e-8)
 
 
+def test_losses_of_shared_and_specific_features_are_those_of_numpy(tables, tiny_model):
+    app, table = prepared(tiny_model, "drss")
+    head = app.model.head
+    drawn(head, app.model.discriminator)
+    batch = batch_of(table)
+    features = app.model.features(batch)
+    h, label, domain = features.numpy()[:10].astype(float), np.array(LABEL_ID), np.array(DOMAIN)
+    layers = [layer.get_weights() for layer in (head.shared, *head.specific)]
+    shared, *own = (np.tanh(h @ kernel + bias) for kernel, bias in layers)
+    k, b = head.kernel.numpy(), head.bias.numpy()
+    z = [shared @ k[i, 0] + own[i] @ k[i, 1] + b[i] for i in (0, 1)]
+    ce = [-np.log(softmax(each)[np.arange(10), label]) for each in z]
+    d = 1 / (1 + np.exp(-two_layers(app.model.discriminator, shared)))
+    w = k.reshape(4, -1).T
+    expected = {
+        "source_loss": ce[0][domain == 0].mean(),
+        "target_loss": ce[1][(domain == 1) & (label >= 0)].mean(),
+        "relation_loss": 0.01 * np.linalg.svd(w, compute_uv=False).sum() ** 2,
+        "domain_loss": -np.log(np.where(domain, d, 1 - d)).mean(),
+    }
+    found = values(app.training_losses(batch, features, at(0.5)))
+    assert found == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(app.forward(batch)["logits"][:10], z[1], atol=1e-4)
+
+
 def test_what_only_the_training_needs_is_in_no_prediction_and_in_no_evaluation(tables, tiny_model):
     app, table = prepared(tiny_model, "dann")
     batch = batch_of(table)
@@ -296,9 +378,9 @@ def test_what_only_the_training_needs_is_in_no_prediction_and_in_no_evaluation(t
 
 @pytest.mark.slow  # the contract of all applications shows it at less length
 def test_a_training_goes_on_where_it_was_stopped(tables, tiny_model, monkeypatch):
-    def run(folder: str, epochs: int = 4) -> dict[str, np.ndarray]:
-        train = {"batch_size": 8, "num_epochs": epochs, "learning_rate": 1e-3, "log_step_count_steps": 1}
-        app = new_app(tiny_model, "dann", train=train)
+    def run(folder: str) -> dict[str, np.ndarray]:
+        train = {"batch_size": 8, "num_epochs": 2, "learning_rate": 1e-3, "log_step_count_steps": 1}
+        app = new_app(tiny_model, "mgtl", train=train)
         values = app.config.model_dump() | {"checkpoint_dir": folder, "runtime": {"deterministic": True}}
         jobs.train(DomainTransferConfig.model_validate(values))
         last = json.loads(Path(folder, "checkpoint.json").read_text())["last"]
@@ -317,5 +399,5 @@ def test_a_training_goes_on_where_it_was_stopped(tables, tiny_model, monkeypatch
             run("parts")
         monkeypatch.setattr(RunReporter, "step", plain)
         parts = run("parts")
-    assert any("discriminator" in name for name in whole)
+    assert any("policy" in name for name in whole)
     assert [name for name in whole if not np.array_equal(whole[name], parts[name])] == []
