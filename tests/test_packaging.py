@@ -209,7 +209,8 @@ def test_an_installed_wheel_runs_the_smoke_configurations(wheel: Path, tmp_path:
     tables = {
         table
         for path in work.glob("appzoo/*/configs/smoke*.yaml")
-        for table in re.findall(r"_table: (examples/\S+)", path.read_text(encoding="utf-8"))
+        for tables in re.findall(r"_table: (examples/\S+)", path.read_text(encoding="utf-8"))
+        for table in tables.split(",")
     }
     assert len(tables) > 10 and [table for table in tables if not (work / table).is_file()] == []
     done = run("train", "--config", smoke, "--dryRun")

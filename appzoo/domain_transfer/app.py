@@ -24,7 +24,7 @@ from easytransfer.data.files import expand
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.schema import parse_schema
 from easytransfer.distributed.workers import Workers
-from easytransfer.errors import ConfigError
+from easytransfer.errors import ConfigError, DataError
 from easytransfer.train.stages import OptimizerPart
 from easytransfer.train.step import Loss, Losses, Step, TrainingStep
 from easytransfer.train.task import Batch
@@ -77,6 +77,19 @@ class DomainTransfer(PooledApp):
         network = TransferModel(backbone, self.target.num_outputs, self.config.model.dropout_rate, self.config.transfer)
         network(token_batch())
         return network
+
+    def on_train_table(self, train: EncodedTable) -> None:
+        """Looks at the training tables, as the target does.
+
+        Raises:
+            DataError: That of the target domain has no row.
+        """
+        if not (np.asarray(train.columns["domain"]) == TARGET).any():
+            raise DataError(
+                f"training table {self.config.data.train_table} is empty: it has no row of the target domain",
+                fix="check the table and its bad-row report",
+            )
+        super().on_train_table(train)
 
     def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
         """Holds labelled rows of the target back where an algorithm measures its reward on them.

@@ -106,6 +106,15 @@ def test_tables_that_leave_the_domain_open_are_refused(data, message, tables, ti
         new_app(tiny_model, "dann", **data).load_assets(None)
 
 
+def test_a_target_without_rows_is_told_in_place_of_its_sources(tables, tiny_model):
+    for name in ("shop.tsv", "more.tsv"):
+        Path(name).write_text("")
+    app = new_app(tiny_model, "dann")
+    app.load_assets(None)
+    with pytest.raises(DataError, match="training table shop.tsv,more.tsv is empty: it has no row of the target"):
+        app.on_train_table(load_rows(app, app.config.training_tables(), True).encoded)
+
+
 def test_class_weights_are_of_rows_with_labels(tables, tiny_model):
     app, table = prepared(tiny_model, "joint", train={"class_weights": "balanced"})
     np.testing.assert_allclose(app.target.class_weights, [7 / (2 * 4), 7 / (2 * 3)], rtol=1e-6)
