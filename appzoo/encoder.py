@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import modelzoo.loading as zoo
+from appzoo.settings import LoraSettings
 from easytransfer.app.inputs.tokens import TokensInput
 from easytransfer.config.job import JobConfig
 from easytransfer.data.table import RowChunk
@@ -76,26 +77,48 @@ class Encoder:
     def backbone(self, folder: Path | None, workers: Workers) -> Backbone:
         """Builds the encoder with its pre-trained weights, or with the shape stored in `folder` and random ones.
 
+        Where it stays as it is beside adapters or prompts, it has its pre-trained weights in both cases.
+
         Args:
             folder: A run folder or the assets of an export; None takes the ModelZoo.
             workers: Those that split its layers, if any.
+
+        Raises:
+            ConfigError: Workers are to split layers that stay as they are.
         """
         from modelzoo.backbone import Backbone
 
-        model = self.job.model
-        return Backbone.from_preset(
-            model.pretrain_model_name_or_path if folder is None else folder,
+        model, seed = self.job.model, self.job.runtime.seed
+        keeps_base = getattr(model, "keeps_base", False)
+        if keeps_base and (workers.tensor is not None or workers.stage is not None):
+            raise ConfigError(
+                "a network that stays as it is beside what is trained cannot be split over workers",
+                fix="set distribution.tensor_parallel=1 and distribution.pipeline_stages=1",
+            )
+        stored = folder is not None and not keeps_base
+        backbone = Backbone.from_preset(
+            folder if stored else model.pretrain_model_name_or_path,
             zoo=self.job.runtime.model_zoo_base_path,
-            weights=folder is None and not model.from_scratch,
-            seed=self.job.runtime.seed,
-            allow_missing=model.allow_missing if folder is None else None,
+            weights=not stored and not model.from_scratch,
+            seed=seed,
+            allow_missing=None if stored else model.allow_missing,
             tensor=workers.tensor,
             stage=workers.stage,
         )
+        if keeps_base and model.lora_rank:
+            add_adapters(backbone, model, seed)
+        return backbone
 
     def graph(self, folder: Path) -> GraphTokenizer:
         """Returns the same encoding inside a graph; `folder` is where `save` has written."""
         return self.tokenizer.in_graph(self.job.data.sequence_length, folder)
+
+
+def add_adapters(backbone: Backbone, model: LoraSettings, seed: int) -> None:
+    """Puts the adapters beside the kernels of a network that the settings name."""
+    backbone.add_lora(
+        rank=model.lora_rank, alpha=model.lora_alpha, dropout=model.lora_dropout, targets=model.lora_targets, seed=seed
+    )
 
 
 class EncoderTokens(TokensInput):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from easytransfer.config.job import ModelConfig
 from easytransfer.config.schema import setting
+
+LoraTarget = Literal["query", "key", "value", "attention_output", "inner", "output"]
 
 
 class EncoderSettings(ModelConfig):
@@ -32,6 +36,46 @@ class EncoderSettings(ModelConfig):
     lower_case: Literal["auto", "true", "false"] = setting(
         "auto", "Lower-case the text; auto follows the pre-trained model.", advanced=True, modes="TS"
     )
+
+
+class LoraSettings(ModelConfig):
+    """Adapters that are trained in place of a pre-trained network (LoRA, arXiv 2106.09685)."""
+
+    lora_rank: int = setting(
+        0,
+        "Rank of adapters: they and the head are trained, the pre-trained network stays as it is; 0 trains all of it.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    lora_alpha: float = setting(
+        8.0, "What the adapters add is multiplied by lora_alpha / lora_rank.", advanced=True, modes="T", gt=0
+    )
+    lora_dropout: float = setting(0.0, "Dropout on what the adapters read.", advanced=True, modes="T", ge=0, lt=1)
+    lora_targets: list[LoraTarget] = setting(
+        ["query", "value"],
+        "Kernels that have adapters: query, key, value and attention_output, inner and output (feed-forward).",
+        advanced=True,
+        modes="T",
+    )
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the pre-trained network stays as it is and is in no checkpoint."""
+        return self.lora_rank > 0
+
+    @model_validator(mode="after")
+    def _check_lora(self) -> LoraSettings:
+        if not self.lora_rank:
+            fields = type(self).model_fields
+            for name in ("lora_alpha", "lora_dropout", "lora_targets"):
+                if getattr(self, name) != fields[name].default:
+                    raise ValueError(f"{name} applies where model.lora_rank is 1 or more; remove one of them")
+        elif not self.lora_targets:
+            raise ValueError("lora_targets names no kernel, and model.lora_rank asks for adapters")
+        elif getattr(self, "from_scratch", False):
+            raise ValueError("from_scratch does not go with lora_rank: random weights would stay random")
+        return self
 
 
 class TargetSettings(ModelConfig):

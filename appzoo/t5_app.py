@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import modelzoo.loading as zoo
+from appzoo.encoder import add_adapters
 from appzoo.t5_settings import T5Settings
 from easytransfer.app.contract import App, Assets
 from easytransfer.errors import ModelError
@@ -60,14 +61,22 @@ class T5App(App):
         write_json(folder / CONFIG_FILE, self.network_config.to_dict())
 
     def backbone(self, assets: Assets) -> T5Backbone:
-        """Returns the network with its pre-trained weights, or with the shape stored in a run and random ones."""
-        settings, folder = self._settings, assets.folder
+        """Returns the network with its pre-trained weights, or with the shape stored in a run and random ones.
+
+        With adapters it has its pre-trained weights in both cases: a run holds the adapters alone.
+        """
+        settings, seed = self._settings, self.config.runtime.seed
+        lora = getattr(settings, "keeps_base", False)
+        stored = assets.folder is not None and not lora
         changes = {} if settings.dropout_rate is None else {"dropout_rate": settings.dropout_rate}
-        return Backbone.from_preset(
-            settings.pretrain_model_name_or_path if folder is None else folder,
+        backbone = Backbone.from_preset(
+            assets.folder if stored else settings.pretrain_model_name_or_path,
             zoo=self.config.runtime.model_zoo_base_path,
-            weights=folder is None and not settings.from_scratch,
-            seed=self.config.runtime.seed,
-            allow_missing=settings.allow_missing if folder is None else None,
+            weights=not stored and not settings.from_scratch,
+            seed=seed,
+            allow_missing=None if stored else settings.allow_missing,
             **changes,
         )
+        if lora:
+            add_adapters(backbone, settings, seed)
+        return backbone

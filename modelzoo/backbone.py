@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.layers.lora import Adaptation, Projection, mark_base
 from easytransfer.presets import Preset, resolve
 from easytransfer.presets.folder import new_folder, write_manifest
 from easytransfer.presets.load_report import LoadReport
@@ -42,6 +43,7 @@ class Backbone(keras.Model):
     Attributes:
         config: Sizes and settings.
         load_report: What the last file of weights held; None for fresh weights.
+        adaptation: Its adapters; None for an ordinary network.
 
     Example:
         >>> Backbone.from_preset("minilm-l6-en", hidden_dropout_prob=0.0)
@@ -52,6 +54,7 @@ class Backbone(keras.Model):
 
     config: Any
     load_report: LoadReport | None = None
+    adaptation: Adaptation | None = None
 
     # Stored models ---------------------------------------------------------------------------------------------
 
@@ -128,8 +131,11 @@ class Backbone(keras.Model):
             overwrite: Replace an existing folder.
 
         Raises:
-            ModelError: The folder exists and `overwrite` is False, or the family has no tokenizer.
+            ModelError: The folder exists and `overwrite` is False, the family has no tokenizer, or the network has
+                adapters beside its weights.
         """
+        if self.adaptation is not None:
+            raise ModelError("a network with adapters has no model folder", fix="call merge_lora() before")
         with new_folder(folder, overwrite) as draft:
             self.write_files(draft, tokenizer)
             write_manifest(draft, {"name": Path(folder).name, **self.facts(), **(facts or {})})
@@ -230,6 +236,45 @@ class Backbone(keras.Model):
                 floats = dtype.is_floating
                 taken[name] = as_floats(value, name, report.source, dtype.as_numpy_dtype) if floats else value
         self.assign_weights(taken)
+
+    # Adapters --------------------------------------------------------------------------------------------------
+
+    def projections(self) -> dict[str, list[Projection]]:
+        """Returns the kernels that adapters may change, by what they compute: query, key, value and so on."""
+        return {}
+
+    def base_variables(self) -> list[tf.Variable]:
+        """Returns the variables that a training of adapters leaves as they are."""
+        return list(self.weights)
+
+    def add_lora(self, *, rank: int, alpha: float, dropout: float, targets: Iterable[str], seed: int) -> None:
+        """Puts adapters beside kernels (LoRA, arXiv 2106.09685); from now on they are trained in place of the network.
+
+        Args:
+            rank: Width of the adapters.
+            alpha: Their product is multiplied by alpha / rank.
+            dropout: Dropout on what they read, in training.
+            targets: Names of kernels, see `projections`.
+            seed: Seed of their start values.
+
+        Raises:
+            ConfigError: There are no such kernels, or they are narrower than the adapters.
+        """
+        known = self.projections()
+        if unknown := [name for name in targets if name not in known]:
+            raise ConfigError(
+                f"model.lora_targets: {type(self).__name__} has no {unknown[0]}", accepted=list(known) or "no adapters"
+            )
+        mark_base(self.base_variables())
+        places = [place for name in dict.fromkeys(targets) for place in known[name]]
+        self.adaptation = Adaptation(places, rank=rank, alpha=alpha, dropout=dropout, seed=seed)
+
+    def merge_lora(self) -> None:
+        """Adds the adapters, where there are any, to the kernels: the network is an ordinary one again."""
+        if self.adaptation is not None:
+            self.adaptation.merge()
+            self.adaptation = None
+            mark_base(self.weights, False)
 
     # What a task asks for --------------------------------------------------------------------------------------
 

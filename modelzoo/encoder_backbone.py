@@ -12,6 +12,7 @@ import tensorflow as tf
 from easytransfer.distributed.collectives import Group
 from easytransfer.distributed.pipeline import Stage
 from easytransfer.errors import ModelError
+from easytransfer.layers.lora import Projection
 from easytransfer.presets import Preset
 from easytransfer.presets.load_report import LoadReport
 from modelzoo.backbone import Backbone
@@ -168,7 +169,18 @@ class EncoderBackbone(Backbone):
         groups: list[list[tf.Variable]] = [[] for _ in range(top + 1)]
         for row in self._table():
             groups[self._depth(row)].append(self.encoder.variable(row.path))
+        if self.adaptation is not None:
+            groups = [[*group, *self.adaptation.variables(depth)] for depth, group in enumerate(groups)]
         return groups
+
+    def projections(self) -> dict[str, list[Projection]]:
+        """Returns the kernels that adapters may change: query, key, value, attention_output, inner and output."""
+        return self.encoder.projections()
+
+    def base_variables(self) -> list[tf.Variable]:
+        """Returns all variables but those of the pooler, which belongs to the head."""
+        pooler = {id(variable) for variable in self.layer_groups()[-1]}
+        return [variable for variable in self.weights if id(variable) not in pooler]
 
     def _depth(self, row: Weight) -> int:
         """Returns how far up a weight is, 0 for the embeddings; the pooler, the last of the table, is at the top."""

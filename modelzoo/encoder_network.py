@@ -19,6 +19,7 @@ from easytransfer.distributed.pipeline import Stage
 from easytransfer.distributed.shards import Shard, mark_shard
 from easytransfer.errors import ConfigError
 from easytransfer.layers.dropout import Dropout
+from easytransfer.layers.lora import Projection, dense_projection
 from modelzoo.encoder_config import EncoderConfig
 
 
@@ -59,6 +60,10 @@ _AXES = {
     "inner": {"kernel": 1, "bias": 0},
     "output": {"kernel": 0},
 }
+
+
+# Dense parts of a layer by the number of input axes of their kernels.
+_INPUT_AXES = {"query": 1, "key": 1, "value": 1, "attention_output": 2, "inner": 1, "output": 1}
 
 
 class Encoder(BertEncoderV2):
@@ -200,6 +205,11 @@ class Encoder(BertEncoderV2):
         real = tf.cast(mask, tf.int32) if mask.shape.rank == 2 else tf.cast(tf.not_equal(ids, self._pad), tf.int32)
         return tf.cumsum(real, axis=1) * real + self._first_position - 1
 
+    def projections(self) -> dict[str, list[Projection]]:
+        """Returns the dense parts of the layers that adapters may change, by their names in `LAYER_PARTS`."""
+        layers = list(enumerate(self._transformer_layers))
+        return {part: [_projection(block, part, number) for number, block in layers] for part in _INPUT_AXES}
+
     def variable(self, path: str) -> tf.Variable:
         """Returns a variable by its path in the table of weights, such as `words` or `layers.0.query.kernel`."""
         part, *rest = path.split(".")
@@ -245,6 +255,12 @@ def _part(block: keras.layers.Layer, part: str) -> keras.layers.Layer:
     for step in LAYER_PARTS[part].split("."):
         block = getattr(block, step)
     return block
+
+
+def _projection(block: keras.layers.Layer, part: str, number: int) -> Projection:
+    *steps, attribute = LAYER_PARTS[part].split(".")
+    owner = getattr(block, steps[0]) if steps else block
+    return dense_projection(f"layer_{number}/{part}", number + 1, owner, attribute, _INPUT_AXES[part])
 
 
 def _replace_dropout(block: keras.layers.Layer, config: EncoderConfig, part: int) -> None:

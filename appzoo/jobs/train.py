@@ -29,7 +29,7 @@ from appzoo.jobs.tables import (
     values_of_column,
 )
 from appzoo.jobs.text_counts import say_table
-from appzoo.jobs.trained import model_call, new_app, open_trained
+from appzoo.jobs.trained import merge_adapters, model_call, new_app, open_trained
 from easytransfer.app.contract import App
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import run_settings
@@ -43,6 +43,7 @@ from easytransfer.distributed.report import report_workers
 from easytransfer.distributed.shards import whole_shape
 from easytransfer.distributed.strategy import open_workers
 from easytransfer.distributed.workers import Workers
+from easytransfer.layers.lora import without_base
 from easytransfer.metrics.names import canonical_metric, choose_metric
 from easytransfer.presets import resolve
 from easytransfer.run.card import write_card
@@ -152,6 +153,7 @@ def _train(
     reporter = RunReporter(folder.path, log_format=config.runtime.log_format, tracking=tracking)
     devices = devices_of(config.distribution)
     trainer = Trainer(app, config.train, config.runtime, folder.path, reporter, workers=workers, devices=devices)
+    adapted = _parameters(app)
     check_space(folder.path, _checkpoint_bytes(app) * (config.train.keep_checkpoint_max + 2))
     with folder.timed("training"):
         fit = trainer.fit(*_batches(app, tables, workers))
@@ -162,6 +164,8 @@ def _train(
         report = _evaluate_best(app, config, folder, tables, fit)
     if len(fit.stages) > 1:
         report["stages"] = _stages(folder, fit)
+    if adapted is not None:
+        report["parameters"] = adapted
     if fit.input_share is not None:
         report["input_share"] = fit.input_share
         say(f"waiting for input: {fit.input_share:.1%} of the time of the steps")
@@ -172,6 +176,7 @@ def _train(
         report["pictures"] += report["distributed"].pop("pictures")
     if config.runtime.mixed_precision != "none":
         app = open_trained(in_float32(config, report["checkpoint"])).app
+    merge_adapters(app)
     with folder.timed("export and its checks"):
         path = export_app(app, folder.path, folder.path / "export", Path(report["checkpoint"])).path
     report["export"] = str(path)
@@ -272,9 +277,21 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     }
 
 
+def _parameters(app: App) -> dict[str, int] | None:
+    """Returns how many numbers are stored of how many, where a pre-trained network stays as it is, and says so."""
+    own, every = (
+        sum(math.prod(whole_shape(variable)) for variable in variables)
+        for variables in (without_base(app.model.weights), app.model.weights)
+    )
+    if own == every:
+        return None
+    say(f"{own:,} of {every:,} weights ({own / every:.2%}) are trained and stored; the pre-trained network stays as is")
+    return {"stored": own, "all": every}
+
+
 def _checkpoint_bytes(app: App) -> int:
     """Size of a checkpoint: weights and at most two optimizer slots, float32."""
-    return 3 * 4 * sum(math.prod(whole_shape(variable)) for variable in app.model.weights)
+    return 3 * 4 * sum(math.prod(whole_shape(variable)) for variable in without_base(app.model.weights))
 
 
 def _evaluate_best(

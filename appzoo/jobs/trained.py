@@ -64,10 +64,18 @@ def open_trained(config: JobConfig) -> Trained:
     with compute_precision(config.runtime.mixed_precision):
         app.build_model(path.parent)
     checkpoint.load_weights(app.model, path)
+    merge_adapters(app)
     step = int(path.name.rpartition("-")[2])
     return Trained(
         app, model_call(app), path.parent, path, step, model_call(app, labelled=True), pad_multiple(config.runtime)
     )
+
+
+def merge_adapters(app: App) -> None:
+    """Adds the adapters (LoRA) of a trained network, if it has any, to its weights: it is an ordinary one from then."""
+    merge = getattr(getattr(app.model, "backbone", None), "merge_lora", None)
+    if merge is not None:
+        merge()
 
 
 def _from_export(config: JobConfig) -> Trained:

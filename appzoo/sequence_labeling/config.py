@@ -7,12 +7,12 @@ from typing import Literal
 from pydantic import model_validator
 
 from appzoo.sequence_labeling.readers import ENDINGS
-from appzoo.settings import EncoderSettings, TargetSettings
+from appzoo.settings import EncoderSettings, LoraSettings, TargetSettings
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
 
-class BertLabelingSettings(EncoderSettings, TargetSettings):
+class BertLabelingSettings(EncoderSettings, LoraSettings, TargetSettings):
     """Encoder and head."""
 
     unit: Literal["word", "character"] = setting(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import model_validator
 
-from appzoo.settings import EncoderSettings, MultiLabelSettings
+from appzoo.settings import EncoderSettings, LoraSettings, MultiLabelSettings
 from appzoo.words_settings import TextCnnSettings, check_text_cnn
 from easytransfer.config.job import JobConfig
 
@@ -23,7 +23,7 @@ class ClassifyConfig(JobConfig):
         return self
 
 
-class BertClassifySettings(EncoderSettings, MultiLabelSettings):
+class BertClassifySettings(EncoderSettings, LoraSettings, MultiLabelSettings):
     """Encoder and head."""
 
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from appzoo.settings import EncoderSettings
+from appzoo.settings import EncoderSettings, LoraSettings
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
 
-class BertComprehensionSettings(EncoderSettings):
+class BertComprehensionSettings(EncoderSettings, LoraSettings):
     """Encoder, windows and answer search."""
 
     dropout_rate: float = setting(0.0, "Dropout before the head.", modes="T", ge=0, lt=1)

@@ -6,12 +6,13 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from appzoo.settings import LoraSettings
 from appzoo.t5_settings import T5Settings
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
 
-class GenerationSettings(T5Settings):
+class GenerationSettings(T5Settings, LoraSettings):
     """The pre-trained network, what it reads, and how it writes."""
 
     prefix: str = setting(

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from appzoo.settings import EncoderSettings, TargetSettings
+from appzoo.settings import EncoderSettings, LoraSettings, TargetSettings
 from appzoo.text_match.pairs import PairDataConfig
 from appzoo.text_match.words_config import BiCnnMatchConfig, DamMatchConfig, DamPlusMatchConfig, HcnnMatchConfig
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
 
 
-class BertMatchSettings(EncoderSettings, TargetSettings):
+class BertMatchSettings(EncoderSettings, LoraSettings, TargetSettings):
     """Encoder and head."""
 
 
@@ -24,7 +24,7 @@ class BertMatchConfig(JobConfig):
     model: BertMatchSettings = BertMatchSettings()
 
 
-class TwoTowerSettings(EncoderSettings, TargetSettings):
+class TwoTowerSettings(EncoderSettings, LoraSettings, TargetSettings):
     """One encoder used for both texts, and how their vectors are compared."""
 
     dropout_rate: float = setting(0.0, "Dropout on the vectors.", advanced=True, modes="T", ge=0, lt=1)

@@ -24,7 +24,6 @@ from easytransfer.savedmodel.loading import find_exported, is_exported
 from easytransfer.savedmodel.manifest import MANIFEST
 from easytransfer.train import checkpoint
 from easytransfer.train.task import Batch, Outputs
-from easytransfer.train.weights import assign_arrays
 
 if TYPE_CHECKING:
     from easytransfer.app.contract import App
@@ -133,7 +132,7 @@ class Frozen:
         app.build_model(folder)
         stored = checkpoint.load(found, weights_only=True)
         try:
-            assign_arrays(app.model.weights, stored.weights, str(found))
+            checkpoint.assign(app.model, stored)
         except ModelError as error:
             files = " and ".join(app.asset_files) or CONFIG_FILE
             # Further lines would be the table of all weights.

@@ -24,6 +24,7 @@ from safetensors.numpy import save_file
 
 from easytransfer.config.json_text import parse_json
 from easytransfer.errors import ModelError, ResourceError
+from easytransfer.layers.lora import base_digest, without_base
 from easytransfer.presets.safetensors_file import read_safetensors
 from easytransfer.run.atomic import plain, sha256, sync, write_json
 from easytransfer.train.weights import assign_arrays
@@ -232,8 +233,39 @@ def load_weights(model: keras.Model, path: str | Path) -> Path:
         ModelError: No such checkpoint, a broken one, or one of another model.
     """
     checkpoint = load(resolve(path), weights_only=True)
-    assign_arrays(model.weights, checkpoint.weights, str(checkpoint.path))
+    assign(model, checkpoint)
     return checkpoint.path
+
+
+def assign(model: keras.Model, checkpoint: Checkpoint) -> None:
+    """Sets the variables of `model` that a checkpoint holds: all, or adapters and heads beside the same base.
+
+    Raises:
+        ModelError: It is one of another model, or its adapters are those of another base.
+    """
+    check_base(base_digest(model.weights), checkpoint)
+    assign_arrays(without_base(model.weights), checkpoint.weights, str(checkpoint.path))
+
+
+def check_base(base: str | None, checkpoint: Checkpoint) -> None:
+    """Refuses adapters (LoRA) of other pre-trained weights than those in the model.
+
+    Args:
+        base: What `base_digest` returns for the model.
+        checkpoint: What is to be assigned.
+
+    Raises:
+        ModelError: They are others.
+    """
+    stored = checkpoint.state.get("base")
+    if stored is not None and base is not None and stored != base:
+        raise ModelError(
+            f"the checkpoint {checkpoint.path} holds adapters for other pre-trained weights than those of "
+            "model.pretrain_model_name_or_path",
+            received=f"SHA-256 {base[:12]}",
+            accepted=stored[:12],
+            fix="put the pre-trained model back as it was in the training, or train anew",
+        )
 
 
 def _pointer(run_dir: Path) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from easytransfer.config.job import TrainConfig
 from easytransfer.errors import ConfigError
+from easytransfer.layers.lora import without_base
 from easytransfer.train.stages import ONE_STAGE, OptimizerPart, TrainingStage
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def select_parameters(task: Task, train: TrainConfig, stage: TrainingStage = ONE
 
     Group 0 of `task.layer_groups()` is the embeddings, the last the head; `num_freezed_layers=n` takes out groups 1..n,
     and group 0 too unless `freeze_embeddings=false`. A group's factor is layerwise_lr_decay ** (groups above it); a
-    variable in no group has factor 1 and is never frozen.
+    variable in no group has factor 1 and is never frozen. What adapters stand beside is never trained.
 
     Raises:
         ConfigError: More layers to freeze than the model has, or nothing left to train.
@@ -50,7 +51,9 @@ def select_parameters(task: Task, train: TrainConfig, stage: TrainingStage = ONE
                 raise ValueError(
                     f"variable {variable.name} belongs to optimizers {owners[id(variable)]!r} and {name!r}"
                 )
-        kept = [v for v in part.variables if id(v) not in frozen and (trained is None or id(v) in trained)]
+        kept = [
+            v for v in without_base(part.variables) if id(v) not in frozen and (trained is None or id(v) in trained)
+        ]
         selected[name] = Parameters(kept, [factors.get(id(variable), 1.0) for variable in kept], part)
     if not any(parameters.variables for parameters in selected.values()):
         raise ConfigError(

@@ -9,6 +9,7 @@ from typing import Any
 from easytransfer.config.job import RuntimeConfig, TrainConfig
 from easytransfer.distributed.shards import shard_of, whole_value
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.layers.lora import base_digest, without_base
 from easytransfer.optim.base import FORMER_NO_DECAY
 from easytransfer.run.environment import package_versions
 from easytransfer.run.report import Reporter
@@ -66,6 +67,7 @@ class RunCheckpoints:
         self.writes = writes and run_dir is not None
         # Whether variables are split over workers: then all of them take part in loading and saving.
         weights, self.workers = engine.task.model.weights, engine.workers
+        self.base = base_digest(weights)
         self.split = self.workers.stage is not None or any(shard_of(variable) is not None for variable in weights)
         self.shared = self.split or engine.keeps_residuals
 
@@ -96,7 +98,7 @@ class RunCheckpoints:
             return
         # Evaluation and export use averaged weights, so these go into the weights file; see Engine.restore.
         with self.engine.averages.applied(), self.workers.joined_residuals():
-            weights = named_arrays(self.engine.task.model.weights)
+            weights = named_arrays(without_base(self.engine.task.model.weights))
             training = {name: whole_value(variable) for name, variable in self.engine.training_variables().items()}
             weights, training = self.workers.join_stages(weights), self.workers.join_stages(training)
         # Also where nothing is written: all workers must agree on whether there is something to save.
@@ -198,10 +200,11 @@ class RunCheckpoints:
 
     def _assign(self, found: checkpoint.Checkpoint) -> None:
         """Sets the model's weights, or those of this worker's stage."""
+        checkpoint.check_base(self.base, found)
         weights, positions = found.weights, self.engine.positions
         if self.workers.stage is not None:
             weights = dict(list(weights.items())[positions.start : positions.stop])
-        assign_arrays(self.engine.task.model.weights, weights, str(found.path))
+        assign_arrays(without_base(self.engine.task.model.weights), weights, str(found.path))
 
     def _course(self) -> dict[str, Any]:
         """What must be the same when a run is resumed."""
@@ -220,6 +223,7 @@ class RunCheckpoints:
             "stage": self.engine.stage.name,
             "stages": self._begins(),
             "frozen": self.engine.task.frozen_records(),
+            "base": self.base,
             "epoch": epoch,
             "batch_in_epoch": batch,
             "no_decay": {name: list(optimizer.no_decay) for name, optimizer in self.engine.optimizers.items()},

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.errors import ModelError
+from easytransfer.layers.lora import Projection
 from easytransfer.presets import Preset
 from easytransfer.presets.load_report import LoadReport
 from easytransfer.text.decoding import Cache, NextLogits
@@ -149,6 +150,15 @@ class T5Backbone(Backbone):
             blocks[-1].append(stack.norm.scale)
             groups += blocks
         return [*groups, [] if self.head is None else [self.head]]
+
+    def projections(self) -> dict[str, list[Projection]]:
+        """Returns the kernels that adapters may change, of encoder and decoder; a gated feed-forward part has two."""
+        found: dict[str, list[Projection]] = {}
+        blocks = [*self.encoder.blocks, *self.decoder.blocks]
+        for depth, block in enumerate(blocks, start=1):
+            for name, places in block.projections(depth).items():
+                found.setdefault(name, []).extend(places)
+        return found
 
     def fresh_weights(self, seed: int = 0, names: Iterable[str] | None = None) -> None:
         """Sets weights to random values that depend only on the seed and the weight's name, as published."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
+from easytransfer.layers.lora import KernelLayer, Projection
 from modelzoo.t5.config import T5Config
 
 # Added to the scores of places that are not looked at; float32 keeps it.
@@ -19,6 +20,10 @@ ACTIVATIONS: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "gelu_tanh": lambda x: tf.nn.gelu(x, approximate=True),
     "silu": tf.nn.silu,
 }
+
+
+# Kernels that adapters may change, by what they compute.
+_ATTENTION = {"query": "q", "key": "k", "value": "v", "attention_output": "o"}
 
 
 class RmsNorm(keras.layers.Layer):
@@ -36,7 +41,15 @@ class RmsNorm(keras.layers.Layer):
         return tf.cast(wide, x.dtype) * tf.cast(self.scale, x.dtype)
 
 
-class Attention(keras.layers.Layer):
+class Kernels(KernelLayer):
+    """A layer with kernels [inputs, outputs]."""
+
+    def product(self, kernel: str, x: tf.Tensor) -> tf.Tensor:
+        """Returns x [..., inputs] times a kernel, in the type of x."""
+        return self.with_adapter(kernel, x @ tf.cast(getattr(self, kernel), x.dtype), x)
+
+
+class Attention(Kernels):
     """Attention with a norm before it; scores are not divided by the root of the head's width.
 
     What is looked at is given as keys and values [batch, heads, places, head], see `keys`.
@@ -53,35 +66,35 @@ class Attention(keras.layers.Layer):
 
     def keys(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns keys and values of what `norm` gives, or of the encoder's states."""
-        return self._split(x @ tf.cast(self.k, x.dtype)), self._split(x @ tf.cast(self.v, x.dtype))
+        return self._split(self.product("k", x)), self._split(self.product("v", x))
 
     def call(
         self, x: tf.Tensor, keys: tuple[tf.Tensor, tf.Tensor], bias: tf.Tensor, training: bool = False
     ) -> tf.Tensor:
         """Returns x plus what was seen; x [batch, places, width] is not normalised yet."""
-        query = self._split(self.norm(x) @ tf.cast(self.q, x.dtype))
+        query = self._split(self.product("q", self.norm(x)))
         scores = tf.cast(tf.matmul(query, keys[0], transpose_b=True), tf.float32) + bias
         shares = self.dropout(tf.cast(tf.nn.softmax(scores), x.dtype), training=training)
         seen = tf.transpose(tf.matmul(shares, keys[1]), [0, 2, 1, 3])
         seen = tf.reshape(seen, [tf.shape(x)[0], tf.shape(x)[1], self.heads * self.width])
-        return x + self.dropout(seen @ tf.cast(self.o, x.dtype), training=training)
+        return x + self.dropout(self.product("o", seen), training=training)
 
     def one(self, x: tf.Tensor, keys: tuple[tf.Tensor, tf.Tensor], bias: tf.Tensor) -> tf.Tensor:
         """Returns the same for one place of each row, x [rows, width], bias [rows or 1, heads or 1, places].
 
         Without batched products: those with one query in a row have crashed TensorFlow with oneDNN.
         """
-        query = tf.reshape(self.norm(x) @ self.q, [-1, self.heads, 1, self.width])
+        query = tf.reshape(self.product("q", self.norm(x)), [-1, self.heads, 1, self.width])
         shares = tf.nn.softmax(tf.reduce_sum(query * keys[0], -1) + bias)
         seen = tf.reduce_sum(shares[..., None] * keys[1], 2)
-        return x + tf.reshape(seen, [-1, self.heads * self.width]) @ self.o
+        return x + self.product("o", tf.reshape(seen, [-1, self.heads * self.width]))
 
     def _split(self, x: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(x)
         return tf.transpose(tf.reshape(x, [shape[0], shape[1], self.heads, self.width]), [0, 2, 1, 3])
 
 
-class FeedForward(keras.layers.Layer):
+class FeedForward(Kernels):
     """Two dense layers without biases, the first one gated or not, with a norm before them."""
 
     def __init__(self, config: T5Config, **kwargs: object) -> None:
@@ -97,12 +110,12 @@ class FeedForward(keras.layers.Layer):
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Returns x plus the output."""
         normal = self.norm(x)
-        first, *gates = (normal @ tf.cast(getattr(self, name), x.dtype) for name in self.into)
+        first, *gates = (self.product(name, normal) for name in self.into)
         inner = self.activation(first)
         for gate in gates:
             inner *= gate
         inner = self.dropout(inner, training=training)
-        return x + self.dropout(inner @ tf.cast(self.wo, x.dtype), training=training)
+        return x + self.dropout(self.product("wo", inner), training=training)
 
 
 class Block(keras.layers.Layer):
@@ -127,6 +140,18 @@ class Block(keras.layers.Layer):
         if self.cross is not None:
             x = self.cross(x, memory, memory_bias, training=training)
         return self.feed_forward(x, training=training)
+
+    def projections(self, depth: int) -> dict[str, list[Projection]]:
+        """Returns the kernels that adapters may change; depth: number of the group of this block's variables."""
+        attentions = [self.attention] if self.cross is None else [self.attention, self.cross]
+        found = {
+            name: [layer.projection(f"{layer.name}/{kernel}", depth, kernel) for layer in attentions]
+            for name, kernel in _ATTENTION.items()
+        }
+        feed = self.feed_forward
+        for name, kernels in (("inner", feed.into), ("output", ["wo"])):
+            found[name] = [feed.projection(f"{feed.name}/{kernel}", depth, kernel) for kernel in kernels]
+        return found
 
 
 class Stack(keras.layers.Layer):

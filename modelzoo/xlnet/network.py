@@ -9,9 +9,13 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
+from easytransfer.layers.lora import KernelLayer, Projection, dense_projection
 from modelzoo.encoder_network import ACTIVATIONS
 from modelzoo.xlnet.config import XlnetConfig
 
+# Kernels that adapters may change, by what they compute.
+_HEADS = {"query": "q", "key": "k", "value": "v"}
+_FEED_FORWARD = {"inner": "inner", "output": "outer"}
 # Taken from the scores of tokens that must not be seen, as in the original.
 _HIDDEN = 1e30
 
@@ -80,6 +84,23 @@ class XlnetEncoder(keras.Model):
             x = tf.cast(inputs["embeddings"], self.compute_dtype)
         return x if "added_embeddings" not in inputs else x + tf.cast(inputs["added_embeddings"], x.dtype)
 
+    def projections(self) -> dict[str, list[Projection]]:
+        """Returns the kernels that adapters may change; those of attention serve both streams."""
+        layers = [(f"layer_{number}", number + 1, block) for number, block in enumerate(self.blocks)]
+        found = {
+            name: [block.projection(f"{place}/{name}", depth, kernel) for place, depth, block in layers]
+            for name, kernel in _HEADS.items()
+        }
+        found["attention_output"] = [
+            block.projection(f"{place}/attention_output", depth, "o", inputs=2, outputs_first=True)
+            for place, depth, block in layers
+        ]
+        for name, attribute in _FEED_FORWARD.items():
+            found[name] = [
+                dense_projection(f"{place}/{name}", depth, block, attribute) for place, depth, block in layers
+            ]
+        return found
+
     def variable(self, path: str) -> tf.Variable:
         """Returns a variable by its path in the table of weights, such as `layers.0.q`."""
         if path == "words":
@@ -145,7 +166,7 @@ class Relation(NamedTuple):
     targets: tf.Tensor | None
 
 
-class XlnetLayer(keras.layers.Layer):
+class XlnetLayer(KernelLayer):
     """Relative attention and a feed-forward part, each with a residual and LayerNorm behind it.
 
     Scores are the sum of content, position and segment (Yang et al. 2019, arXiv 1906.08237, sections 2.4 and 2.5; Dai
@@ -178,9 +199,8 @@ class XlnetLayer(keras.layers.Layer):
             keras.layers.LayerNormalization(epsilon=config.layer_norm_eps, dtype=tf.float32, name=part)
             for part in ("attention_norm", "output_norm")
         )
-        self.inner = keras.layers.Dense(
-            config.intermediate_size, ACTIVATIONS[config.hidden_act], kernel_initializer="zeros", name="inner"
-        )
+        self.inner = keras.layers.Dense(config.intermediate_size, kernel_initializer="zeros", name="inner")
+        self.activation = ACTIVATIONS[config.hidden_act]
         self.outer = keras.layers.Dense(hidden, kernel_initializer="zeros", name="outer")
         for layer, width in (
             *((norm, hidden) for norm in (self.attention_norm, self.output_norm)),
@@ -191,17 +211,21 @@ class XlnetLayer(keras.layers.Layer):
         self.probs_dropout = Dropout(config.attention_probs_dropout_prob, name="probs_dropout")
         self.built = True
 
+    def _projected(self, part: str, x: tf.Tensor) -> tf.Tensor:
+        """Returns states [batch, tokens, hidden] as heads [batch, tokens, heads, size]."""
+        return self.with_adapter(part, tf.einsum("bih,hnd->bind", x, getattr(self, part)), x)
+
     def call(
         self, x: tf.Tensor, queries: tf.Tensor | None, relation: Relation, memory: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """See the class."""
         seen = x if memory is None else tf.concat([memory, x], axis=1)
-        keys, values = (tf.einsum("bjh,hnd->bjnd", seen, weight) for weight in (self.k, self.v))
+        keys, values = (self._projected(part, seen) for part in "kv")
         of_seen = (keys, values, tf.einsum("jh,hnd->jnd", relation.positions, self.r), relation.others)
-        heads = tf.einsum("bih,hnd->bind", x, self.q)
+        heads = self._projected("q", x)
         of_content = self._attended(heads, relation.hidden_from_self, *of_seen)
         if queries is not None:
-            heads = tf.einsum("bmh,hnd->bmnd", queries, self.q)
+            heads = self._projected("q", queries)
             # Each query asks from the place of its target.
             heads = tf.einsum("bmnd,bmi->bind", heads, relation.targets)
             found = self._attended(heads, relation.hidden, *of_seen)
@@ -229,9 +253,9 @@ class XlnetLayer(keras.layers.Layer):
 
     def _finished(self, x: tf.Tensor, attended: tf.Tensor) -> tf.Tensor:
         """Returns a stream behind the rest of the layer."""
-        found = self.dropout(tf.einsum("bind,hnd->bih", attended, self.o))
+        found = self.dropout(self.with_adapter("o", tf.einsum("bind,hnd->bih", attended, self.o), attended))
         x = tf.cast(self.attention_norm(tf.cast(x + found, tf.float32)), x.dtype)
-        found = self.dropout(self.outer(self.dropout(self.inner(x))))
+        found = self.dropout(self.outer(self.dropout(self.activation(self.inner(x)))))
         return tf.cast(self.output_norm(tf.cast(x + found, tf.float32)), x.dtype)
 
 
