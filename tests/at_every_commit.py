@@ -29,6 +29,9 @@ ONLY_IN_ALL |= {"distillation_text"}
 ONLY_IN_ALL |= {"meta_finetune"}
 # So are its network and inputs; tables, streams, losses and algorithms have tests of their own.
 ONLY_IN_ALL |= {"domain_transfer"}
+# Its target and signatures are those of text_classify, its network that of text_pretrain; patterns, scores, losses and
+# prompts have tests of their own on tiny encoders.
+ONLY_IN_ALL |= {"few_shot"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from appzoo.encoder import Encoder, token_batch
+from appzoo.pretraining_head import pretraining_head
 from appzoo.text_pretrain.config import TextPretrainConfig
 from appzoo.text_pretrain.inputs import Passages
 from appzoo.text_pretrain.lengths import RowCutter
-from appzoo.text_pretrain.network import PretrainNetwork, pretraining_head
+from appzoo.text_pretrain.network import PretrainNetwork
 from appzoo.text_pretrain.spans.app import SpanPretrain
 from appzoo.text_pretrain.target import HiddenWords, PairedWords
 from appzoo.text_pretrain.words import WordList

@@ -81,31 +81,14 @@ class GraphTokenizer(tf.Module, abc.ABC):
         """Returns what a call does for pieces, int32 [B, (pieces)]: rows that are cut to `max_length`."""
         room = self.layout.room(self.max_length, second is not None)
         if second is None:
-            return self.assemble(_heads(first, tf.minimum(first.row_lengths(), room)))
-        kept_first, kept_second = _longest_first(first.row_lengths(), second.row_lengths(), room)
-        return self.assemble(_heads(first, kept_first), _heads(second, kept_second))
+            return self.assemble(heads(first, tf.minimum(first.row_lengths(), room)))
+        kept_first, kept_second = longest_first(first.row_lengths(), second.row_lengths(), room)
+        return self.assemble(heads(first, kept_first), heads(second, kept_second))
 
     @no_autograph
     def assemble(self, first: tf.RaggedTensor, second: tf.RaggedTensor | None = None) -> dict[str, tf.Tensor]:
         """Puts pieces, int32 [B, (pieces)], between the special tokens of a row; returns what a call returns."""
-        texts, rows = {FIRST: first, SECOND: second}, first.nrows()
-        parts, segments = [], []
-        for name, segment in self.layout.parts(second is not None):
-            part = texts[name] if name in texts else tf.fill([rows, 1], self.special_ids[name])
-            parts.append(part)
-            segments.append(tf.ones_like(part) * segment)
-        ids, segment_ids = tf.concat(parts, axis=1), tf.concat(segments, axis=1)
-        # At least one column, also for an empty batch: encoders read the first token.
-        width = tf.maximum(ids.bounding_shape(axis=1), 1)
-        padded = {
-            "input_ids": (ids, self.special_ids["pad"]),
-            "input_mask": (tf.ones_like(ids), 0),
-            "segment_ids": (segment_ids, 0),
-        }
-        return {
-            name: tf.ensure_shape(value.to_tensor(pad, shape=tf.stack([ids.nrows(), width])), [None, None])
-            for name, (value, pad) in padded.items()
-        }
+        return assembled(self.layout, self.special_ids, first, second)
 
 
 class GraphTable(tf.Module):
@@ -144,7 +127,7 @@ class GraphTable(tf.Module):
         return tf.RaggedTensor.from_row_splits(values, tf.gather(spans.row_splits, points.row_splits), validate=False)
 
 
-def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
+def longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Graph form of `packing.longest_first`."""
     shorter = tf.minimum(tf.minimum(first, second), room // 2)
     kept_first, kept_second = (
@@ -155,8 +138,36 @@ def _longest_first(first: tf.Tensor, second: tf.Tensor, room: int) -> tuple[tf.T
     return tf.where(fits, first, kept_first), tf.where(fits, second, kept_second)
 
 
-def _heads(rows: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
+def heads(rows: tf.RaggedTensor, kept: tf.Tensor) -> tf.RaggedTensor:
     """Returns the first `kept[i]` values of every row."""
     starts = rows.row_starts()
     places = tf.ragged.range(starts, starts + kept, row_splits_dtype=tf.int64)
     return places.with_values(tf.gather(rows.values, places.values))
+
+
+def assembled(
+    layout: Layout, special_ids: Mapping[str, int], first: tf.RaggedTensor, second: tf.RaggedTensor | None = None
+) -> dict[str, tf.Tensor]:
+    """Graph form of `Layout.assemble`: rows of pieces, int32 [B, (pieces)], between special tokens.
+
+    Returns:
+        `input_ids`, `input_mask` and `segment_ids`, int32 [B, T], filled up with `pad` of `special_ids`.
+    """
+    texts, rows = {FIRST: first, SECOND: second}, first.nrows()
+    parts, segments = [], []
+    for name, segment in layout.parts(second is not None):
+        part = texts[name] if name in texts else tf.fill([rows, 1], special_ids[name])
+        parts.append(part)
+        segments.append(tf.ones_like(part) * segment)
+    ids, segment_ids = tf.concat(parts, axis=1), tf.concat(segments, axis=1)
+    # At least one column, also for an empty batch: encoders read the first token.
+    width = tf.maximum(ids.bounding_shape(axis=1), 1)
+    padded = {
+        "input_ids": (ids, special_ids["pad"]),
+        "input_mask": (tf.ones_like(ids), 0),
+        "segment_ids": (segment_ids, 0),
+    }
+    return {
+        name: tf.ensure_shape(value.to_tensor(pad, shape=tf.stack([ids.nrows(), width])), [None, None])
+        for name, (value, pad) in padded.items()
+    }

@@ -59,6 +59,8 @@ T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
 STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
 ENCODERS = {"meta_finetune": "meta_finetune/configs/smoke.yaml"}
 OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS, "domain_transfer"}
+FEW_SHOT = {"few_shot_pet": "smoke.yaml", "few_shot_p_tuning": "smoke_p_tuning.yaml"}
+OTHER_APPS |= {*FEW_SHOT}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
 
 
@@ -223,6 +225,15 @@ def test_domain_transfer_leaves_out_biases_and_layer_normalization(monkeypatch, 
     decayed, others = names(built_from_smoke("domain_transfer/configs/smoke.yaml", monkeypatch, repository, tiny))
     assert last_parts(decayed) == {"kernel", "embeddings"} and last_parts(others) == {"bias", "gamma", "beta"}
     assert {"discriminator/hidden/kernel", "discriminator/output/kernel"} <= decayed
+
+
+@pytest.mark.parametrize("name", FEW_SHOT)
+def test_few_shot_leaves_out_biases_and_layer_normalization(name, monkeypatch, repository, tiny_model):
+    tiny = f"--set=model.pretrain_model_name_or_path={tiny_model}"
+    decayed, others = names(built_from_smoke(f"few_shot/configs/{FEW_SHOT[name]}", monkeypatch, repository, tiny))
+    prompts = {"vectors", "recurrent_kernel"} if name.endswith("p_tuning") else set()
+    assert last_parts(decayed) == {"kernel", "embeddings"} | prompts
+    assert last_parts(others) == {"bias", "gamma", "beta", "output_bias"}
 
 
 @pytest.mark.parametrize("name", T5_APPS)
