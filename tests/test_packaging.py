@@ -20,15 +20,20 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-RUN_EXTRAS = ("plot", "parquet", "hub")
+RUN_EXTRAS = ("plot", "parquet", "hub", "litert")
+# What only tests and the documentation use.
+BESIDE = ("test", "docs")
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 # Distributions by the module they are imported as, where it is not the same word.
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "absl": "absl-py",
     "google": "protobuf",
+    "ai_edge_litert": "ai-edge-litert",
+    "faiss": "faiss-cpu",
     "grpc": "grpcio",
     "markdown_it": "markdown-it-py",
+    "mlflow": "mlflow-skinny",
     "official": "tf-models-official",
     "tensorflow_serving": "tensorflow-serving-api",
     "yaml": "pyyaml",
@@ -82,7 +87,8 @@ def test_locks_hold_what_setup_declares():
     models = [Requirement(line) for line in lines_of("models.txt")]
     assert {str(r) for r in models} == model_packages()
     needed += [(run, r) for r in models]
-    here = [r for r in declared()["test"] if r.marker is None or r.marker.evaluate()]
+    here = [r for group in ("tune", "mlflow", "wandb", "faiss", *BESIDE) for r in declared()[group]]
+    here = [r for r in here if r.marker is None or r.marker.evaluate()]
     needed += [(test, r) for r in here if r.name not in excluded()]
     wrong = [str(r) for lock, r in needed if not r.specifier.contains(lock.get(canonicalize_name(r.name), "0"))]
     assert wrong == []
@@ -112,7 +118,7 @@ def _modules(node: ast.AST) -> list[str]:
 
 def test_setup_declares_what_is_imported_and_nothing_else():
     """Examples and tests may need more, which is in the extra `test`."""
-    names = {canonicalize_name(r.name) for group, lines in declared().items() if group != "test" for r in lines}
+    names = {canonicalize_name(r.name) for group, lines in declared().items() if group not in BESIDE for r in lines}
     found = imported()
     assert {name: files for name, files in found.items() if name not in names | OPTIONAL} == {}
     assert names - set(found) == FOR_OTHERS
