@@ -29,7 +29,6 @@ from easytransfer.data.text_formats import guess_column
 from easytransfer.data.writers import open_writer
 from easytransfer.errors import ConfigError
 from easytransfer.run.log import warn
-from easytransfer.train.precision import pad_multiple
 
 Row = Mapping[str, Any]
 # Folder of a run with the frames it was trained on.
@@ -115,7 +114,7 @@ class Model:
         table = Table(MemoryFormat(rows, self._schema(rows[0])), ["rows"], BadRows("fail"))
         table.take_text(app.text_columns())
         table.explode = app.explode
-        multiple = pad_multiple(self._config.runtime)
+        multiple = self._trained.pad_multiple
         for chunk in table.chunks(size=app.chunk_rows):
             encoded = app.encode(chunk, False)
             outputs = outputs_in_order(encoded, self._trained.call, self._config.train.batch_size, multiple)

@@ -87,13 +87,14 @@ class LeanEncoder:
         ids = tf.reshape(ids, [-1])
         if not self._int8 or table.size < SMALLEST:
             return tf.gather(tf.constant(table), ids)
-        scale = np.abs(table).max(axis=1, keepdims=True) / 127
-        scale[scale == 0] = 1
-        numbers = tf.gather(tf.constant(np.rint(table / scale).astype(np.int8)), ids)
-        # As whole numbers, since the converter would round a table of floating-point ones to eight bits.
-        unit = scale.max() / _SCALE_STEPS
-        steps = tf.gather(tf.constant(np.maximum(np.rint(scale / unit), 1).astype(np.int32)), ids)
-        return tf.cast(numbers, tf.float32) * (tf.cast(steps, tf.float32) * np.float32(unit))
+        scale = np.abs(table).max(axis=1, keepdims=True).astype(np.float64) / 127
+        # Scales as whole numbers, since the converter would round a table of floating-point ones to eight bits;
+        # upwards, so that no number is above 127.
+        unit = np.float32(max(scale.max() / _SCALE_STEPS, np.finfo(np.float32).tiny))
+        steps = np.maximum(np.ceil(scale / unit), 1)
+        numbers = np.clip(np.rint(table / (steps * unit)), -127, 127)
+        scales = tf.cast(tf.gather(tf.constant(steps.astype(np.int32)), ids), tf.float32) * unit
+        return tf.cast(tf.gather(tf.constant(numbers.astype(np.int8)), ids), tf.float32) * scales
 
     def _layer(self, depth: int, x: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
         """Returns the output of a layer [tokens, hidden] for tokens `x` that look at all of `seen`."""

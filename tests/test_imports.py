@@ -14,17 +14,8 @@ PACKAGES = ("easytransfer", "modelzoo", "appzoo")
 TABLE = Path(__file__).resolve().parents[1] / "docs" / "layout.md"
 HEAVY = {"tensorflow", "tf_keras", "keras", "tensorflow_text", "tensorflow_hub", "official"}
 OPTIONAL = {"matplotlib", "pyarrow", "tensorflow_serving", "horovod", "torch", "transformers"}
-OPTIONAL |= {
-    "optuna",
-    "mlflow",
-    "wandb",
-    "faiss",
-    "huggingface_hub",
-    "grpc",
-    "starlette",
-    "uvicorn",
-    "prometheus_client",
-}
+OPTIONAL |= {"ai_edge_litert", "faiss", "grpc", "huggingface_hub", "mlflow", "optuna", "prometheus_client", "starlette"}
+OPTIONAL |= {"uvicorn", "wandb"}
 # All of this package needs one extra; who imports it does so inside a function, after a check.
 WHOLLY_OPTIONAL, SETTINGS = "easytransfer.serving", "easytransfer.serving.settings"
 LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")

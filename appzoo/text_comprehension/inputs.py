@@ -41,6 +41,7 @@ class QuestionWindows(EncoderTokens):
         self.answers, self.windows = answers, windows
         self.doc = "raw context and question"
         if self.conversational:
+            self.lengths = {**self.lengths, "history_answer_marker": "input_mask"}
             self.doc = "raw context, question and spans of earlier answers (in characters, -1 fills)"
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
@@ -27,6 +27,9 @@ class SpanModel(keras.Model):
     Returns:
         `start_logits` and `end_logits`, float32 [batch, tokens]; padding has `PADDING`.
     """
+
+    # What stands behind the end of shorter rows of an output, where it is not 0.
+    padding: ClassVar[dict[str, float]] = {"start_logits": PADDING, "end_logits": PADDING}
 
     def __init__(self, backbone: Backbone, dropout_rate: float) -> None:
         super().__init__(name="text_comprehension")

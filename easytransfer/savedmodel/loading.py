@@ -82,6 +82,10 @@ def load_exported(path: str | Path) -> Exported:
     from easytransfer.savedmodel.graph import load_needed_operators, read_saved_model
 
     folder = find_exported(path)
+    if not (folder / PROGRAMS[0]).is_file():
+        raise ModelError(
+            f"{folder} is an export for LiteRT", accepted=f"one with {PROGRAMS[0]}", fix="predict and evaluate take it"
+        )
     try:
         manifest = read_manifest(folder) if (folder / MANIFEST).is_file() else {}
         load_needed_operators(read_saved_model(folder))
