@@ -141,6 +141,29 @@ def test_torch_is_the_same_everywhere():
     assert torch in (ROOT / "requirements" / "peer.txt").read_text(encoding="utf-8").splitlines()
 
 
+def test_the_zoo_needs_no_pytorch_and_no_cuda():
+    """What pip takes for the wheel with the extra hub, through what installed packages say they need.
+
+    Packages that are left out of the locks are named and, not being here, not followed.
+    """
+    waiting, found = [*declared()[""], *declared()["hub"]], set()
+    while waiting:
+        requirement = waiting.pop()
+        found.add(name := canonicalize_name(requirement.name))
+        try:
+            lines = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            assert name in {canonicalize_name(left_out) for left_out in excluded()}, name
+            continue
+        for further in map(Requirement, lines):
+            extras = ("", *requirement.extras)
+            applies = further.marker is None or any(further.marker.evaluate({"extra": extra}) for extra in extras)
+            if applies and canonicalize_name(further.name) not in found:
+                waiting.append(further)
+    assert {"tensorflow", "tensorflow-text", "huggingface-hub", "safetensors"} <= found
+    assert [name for name in sorted(found) if re.search("torch|cuda|nvidia|triton|sentence-transformers", name)] == []
+
+
 def test_every_locked_package_has_hashes():
     for name in ("run.txt", "test.txt", "gpu.txt"):
         text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
