@@ -33,6 +33,7 @@ PARTS = {
     "tune": ("search over settings", ("optuna",)),
     "mlflow": ("runs tracked by MLflow", ("mlflow-skinny",)),
     "wandb": ("runs tracked by Weights & Biases", ("wandb",)),
+    "faiss": ("search by FAISS", ("faiss-cpu",)),
     "serving": ("the server", ("tensorflow-serving-api", "starlette", "uvicorn", "prometheus-client")),
 }
 _LOAD = "import horovod.tensorflow as hvd; print(hvd.gloo_built() or hvd.mpi_built())"

@@ -99,7 +99,7 @@ def run(arguments: list[str]) -> int:
 
         return serve(rest)
     from appzoo.cli import installation as parts
-    from appzoo.cli import profiling, verbs
+    from appzoo.cli import profiling, searching, verbs
     from appzoo.cli.comparison import compare
     from appzoo.cli.examples import examples
     from appzoo.cli.inspection import inspect
@@ -107,6 +107,7 @@ def run(arguments: list[str]) -> int:
 
     functions: dict[str, Any] = {"apps": verbs.apps, "zoo": zoo_verb, "config": verbs.config, "check": parts.check}
     functions |= {"profile": profiling.profile, "examples": examples, "inspect": inspect, "compare": compare}
+    functions["search"] = searching.search
     return print_command(functions[verb], rest)
 
 

@@ -16,6 +16,7 @@ VERBS = {
     "tune": "Search settings: many trainings of one application, pruned, resumed, in parallel; the best as a file.",
     "evaluate": "Metrics of a trained model on a labelled table.",
     "predict": "Write predictions for a table.",
+    "search": "The nearest rows of a table of vectors, for texts or other vectors.",
     "export": "Write a SavedModel for serving; `export validate FOLDER` checks one in a fresh process.",
     "serve": "Answer requests for exported models over REST and gRPC.",
     "preprocess": "Write a table of token ids.",

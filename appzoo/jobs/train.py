@@ -305,6 +305,7 @@ def _evaluate_best(
     size, multiple = config.train.eval_batch_size, pad_multiple(config.runtime)
     shown = table.head(PAGE_ROWS)
     evaluator, outputs = evaluated_with_outputs(app, table, call, size, multiple, keep=len(shown))
+    app.on_evaluation(evaluator, folder.path)
     metrics = evaluator.result()
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     pages = app.write_pages(folder.path, shown, outputs)

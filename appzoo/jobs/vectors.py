@@ -32,6 +32,8 @@ from modelzoo.encoder_config import EncoderConfig
 from modelzoo.hub import obtain
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
+# Texts of a batch of `text_vectors`.
+TEXTS = 32
 # Key of the facts about vectors in the manifest of an export.
 FACTS = "vectors"
 
@@ -150,6 +152,30 @@ def open_vectors(
     return _from_run(name, columns, layers, max_length, runtime) if has_run_config(name) else _from_zoo(
         name, columns, layers, max_length, runtime
     )  # fmt: skip
+
+
+def text_vectors(name: str, texts: Sequence[str], column: str, runtime: RuntimeConfig) -> np.ndarray:
+    """Returns the vectors of texts, float64 [texts, size].
+
+    Args:
+        name: As for `open_vectors`.
+        texts: At least one.
+        column: `pool_output`, `first_token_output` or `mean_output`.
+        runtime: Precision, compilation and root of the ModelZoo.
+
+    Raises:
+        ModelError: Nothing usable is there.
+    """
+    source = open_vectors(name, [column], [-1], max_length=None, runtime=runtime)
+    found = []
+    for first in range(0, len(texts), TEXTS):
+        tokens = source.tokenizer.encode(list(texts[first : first + TEXTS]), None, max_length=source.max_length)
+        columns = {"input_ids": tokens.input_ids, "segment_ids": tokens.segment_ids}
+        table = EncodedTable(columns, {"input_mask": "input_ids"})
+        batch = table.batch(range(len(table)))
+        call = {part: batch[part] for part in ("input_ids", "input_mask", "segment_ids")}
+        found.append(np.asarray(source.call(call)[column], np.float64)[: len(table)])
+    return np.concatenate(found)
 
 
 def model_path(name: str, root: str | None) -> Path:

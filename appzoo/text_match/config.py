@@ -54,8 +54,14 @@ class TwoTowerSettings(EncoderSettings, LoraSettings, TargetSettings):
     similarity_scale: float = setting(
         20.0, "What cosines are multiplied by in matching_loss=softmax.", advanced=True, modes="T", gt=0
     )
-    threshold: float = setting(
-        0.5, "Cosine above which a pair is predicted to match.", advanced=True, modes="TEPX", gt=-1, lt=1
+    threshold: float | None = setting(
+        None,
+        "Cosine above which a pair is predicted to match; default: of highest accuracy on the evaluation table, which "
+        "the run keeps. Losses take 0.5 for none.",
+        advanced=True,
+        modes="TEPX",
+        gt=-1,
+        lt=1,
     )
 
 

@@ -77,6 +77,12 @@ class TwoTowerEvaluator(Evaluator):
             second_ids=text_ids(batch["input_ids_b"], match),
         )
 
+    def decide_by(self, threshold: float) -> None:
+        """Measures the same rows with another threshold."""
+        true, cosine = self._pairs.rows("true"), self._cosine()
+        self.threshold, self._pairs = threshold, ClassificationEvaluator(self._pairs.labels)
+        self._pairs.update({"label_id": true}, {"logits": np.stack([np.full_like(cosine, threshold), cosine], axis=1)})
+
     def state(self) -> Any:
         """Returns the rows of pairs and of matches."""
         return self._pairs.state(), self._matches.state()

@@ -20,6 +20,7 @@ from easytransfer.data.labels import LabelMap
 from easytransfer.data.schema import parse_schema
 from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
+from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature
 
@@ -58,7 +59,7 @@ class TwoTowerMatch(App):
             ConfigError: There are not two labels, or the loss needs labels.
         """
         needs_classes = self.config.model.matching_loss in ("margin", "softmax")
-        match = partial(CosineMatch, settings=self.config.model)
+        match = partial(CosineMatch, settings=self.config.model, folder=assets.folder)
         target = label_target(self.config, assets, match, CosineScore, numbers=not needs_classes)
         if target.labels and len(target.labels) != 2:
             raise ConfigError(
@@ -90,6 +91,11 @@ class TwoTowerMatch(App):
         network = TwoTowerModel(Tower(backbone, settings.projection_dim, settings.dropout_rate))
         network(pair_batch())
         return network
+
+    def on_evaluation(self, evaluator: Evaluator, folder: Path) -> None:
+        """Keeps the threshold of highest accuracy."""
+        if isinstance(self.target, CosineMatch):
+            self.target.keep_threshold(evaluator, folder)
 
     def signatures(self, folder: Path) -> dict[str, Signature]:
         """Also returns the vectors of raw texts for each side."""

@@ -183,6 +183,14 @@ class App(Task):
         for part in self._parts:
             part.on_train_table(train)
 
+    def on_evaluation(self, evaluator: Evaluator, folder: Path) -> None:  # noqa: B027
+        """Decides by the evaluation of the weights to export what training does not, such as a threshold.
+
+        Args:
+            evaluator: Has seen the evaluation table; it may be made to measure anew.
+            folder: Run folder, for what later jobs and the export need of it: a file of `asset_files`.
+        """
+
     def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:  # noqa: B027
         """Does what decides the model and is a training itself, before assets are saved and the model is built.
 

@@ -48,7 +48,7 @@ def join_npy(sources: Sequence[Path], target: Path, columns: Sequence[str]) -> N
         draft.chmod(0o755)
         shards = sum(_count(source) for source in sources)
         index: dict[str, Any] = {"rows": 0, "shards": shards, "columns": {name: None for name in columns}}
-        for number, shard in enumerate(shard for source in sources for shard in _shards(source)):
+        for number, shard in enumerate(shard for source in sources for shard in npy_shards(source)):
             for name, values in shard.items():
                 np.save(draft / f"{name}-{number:05d}-of-{shards:05d}.npy", values, allow_pickle=False)
                 index["columns"][name] = {"dtype": values.dtype.kind, "shape": list(values.shape[1:])}
@@ -66,7 +66,7 @@ def join_npy(sources: Sequence[Path], target: Path, columns: Sequence[str]) -> N
 
 def read_npy(folder: str | Path) -> dict[str, np.ndarray]:
     """Returns all columns of a folder that `join_npy` wrote, each as one array [rows, ...]."""
-    shards = list(_shards(Path(folder)))
+    shards = list(npy_shards(folder))
     return {name: np.concatenate([shard[name] for shard in shards]) for name in (shards[0] if shards else {})}
 
 
@@ -84,7 +84,9 @@ def _count(source: Path) -> int:
     return json.loads((source / INDEX).read_text(encoding="utf-8"))["shards"] if source.is_dir() else 1
 
 
-def _shards(source: Path) -> Iterator[dict[str, np.ndarray]]:
+def npy_shards(source: str | Path) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the columns of each shard of a folder that `join_npy` wrote, or of one file of `NpzWriter`."""
+    source = Path(source)
     if source.is_dir():
         index = json.loads((source / INDEX).read_text(encoding="utf-8"))
         for number in range(index["shards"]):

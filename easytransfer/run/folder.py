@@ -27,12 +27,14 @@ LABELS_FILE = "label_mapping.json"
 REPORT_FILE = "report.json"
 # Label and answer of every evaluation row, and the page of those that are wrong.
 ROWS_FILE, WRONG_ROWS_FILE = "evaluation_rows.npz", "wrong_rows.html"
+# The threshold that an evaluation found best, where the application keeps one.
+THRESHOLD_FILE = "threshold.json"
 CHECKPOINT_PATTERN = "model.ckpt-*"
 
 # What a new run may remove from a folder that holds an older run; anything else in it is left alone.
 _WRITTEN = (
     *(RUN_FILE, EVALUATION_FILE, LABELS_FILE, REPORT_FILE, METRICS_FILE, EVENTS_FOLDER, CONFIG_FILE),
-    "tracking.json",
+    *("tracking.json", THRESHOLD_FILE),
     *(CHECKPOINT_PATTERN, "checkpoint.json", "DONE", "FAILED", "evaluation-*.json", "held_out", *PICTURES),
     *(ROWS_FILE, WRONG_ROWS_FILE),
 )

@@ -183,6 +183,37 @@ def test_another_threshold_is_used_everywhere(tiny_model):
     assert app.evaluator().threshold == -0.2
 
 
+def test_the_best_threshold_is_kept_used_and_measured_with(tiny_model, tmp_path):
+    """Cosines 0.1 and 0.2 do not match, 0.3 and 0.9 do: half-way between 0.2 and 0.3 all four are right."""
+    import tensorflow as tf
+
+    app = make_app(tiny_model, labels="different,same")
+    assert app.target.threshold == 0.5
+    cosine = np.array([0.1, 0.3, 0.2, 0.9], np.float32)
+    ids = np.array([[1, 5], [2, 6], [3, 7], [4, 8]])
+    evaluator = app.evaluator()
+    evaluator.update(
+        {"label_id": np.array([0, 1, 0, 1]), "input_ids": ids, "input_ids_b": ids + 10},
+        {"logits": cosine, "vector_a": np.eye(4, dtype=np.float32), "vector_b": np.eye(4, dtype=np.float32)},
+    )
+    before = evaluator.result()
+    assert before["accuracy"] == 0.75
+    app.on_evaluation(evaluator, tmp_path)
+    after = evaluator.result()
+    assert after["accuracy"] == after["best_accuracy"] == 1.0 and after["auc"] == before["auc"]
+    assert app.target.threshold == after["best_threshold"] == pytest.approx(0.25)
+    assert app.postprocess({"logits": cosine}, None)["predictions"] == ["different", "same", "different", "same"]
+    assert app.target.answer({"logits": tf.constant([0.3])})["label"].numpy().tolist() == [b"same"]
+    # A later job reads it from the folder, and one that is given another uses that.
+    app.save_assets(tmp_path)
+    later, other = make_app(tiny_model, labels=None), make_app(tiny_model, labels=None, threshold=0.4)
+    for opened in (later, other):
+        opened.load_assets(tmp_path)
+    assert (later.evaluator().threshold, other.evaluator().threshold) == (app.target.threshold, 0.4)
+    other.on_evaluation(evaluator, tmp_path)
+    assert other.target.threshold == 0.4 and not (tmp_path / "threshold.json").exists()
+
+
 def test_numbers_are_trained_by_the_cosine(tiny_model, tmp_path):
     app = make_app(tiny_model, labels=None)
     app.build_model()
