@@ -26,10 +26,11 @@ def test_fast_commands(scratch: Path):  # noqa: F811
 def test_commands(scratch: Path):  # noqa: F811
     """From the dry run to the withdrawn version, in one folder."""
     commands = blocks(PAGE, "")
-    assert len(commands) == 4
+    assert len(commands) == 5
     for block in commands[:-1]:
         check(block, scratch)
     model = scratch / "models" / "text_classify_bert"
+    assert (scratch / "comparison" / "comparison.html").is_file()
     assert [path.name for path in model.iterdir()] == ["7"] and (scratch / "models" / "models.config").is_file()
     check(commands[-1], scratch)
     assert [path.name for path in model.iterdir()] == [".withdrawn-7"]
