@@ -113,7 +113,8 @@ def export_backbone(
         overwrite: Replace an existing folder.
         head: Head of a pre-training, to go on with.
     """
-    formats = family_module(backbone.family.name, "formats")
+    family = catalogue.family_of_type(str(backbone.config.model_type), backbone.config.to_dict())
+    formats = family_module(str(family), "formats")
     values = {**backbone.export_weights(), **(head.export_weights() if head is not None else {})}
     formats.write_folder(target, format, backbone.config, values, tokenizer=tokenizer, overwrite=overwrite)
     print("\n".join(f"{name}  <- {source}  {list(value.shape)}" for name, value in values.items()), file=sys.stderr)
