@@ -1,5 +1,6 @@
 """Packaging of EasyTransfer 2."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,12 @@ EXTRAS = {
 }
 
 
+def description() -> str:
+    """Returns the README as a page of an index shows it: links to files of the repository lead nowhere there."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    return re.sub(r"\[([^\]]+)\]\((?!https?:|#)[^)]+\)", r"\1", text)
+
+
 class BuildWithExamples(build_py):
     """Puts the sample tables, which lie beside the packages, into a wheel: smoke configurations name them."""
 
@@ -88,9 +95,9 @@ class BuildWithExamples(build_py):
 setup(
     cmdclass={"build_py": BuildWithExamples},
     name="easytransfer-tf2",  # the package index has another project under the name of the import package
-    version="2.0.0.dev0",
+    version="2.0.0",
     description="Transfer learning on TensorFlow: fine-tune, evaluate, predict and serve from one command",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=description(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

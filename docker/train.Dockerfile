@@ -54,7 +54,7 @@ COPY appzoo appzoo
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM base AS common
-ARG VERSION=2.0.0.dev0
+ARG VERSION=2.0.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="EasyTransfer" \
       org.opencontainers.image.version="${VERSION}" \

@@ -1,3 +1,3 @@
 """The release, for whoever must not import the package itself."""
 
-VERSION = "2.0.0.dev0"
+VERSION = "2.0.0"

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from functools import cache
 from importlib import metadata
@@ -19,11 +20,18 @@ import setuptools  # noqa: F401 - provides distutils
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from easytransfer.version import VERSION
+
 ROOT = Path(__file__).resolve().parents[1]
 RUN_EXTRAS = ("plot", "parquet", "hub", "litert")
 # What only tests and the documentation use.
 BESIDE = ("test", "docs")
 PACKAGES = ("easytransfer", "modelzoo", "appzoo")
+# What stands beside the packages in a source archive.
+SINGLE_FILES = (
+    *("setup.py", "pyproject.toml", "MANIFEST.in", "LICENSE"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"),
+)
 # Distributions by the module they are imported as, where it is not the same word.
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -117,7 +125,7 @@ def _modules(node: ast.AST) -> list[str]:
 
 
 def test_setup_declares_what_is_imported_and_nothing_else():
-    """Examples and tests may need more, which is in the extra `test`."""
+    """Examples, tests and the site may need more, which is in the extras `test` and `docs`."""
     names = {canonicalize_name(r.name) for group, lines in declared().items() if group not in BESIDE for r in lines}
     found = imported()
     assert {name: files for name, files in found.items() if name not in names | OPTIONAL} == {}
@@ -192,16 +200,19 @@ def test_lock_is_closed(name):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The wheel of this checkout, built from a copy; the copy lies beside it as `source`."""
+    """The wheel of this checkout, built from its source archive; a copy of the checkout lies beside it as `source`."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
     for name in ("easytransfer", "modelzoo", "appzoo", "examples"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in SINGLE_FILES:
         shutil.copy(ROOT / name, source)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source]
-    subprocess.run(build, check=True, capture_output=True)
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=source)
+    (archive,) = folder.glob("*.tar.gz")
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
+    subprocess.run([*build, archive], check=True, capture_output=True)
     (found,) = folder.glob("*.whl")
     return found
 
@@ -210,10 +221,31 @@ def test_wheel_holds_every_file_of_the_packages(wheel: Path):
     source = wheel.with_name("source")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert wheel.name.startswith("easytransfer_tf2-")
-    built = {"build", "easytransfer_tf2.egg-info"}
+    built = {"easytransfer_tf2.egg-info"}
     files = {path.relative_to(source) for path in source.glob("*/**/*") if path.is_file()}
     names = {path.as_posix() for path in files if path.parts[0] not in built}
     assert packed == {f"appzoo/{name}" if name.startswith("examples/") else name for name in names}
+
+
+def test_both_archives_are_of_the_version_of_the_changelog(wheel: Path):
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (newest, *_) = re.findall(r"^## (\S+)", changes, re.MULTILINE)
+    dockerfile = (ROOT / "docker" / "train.Dockerfile").read_text(encoding="utf-8")
+    assert newest == VERSION and f"ARG VERSION={VERSION}\n" in dockerfile
+    assert wheel.name.startswith(f"easytransfer_tf2-{VERSION}-")
+    with tarfile.open(wheel.with_name(f"easytransfer_tf2-{VERSION}.tar.gz")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {*SINGLE_FILES, "examples/text_classify/train.tsv"} <= names
+
+
+def test_readme_of_the_wheel_has_no_link_that_leads_nowhere(wheel: Path):
+    metadata = next(name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
+    text = zipfile.ZipFile(wheel).read(metadata).decode("utf-8").partition("\n\n")[2]
+    readme, link = (ROOT / "README.md").read_text(encoding="utf-8"), re.compile(r"\[[^\]]+\]\(([^)]+)\)")
+    assert [target for target in link.findall(text) if not target.startswith(("https:", "#"))] == []
+    away = [target for target in link.findall(readme) if target.startswith("https:")]
+    assert away and link.findall(text) == away
+    assert len(text.splitlines()) == len(readme.splitlines())
 
 
 def test_an_installed_wheel_runs_the_smoke_configurations(wheel: Path, tmp_path: Path):
