@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -71,3 +72,12 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
 
     parts = _FENCE.split(markdown)
     return "".join(part if number % 2 else _LINK.sub(changed, part) for number, part in enumerate(parts))
+
+
+class Examples(griffe.Extension):
+    """Has the `Example:` of a docstring read as griffe reads `Examples:`, which is code and no paragraph."""
+
+    def on_object(self, *, obj: griffe.Object, **unused: Any) -> None:
+        """Renames the section."""
+        if obj.docstring is not None:
+            obj.docstring.value = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
