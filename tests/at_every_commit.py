@@ -32,6 +32,8 @@ ONLY_IN_ALL |= {"domain_transfer"}
 # Its target and signatures are those of text_classify, its network that of text_pretrain; patterns, scores, losses and
 # prompts have tests of their own on tiny encoders.
 ONLY_IN_ALL |= {"few_shot"}
+# Its inputs and target are those of distillation_text; operations, samples, losses, derivation and steps have tests.
+ONLY_IN_ALL |= {"adabert"}
 # A result file of its own, two optimizers, and a text that is decoded.
 TOYS = {"maps", "gan", "writing"}
 # Files of tests that `--all` runs -> files that guard the same at every commit, in smaller networks or shorter ways.

@@ -8,14 +8,15 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
-from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs, probed
+from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs
 from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentEncoder, StudentModel
-from appzoo.distillation_text.target import TEACHER_LOGITS, StudentLabel
-from appzoo.distillation_text.teacher import ROLE, Teacher
+from appzoo.distilled_label import TEACHER_LOGITS, StudentLabel
 from appzoo.encoder import token_batch
+from appzoo.layer_probes import probed
 from appzoo.pooled_app import PooledApp
 from appzoo.teacher_outputs import outputs_of_machine
 from appzoo.text_cnn_app import TextCnnApp
+from appzoo.text_teacher import ROLE, Teacher
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.frozen import Frozen

@@ -15,7 +15,6 @@ from appzoo.distillation_text.layer_map import LAST, UNIFORM
 from easytransfer.errors import ConfigError
 from easytransfer.losses.distillation import layer_at_height
 from easytransfer.train.step import Loss
-from modelzoo.encoder_backbone import EncoderBackbone
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -77,17 +76,3 @@ def attention_loss(student: Sequence[tf.Tensor], teacher: Sequence[tf.Tensor], t
     squares = [tf.reduce_mean(tf.square(ours - theirs), axis=1) for ours, theirs in zip(student, teacher, strict=True)]
     weight = token_weight[:, :, tf.newaxis] * token_weight[:, tf.newaxis]
     return Loss(tf.reduce_sum(tf.add_n(squares) * weight), tf.reduce_sum(weight))
-
-
-def probed(backbone: EncoderBackbone, hidden_states: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
-    """Returns what probes look at [batch, layers + 1, hidden]: the mean of the embeddings, and [CLS] of every layer.
-
-    Args:
-        backbone: Of the states; it knows where [CLS] is.
-        hidden_states: [batch, layers + 1, tokens, hidden], embeddings first.
-        input_mask: [batch, tokens], 1 for tokens.
-    """
-    embeddings, *layers = tf.unstack(hidden_states, axis=1)
-    mask = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]
-    mean = tf.math.divide_no_nan(tf.reduce_sum(embeddings * mask, axis=1), tf.reduce_sum(mask, axis=1))
-    return tf.stack([mean, *(backbone.summary_of(states, input_mask) for states in layers)], axis=1)

@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from appzoo.encoder import Encoder
+from appzoo.layer_probes import Probes
 from appzoo.pooled_model import PooledModel
 from easytransfer import keras
 from easytransfer.config.job import JobConfig
@@ -100,37 +101,6 @@ class Extras:
     def facts(self) -> dict[str, int]:
         """Returns what a run stores, so that its checkpoints fit."""
         return asdict(self)
-
-
-class Probes(keras.layers.Layer):
-    """A linear classifier on each of several vectors of a row.
-
-    Args:
-        count: Vectors.
-        classes: Classes.
-        name: Name of the layer.
-
-    Call arguments:
-        vectors: [batch, count, width].
-
-    Returns:
-        float32 [batch, count, classes].
-    """
-
-    def __init__(self, count: int, classes: int, name: str) -> None:
-        super().__init__(name=name, dtype="float32")
-        self._count, self._classes = count, classes
-
-    def build(self, shape: tf.TensorShape) -> None:
-        """Makes one kernel and one bias for each vector."""
-        start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
-        self.kernel = self.add_weight("kernel", [self._count, shape[-1], self._classes], initializer=start)
-        self.bias = self.add_weight("bias", [self._count, self._classes], initializer="zeros")
-        super().build(shape)
-
-    def call(self, vectors: tf.Tensor) -> tf.Tensor:
-        """See the class."""
-        return tf.einsum("bph,phc->bpc", vectors, self.kernel) + self.bias
 
 
 class StudentModel(PooledModel):

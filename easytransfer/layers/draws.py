@@ -39,9 +39,9 @@ class RowDraws:
         every = self._numbers([self.rows * self._stride, columns])
         return tf.gather(every, self._first + self._stride * tf.range(self.rows))
 
-    def shared(self) -> tf.Tensor:
-        """Returns one fresh number in [0, 1) that is the same on all workers, a float32 scalar."""
-        return self._numbers([])
+    def shared(self, *shape: int) -> tf.Tensor:
+        """Returns fresh numbers in [0, 1) that are the same on all workers, float32 of `shape`; none is a scalar."""
+        return self._numbers(shape)
 
     def _numbers(self, shape: Sequence[tf.Tensor | int]) -> tf.Tensor:
         """Returns numbers in [0, 1) that are the same with and without XLA, for any seed."""

@@ -14,7 +14,7 @@ from tiny_text_distillation import LABELS, PAIR, ROWS, batch_of, encoded, new_ap
 
 from appzoo import teacher_outputs
 from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
-from appzoo.distillation_text.target import StudentEvaluator
+from appzoo.distilled_label import StudentEvaluator
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import BadRows
 from easytransfer.distributed.workers import ONE_WORKER

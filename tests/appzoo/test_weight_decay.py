@@ -58,7 +58,7 @@ T5_APPS = {"text_generation": "text_generation/configs/smoke.yaml"}
 T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
 STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
 ENCODERS = {"meta_finetune": "meta_finetune/configs/smoke.yaml"}
-OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS, "domain_transfer"}
+OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS, "domain_transfer", "adabert"}
 FEW_SHOT = {"few_shot_pet": "smoke.yaml", "few_shot_p_tuning": "smoke_p_tuning.yaml"}
 OTHER_APPS |= {*FEW_SHOT}
 OTHER_APPS |= {f"person_reid_{variant}" for variant in ("baseline", "as_gan", "aifl")}
@@ -234,6 +234,15 @@ def test_few_shot_leaves_out_biases_and_layer_normalization(name, monkeypatch, r
     prompts = {"vectors", "recurrent_kernel"} if name.endswith("p_tuning") else set()
     assert last_parts(decayed) == {"kernel", "embeddings"} | prompts
     assert last_parts(others) == {"bias", "gamma", "beta", "output_bias"}
+
+
+def test_a_search_decays_what_decides_the_network_by_a_rate_of_its_own(monkeypatch, repository):
+    app = built_from_smoke(
+        "adabert/configs/smoke.yaml", monkeypatch, repository, f"--set=model.arch_weight_decay={RATE}"
+    )
+    decayed, others = names(app)
+    assert last_parts(decayed) == {"kernel", "embeddings", "node_weights", "edges", "depth"}
+    assert last_parts(others) == {"bias", "gamma", "beta"}
 
 
 @pytest.mark.parametrize("name", T5_APPS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from appzoo.discovery import find_application
-from appzoo.distillation_text.target import PREFIX, StudentLabel
+from appzoo.distilled_label import PREFIX, StudentLabel
 from appzoo.pooled_model import PooledModel
 from easytransfer.app.frozen import Frozen
 from easytransfer.app.inputs.base import Input

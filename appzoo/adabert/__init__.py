@@ -1,0 +1,1 @@
+"""Differentiable search of small networks for the classification of texts."""
