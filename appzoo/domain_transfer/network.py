@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from appzoo.domain_transfer.config import TransferSettings
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer import keras
 from modelzoo.backbone import Backbone
 

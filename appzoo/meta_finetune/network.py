@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from appzoo.pooled_app import PooledModel
+from appzoo.pooled_model import PooledModel
 from easytransfer import keras
 from easytransfer.train.weights import TRAINING_ONLY
 from modelzoo.backbone import Backbone
