@@ -50,6 +50,11 @@ class TransferModel(PooledModel):
         return {"logits": self.head(self.features(batch, training))}
 
 
+def _start() -> keras.initializers.Initializer:
+    # One for each layer: a second call of the same one would give the same numbers.
+    return keras.initializers.TruncatedNormal(stddev=_DEVIATION)
+
+
 class TwoLayers(keras.layers.Layer):
     """A dense layer with ReLU and one with a single output, float32.
 
@@ -67,9 +72,8 @@ class TwoLayers(keras.layers.Layer):
 
     def __init__(self, name: str, units: int, width: int) -> None:
         super().__init__(name=name, dtype="float32")
-        start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
-        self.hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=start, name="hidden")
-        self.output_layer = keras.layers.Dense(1, kernel_initializer=start, name="output")
+        self.hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=_start(), name="hidden")
+        self.output_layer = keras.layers.Dense(1, kernel_initializer=_start(), name="output")
         self(tf.zeros([1, width]))
 
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -94,12 +98,12 @@ class DomainHeads(keras.layers.Layer):
 
     def __init__(self, units: int, classes: int, width: int) -> None:
         super().__init__(name="head", dtype="float32")
-        start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
-        options = {"activation": "tanh", "kernel_initializer": start}
-        self.shared = keras.layers.Dense(units, name="shared", **options)
-        self.specific = [keras.layers.Dense(units, name=name, **options) for name in ("source", "target")]
+        self.shared, *self.specific = (
+            keras.layers.Dense(units, activation="tanh", kernel_initializer=_start(), name=name)
+            for name in ("shared", "source", "target")
+        )
         # Of each domain: weights of shared features, and of its own.
-        self.kernel = self.add_weight("kernel", [2, 2, units, classes], initializer=start)
+        self.kernel = self.add_weight("kernel", [2, 2, units, classes], initializer=_start())
         self.bias = self.add_weight("bias", [2, classes], initializer="zeros")
         self(tf.zeros([1, width]))
 

@@ -349,6 +349,8 @@ def test_losses_of_a_batch_are_those_of_numpy(algorithm, tables, tiny_model):
 def test_losses_of_shared_and_specific_features_are_those_of_numpy(tables, tiny_model):
     app, table = prepared(tiny_model, "drss")
     head = app.model.head
+    kernels = [layer.kernel.numpy() for layer in (head.shared, *head.specific)]
+    assert not any(np.array_equal(kernels[i], kernels[j]) for i, j in ((0, 1), (0, 2), (1, 2))), "each starts elsewhere"
     drawn(head, app.model.discriminator)
     batch = batch_of(table)
     features = app.model.features(batch)
