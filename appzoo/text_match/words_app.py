@@ -5,7 +5,8 @@ from __future__ import annotations
 from appzoo.text_match.metrics import MatchEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
-from appzoo.words_app import Branch, WordsApp
+from appzoo.words_app import WordsApp
+from appzoo.words_model import Branch
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.layers.bicnn import BiCNNEncoder
