@@ -17,9 +17,11 @@ from easytransfer.metrics.names import higher_is_better
 from easytransfer.run.atomic import write_json, write_text
 from easytransfer.run.card import table
 from easytransfer.run.commands import command_line
+from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.run.log import say
 from easytransfer.run.page import html_page
 from easytransfer.run.pictures import draw_each
+from easytransfer.run.report import say_where
 
 if TYPE_CHECKING:
     import optuna
@@ -102,10 +104,13 @@ def write_report(
     write_text(page, html_page(title, text, {name: folder / name for name in drawn}))
     for line in _aligned(header, rows):
         say(line)
-    say(f"report of the study: {page}")
+    places, commands = {"report of the study": page}, {}
     if best is not None:
-        say(f"next: {command_line('train', config=folder / BEST_CONFIG)}   trains the best configuration again")
-        say(f"      {command_line('predict', checkpointPath=result['best']['run'])} ...   uses the best trial as it is")
+        run = Path(result["best"]["run"])
+        places |= {"best configuration": folder / BEST_CONFIG, "best trial": run}
+        commands["train the best configuration again"] = command_line("train", config=folder / BEST_CONFIG)
+        commands |= RunFolder(run).read_json(REPORT_FILE, default={}).get("commands", {})
+    say_where(places, commands)
     return {**result, "report": str(page)}
 
 
@@ -204,7 +209,12 @@ def parameters_picture(trials: Sequence[FrozenTrial], space: Space, metric: str)
             panel.set_xticks(range(len(dimension.values)), [str(value) for value in dimension.values])
         else:
             panel.plot(found, values, "o", color=_BLUE)
-            panel.set_xscale("log" if dimension.log else "linear")
+            if dimension.log:
+                middle = (dimension.low * dimension.high) ** 0.5
+                panel.set_xscale("log")
+                panel.set_xticks([dimension.low, middle, dimension.high], minor=False)
+                panel.set_xticklabels([f"{tick:.2g}" for tick in (dimension.low, middle, dimension.high)])
+                panel.set_xticks([], minor=True)
         panel.set(xlabel=path)
     for panel in panels[len(space) :]:
         panel.set_axis_off()
