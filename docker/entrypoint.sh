@@ -18,7 +18,7 @@ serve-check)
     shift
     exec easy_transfer_app export validate "$@"
     ;;
--* | train | evaluate | predict | export | preprocess | serve | apps | zoo | config | check | profile | examples)
+-* | train | evaluate | predict | export | preprocess | serve | apps | zoo | config | check | profile | examples | tune | search)
     exec easy_transfer_app "$@"
     ;;
 *) exec "$@" ;;

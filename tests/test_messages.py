@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appzoo import discovery
-from appzoo.cli import comparison, features, pretraining, profiling, text
+from appzoo.cli import comparison, features, pretraining, profiling, searching, text
 from appzoo.cli.zoo import zoo_parser
 from appzoo.feature_config import FeatureConfig
 from easytransfer.compat.command_line import OWN_FLAGS
@@ -61,6 +61,8 @@ def flags_of(module: str) -> set[str]:
         found = found | options(zoo_parser()) | {"check"}
     if module == "appzoo.cli.comparison":
         found = found | options(comparison._parser())
+    if module == "appzoo.cli.searching":
+        found = found | options(searching._parser())
     if module.startswith(("appzoo.cli.tune", "appzoo.tuning")):
         found = found | {"search", "trials", "parallel", "sampler", "pruner", "startup"}
     return found

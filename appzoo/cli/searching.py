@@ -79,7 +79,7 @@ def _asked(options: Mapping[str, Any], column: str) -> Vectors:
         if not os.path.exists(query) and "," not in query and "*" not in query:
             raise ConfigError(
                 f"there is no table {query!r}",
-                fix="to search for a text, name the model of the vectors with --checkpointPath",
+                fix="to search for a text, name the model of the vectors with --checkpointPath=MODEL",
             )
         named = options["query_vector"] or (column if options["vector"] else known_column(query, options["schema"]))
         return whole(vector_rows(query, named, options["query_id"], options["schema"]))
@@ -154,7 +154,7 @@ def _results(names: np.ndarray, best: Nearest, threshold: float | None, options:
                 writer.write(rows_of(query))
         return {"output": options["output"]}
     if len(names) > _MOST_PRINTED:
-        raise ConfigError(f"{len(names)} queries are too many to print", fix="give --outputTable")
+        raise ConfigError(f"{len(names)} queries are too many to print", fix="give --outputTable=TABLE")
     results = []
     for query in range(len(names)):
         found = rows_of(query)

@@ -106,7 +106,7 @@ def test_what_cannot_be_searched_is_one_line(tmp_path, capsys, monkeypatch):
         (good, wide, 3, "vectors of the queries have 2 numbers, those of"),
         (good, zero, 3, "zero.jsonl:1: the vector has no direction"),
         (good, odd, 2, "no column of vectors of a usual name; got 'numbers, text'; name it with --vector"),
-        ("some words", good, 2, "name the model of the vectors with --checkpointPath"),
+        ("some words", good, 2, "name the model of the vectors with --checkpointPath=MODEL"),
         (good, str(tmp_path / "none.jsonl"), 3, "does not exist"),
     ):
         assert main(["search", f"--vectors={vectors}", f"--query={query}"]) == code
