@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 import tempfile
@@ -20,6 +21,18 @@ from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, Res
 from easytransfer.run import log
 from easytransfer.run.secrets import shown_arguments, without_secrets
 
+# Verbs that print what a function returns, each of which is imported when it is asked for.
+PRINTED = {
+    "search": ("searching", "search"),
+    "inspect": ("inspection", "inspect"),
+    "apps": ("verbs", "apps"),
+    "zoo": ("zoo", "zoo"),
+    "compare": ("comparison", "compare"),
+    "config": ("verbs", "config"),
+    "check": ("installation", "check"),
+    "profile": ("profiling", "profile"),
+    "examples": ("examples", "examples"),
+}
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY_FIX = (
     "lower --batchSize and raise --numAccumulatedBatches by the same factor, or lower --sequenceLength; "
@@ -98,17 +111,8 @@ def run(arguments: list[str]) -> int:
         from appzoo.cli.serving import serve
 
         return serve(rest)
-    from appzoo.cli import installation as parts
-    from appzoo.cli import profiling, searching, verbs
-    from appzoo.cli.comparison import compare
-    from appzoo.cli.examples import examples
-    from appzoo.cli.inspection import inspect
-    from appzoo.cli.zoo import zoo as zoo_verb
-
-    functions: dict[str, Any] = {"apps": verbs.apps, "zoo": zoo_verb, "config": verbs.config, "check": parts.check}
-    functions |= {"profile": profiling.profile, "examples": examples, "inspect": inspect, "compare": compare}
-    functions["search"] = searching.search
-    return print_command(functions[verb], rest)
+    module, name = PRINTED[verb]
+    return print_command(getattr(importlib.import_module(f"appzoo.cli.{module}"), name), rest)
 
 
 def run_command(verb: str, arguments: list[str]) -> int:
