@@ -32,6 +32,7 @@ PRINTED = {
     "check": ("installation", "check"),
     "profile": ("profiling", "profile"),
     "examples": ("examples", "examples"),
+    "new-app": ("new_app", "new_app"),
 }
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MEMORY_FIX = (

@@ -27,6 +27,7 @@ VERBS = {
     "profile": "Parameters, multiply-accumulates and latency of an image network.",
     "config": "Print the full default configuration of an application or its JSON Schema, or check a file.",
     "examples": "Write the sample tables and configurations into a folder.",
+    "new-app": "Write the folder of a new application, which trains at once.",
     "check": "Say which parts work on this machine, and how to get the others.",
 }
 
