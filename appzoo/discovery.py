@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import appzoo
 from easytransfer.config.fields import settings_of
 from easytransfer.config.job import JobConfig
-from easytransfer.data.app_forms import register
 from easytransfer.errors import ConfigError, closest
 
 if TYPE_CHECKING:
@@ -64,6 +63,9 @@ class Application:
     def register_forms(self) -> None:
         """Makes the tables it brings known, see `easytransfer.data.app_forms`; imports no more of it."""
         readers, writers = (self._forms(name) for name in ("readers", "writers"))
+        # Reading of tables, and NumPy with it, is not what names and settings wait for.
+        from easytransfer.data.app_forms import register
+
         register(readers, writers)
 
     def _forms(self, name: str) -> dict[str, Any]:

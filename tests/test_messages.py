@@ -22,7 +22,7 @@ from easytransfer.serving.settings import ServingConfig
 
 SPEAKING = {"say", "warn", "ConfigError", "DataError", "ModelError", "ResourceError", "Interrupted", "PresetError"}
 # Words in messages that look like settings and are none.
-NO_FLAGS = {"no-deps", "list"}  # of pip; of `profile`, which has it
+NO_FLAGS = {"no-deps", "no-build-isolation", "list"}  # of pip; of `profile`, which has it
 PYTHON_ARGUMENTS = {"lower_case", "user_defined_config", "append_feature_columns", "from_scratch", "safe_serialization"}
 
 
