@@ -74,11 +74,16 @@ class Interrupted(EasyTransferError):
     exit_code = 6
 
 
+# Of the ratio of `difflib`: as far as `trian` is nearer to `train` than to `tracking`.
+_MUCH_LESS = 0.15
+
+
 def closest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """Returns up to `count` of `choices` that look like `name`, nearest first."""
+    """Returns up to `count` of `choices` that look like `name`, nearest first, without those that look it far less."""
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), by_lower, n=count, cutoff=0.6)
-    return [by_lower[key] for key in found]
+    alike = [difflib.SequenceMatcher(None, key, name.lower()).ratio() for key in found]
+    return [by_lower[key] for key, ratio in zip(found, alike, strict=True) if ratio > alike[0] - _MUCH_LESS]
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

@@ -152,7 +152,7 @@ class ConfigModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
+        defer_build=True, extra="forbid", validate_assignment=True, protected_namespaces=(), coerce_numbers_to_str=True
     )
 
     def __init_subclass__(

@@ -343,7 +343,7 @@ def test_pages_are_linked_or_shown(smoke):
     card, page = ((smoke.run_dir / name).read_text(encoding="utf-8") for name in ("README.md", "report.html"))
     for name in pages:
         assert (smoke.run_dir / name).is_file() and f"]({name})" in card
-        title = Path(name).stem.capitalize()
+        title = Path(name).stem.replace("_", " ").capitalize()
         assert f'<a href="{name}">{title}</a>' in page or f'alt="{title}"' in page, name
 
 

@@ -120,7 +120,8 @@ def poisoned(random: np.random.Generator, hidden: int) -> dict[str, np.ndarray]:
 def test_losses_of_a_selection_are_those_of_numpy(algorithm, tiny):
     app = prepared(tiny, algorithm, selection_draws=3, likeness_weight=0.6)
     random = np.random.default_rng(2)
-    for variable in [*app.model.head.variables, *app.model.selector.variables]:
+    layers = [app.model.head, app.model.selector, *([app.model.discriminator] if algorithm == "mgtl" else [])]
+    for variable in (variable for layer in layers for variable in layer.variables):
         variable.assign(random.normal(0, 0.3, variable.shape))
     batch = poisoned(random, app.encoder.config.hidden_size)
     batch["example_weight"][3] = 0

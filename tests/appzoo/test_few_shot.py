@@ -283,6 +283,7 @@ def test_words_and_room_are_checked(settings, tmp_path):
         built(settings(**{"model.pretrain_model_name_or_path": tmp_path / "xlnet"}))
 
 
+@pytest.mark.slow
 def test_prompts_alone_are_trained_stored_and_exported(settings, base, tmp_path):
     config = settings("p_tuning", **{"model.train_encoder": "false", "train.num_epochs": 1})
     report = jobs.train(config)

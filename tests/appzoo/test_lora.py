@@ -233,6 +233,7 @@ def test_merged_equals_unmerged(settings):
     np.testing.assert_allclose(app.forward(batch)["logits"], unmerged, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_base_is_refused(settings, base, tmp_path):
     with without_export():
         jobs.train(settings("run"))
@@ -252,6 +253,7 @@ def test_another_base_is_refused(settings, base, tmp_path):
         jobs.train(settings("more", **{"train.init_checkpoint_path": tmp_path / "run"}))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly(settings, tmp_path, monkeypatch):
     with without_export():
         jobs.train(settings("whole", **{"train.ema_decay": 0.5}))

@@ -359,7 +359,7 @@ def test_a_table_without_changed_pairs_is_refused(tiny_model, tmp_path):
 
 
 def test_heads_that_a_model_lacks_are_told_and_families_without_one_refused(tiny_model, tmp_path, capfd):
-    from appzoo.text_pretrain.network import pretraining_head
+    from appzoo.pretraining_head import pretraining_head
     from easytransfer.presets import resolve
     from modelzoo.backbone import Backbone
 

@@ -155,7 +155,8 @@ def test_the_preset_names_the_tokenizer(tiny_model, tmp_path, monkeypatch):
         write_json(tmp_path / "copy" / "zoo.json", {**facts, "tokenizer": kind})
         with pytest.raises(
             ModelError,
-            match="names an unknown tokenizer.*accepted: ByteLevelBpe, SentencePiece, WordPiece, XlnetSentencePiece",
+            match="names an unknown tokenizer.*accepted: ByteLevelBpe, SentencePiece, WordPiece, "
+            "XlmRobertaSentencePiece, XlnetSentencePiece",
         ):
             load_tokenizer(tmp_path / "copy")
     opened = []
