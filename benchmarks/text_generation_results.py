@@ -127,12 +127,13 @@ def cache(options: argparse.Namespace) -> None:
     @tf.function
     def again() -> tf.Tensor:
         states, mask = network.encoded(inputs), inputs["input_mask"]
+        words, output = network._table(), network._output_table()
 
         def next_logits(last: tf.Tensor, place: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, Any]:
             before = tf.concat([before, last[:, None]], 1)
             memory = network.decoder.memory(states)
-            decoded = network.decoder(tf.gather(network.shared, before), memory=memory, memory_mask=mask)
-            return network._logits(decoded[:, -1]), before
+            decoded = network.decoder(tf.gather(words, before), memory=memory, memory_mask=mask)
+            return network._logits(decoded[:, -1], output), before
 
         return written(next_logits, tf.zeros([options.rows, 0], tf.int32), options.rows, how)
 

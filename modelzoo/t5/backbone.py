@@ -73,7 +73,7 @@ class T5Backbone(Backbone):
         before = self._embedded(inputs["decoder_ids"])
         memory = self.decoder.memory(states)
         decoded = self.decoder(before, memory=memory, memory_mask=inputs["input_mask"], training=bool(training))
-        return {**found, "logits": self._logits(decoded)}
+        return {**found, "logits": self._logits(decoded, self._output_table())}
 
     def encoded(self, inputs: Mapping[str, tf.Tensor], training: bool | None = False) -> tf.Tensor:
         """Returns the encoder's states [batch, places, d_model], in the type that the network computes in."""
@@ -93,15 +93,25 @@ class T5Backbone(Backbone):
         inside = tf.reduce_all((ids >= 0) & (ids < self.config.vocab_size))
         check = tf.debugging.Assert(inside, [message])
         with tf.control_dependencies([check] if check is not None else []):
-            return tf.cast(tf.gather(self.shared, ids), self.compute_dtype)
+            return tf.cast(tf.gather(self._table(), ids), self.compute_dtype)
 
-    def _logits(self, states: tf.Tensor) -> tf.Tensor:
+    def _table(self) -> tf.Tensor:
+        # Not the variable itself: once rows are gathered from that, TensorFlow copies the whole table whenever it is read.
+        return tf.convert_to_tensor(self.shared)
+
+    def _output_table(self) -> tf.Tensor:
+        return tf.cast(self._table() if self.head is None else self.head, tf.float32)
+
+    def _logits(self, states: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
         states = tf.cast(states, tf.float32)
         if self.config.scale_decoder_outputs:
             states *= self.config.d_model**-0.5
         if self.head is None:
-            return tf.matmul(states, tf.cast(self.shared, tf.float32), transpose_b=True)
-        return states @ tf.cast(self.head, tf.float32)
+            # Of two matrices: a product of three axes with a table would hold the table's gradient for every row.
+            flat = tf.reshape(states, [-1, self.config.d_model])
+            logits = tf.matmul(flat, table, transpose_b=True)
+            return tf.reshape(logits, tf.concat([tf.shape(states)[:-1], [self.config.vocab_size]], 0))
+        return tf.tensordot(states, table, 1)
 
     # Writing ---------------------------------------------------------------------------------------------------
 
@@ -116,11 +126,13 @@ class T5Backbone(Backbone):
         mask = tf.cast(inputs["input_mask"], tf.float32)
         states, mask = (tf.repeat(x, copies, axis=0) for x in (states, mask))
         memory = self.decoder.memory(states)
+        # Read outside the loop that writes.
+        words, output = tf.cast(self._table(), tf.float32), self._output_table()
 
         def next_logits(last: tf.Tensor, place: tf.Tensor, cache: Cache) -> tuple[tf.Tensor, Cache]:
-            embedded = tf.gather(tf.cast(self.shared, tf.float32), last)
+            embedded = tf.gather(words, last)
             states, longer = self.decoder.one(embedded, place, cache, memory, mask)
-            return self._logits(states), longer
+            return self._logits(states, output), longer
 
         empty = tf.zeros([tf.shape(states)[0], self.config.num_heads, 0, self.config.d_kv])
         return next_logits, [(empty, empty) for _ in range(self.config.num_decoder_layers)]

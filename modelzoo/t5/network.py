@@ -45,8 +45,12 @@ class Kernels(KernelLayer):
     """A layer with kernels [inputs, outputs]."""
 
     def product(self, kernel: str, x: tf.Tensor) -> tf.Tensor:
-        """Returns x [..., inputs] times a kernel, in the type of x."""
-        return self.with_adapter(kernel, x @ tf.cast(getattr(self, kernel), x.dtype), x)
+        """Returns x [..., inputs] times a kernel, in the type of x.
+
+        As one product of two matrices: a product of each row's places, which `@` makes, reads the kernel for every row,
+        and its gradient holds a kernel for every row.
+        """
+        return self.with_adapter(kernel, tf.tensordot(x, tf.cast(getattr(self, kernel), x.dtype), 1), x)
 
 
 class Attention(Kernels):
@@ -88,6 +92,10 @@ class Attention(Kernels):
         shares = tf.nn.softmax(tf.reduce_sum(query * keys[0], -1) + bias)
         seen = tf.reduce_sum(shares[..., None] * keys[1], 2)
         return x + self.product("o", tf.reshape(seen, [-1, self.heads * self.width]))
+
+    def one_key(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns keys and values of one place of each row, x [rows, width] that `norm` gave."""
+        return tuple(tf.reshape(self.product(name, x), [-1, self.heads, 1, self.width]) for name in "kv")
 
     def _split(self, x: tf.Tensor) -> tf.Tensor:
         shape = tf.shape(x)
@@ -237,7 +245,7 @@ class Stack(keras.layers.Layer):
         bias = self.bias(place[None], tf.range(place + 1))[:, :, 0]
         memory_bias, longer = hidden(memory_mask)[:, :, 0], []
         for block, (keys, values), seen in zip(self.blocks, cache, memory, strict=True):
-            own = block.attention.keys(block.attention.norm(x)[:, None])
+            own = block.attention.one_key(block.attention.norm(x))
             longer.append((tf.concat([keys, own[0]], 2), tf.concat([values, own[1]], 2)))
             x = block.attention.one(x, longer[-1], bias)
             x = block.feed_forward(block.cross.one(x, seen, memory_bias))
