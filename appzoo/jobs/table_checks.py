@@ -67,7 +67,8 @@ class TableChecks:
             return [""] * len(chunk.index)
         cells = chunk.columns[self._app.target.column]
         if self._app.target.kind == "multi_label":
-            return [",".join(sorted(class_names(cell))) for cell in cells]
+            # In brackets, since none of them is an answer and not a row without a label.
+            return [f"[{','.join(sorted(class_names(cell)))}]" for cell in cells]
         return list(map(class_name, cells))
 
     def warn(self, tables: dict[str, EncodedTable], cut: dict[str, tuple[int, int]]) -> None:
@@ -95,8 +96,10 @@ class TableChecks:
 
     def _unseen(self, tables: dict[str, EncodedTable]) -> dict[str, int]:
         names = self._app.target.names or []
-        train, evaluation = (
-            np.bincount(np.asarray(tables[part].columns["label_id"]).reshape(-1), minlength=len(names))
-            for part in PARTS
-        )
+
+        def counts(part: str) -> np.ndarray:
+            ids = np.asarray(tables[part].columns["label_id"]).reshape(-1)
+            return np.bincount(ids[ids >= 0], minlength=len(names))  # below 0 are rows without a label
+
+        train, evaluation = map(counts, PARTS)
         return {name: int(evaluation[i]) for i, name in enumerate(names) if evaluation[i] and not train[i]}

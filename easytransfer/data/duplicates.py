@@ -21,6 +21,7 @@ MEMORY_ROWS = 1 << 20
 _FILES = 256
 _RECORD = np.dtype([("high", "<u8"), ("low", "<u8"), ("label", "<u8"), ("table", "<i4"), ("row", "<i8")])
 _KEY_BYTES, _LABEL_BYTES = 16, 8
+_NO_LABEL = bytes(_LABEL_BYTES)
 # Pairs of rows that are named of each kind.
 MOST_EXAMPLES = 5
 
@@ -98,7 +99,7 @@ class DuplicateFinder:
             table: Number of their table.
             rows: Their numbers there.
             contents: The cells of each that make it the same row as another.
-            labels: The label of each; empty where there is none.
+            labels: The label of each; empty where there is none, which is no other label than any.
         """
         records = np.empty(len(rows), _RECORD)
         if not len(records):
@@ -106,7 +107,8 @@ class DuplicateFinder:
         keys = b"".join(_digest(content, _KEY_BYTES) for content in contents)
         halves = np.frombuffer(keys, "<u8").reshape(len(records), 2)
         records["high"], records["low"] = halves[:, 0], halves[:, 1]
-        records["label"] = np.frombuffer(b"".join(_digest((label,), _LABEL_BYTES) for label in labels), "<u8")
+        digests = b"".join(_digest((label,), _LABEL_BYTES) if label else _NO_LABEL for label in labels)
+        records["label"] = np.frombuffer(digests, "<u8")
         records["table"], records["row"] = table, rows
         self._tables.add(table)
         self._waiting.append(records)
@@ -166,6 +168,7 @@ def _count(records: np.ndarray, found: Repeats) -> None:
     # Numbers of the contents, and of the contents with their labels.
     group = np.concatenate([[0], np.cumsum(changed)])
     pair = np.concatenate([[0], np.cumsum(changed | (np.diff(records["label"]) != 0))])
+    is_labelled = records["label"] != 0
     of_table = {table: np.flatnonzero(records["table"] == table) for table in found.within}
     for table, places in of_table.items():
         within = found.within[table]
@@ -173,18 +176,20 @@ def _count(records: np.ndarray, found: Repeats) -> None:
         within.rows += len(places)
         within.repeated += int((sizes - 1).sum())
         # A content has several labels where there are several numbers of it with a label.
-        with_labels = np.unique(np.stack([group[places], pair[places]]), axis=1)[0]
+        told = places[is_labelled[places]]
+        with_labels = np.unique(np.stack([group[told], pair[told]]), axis=1)[0]
         several, kinds = np.unique(with_labels, return_counts=True)
-        conflicting = places[np.isin(group[places], several[kinds > 1])]
+        conflicting = told[np.isin(group[told], several[kinds > 1])]
         within.conflicting += len(conflicting)
         _exemplify(within.examples, records, group, pair, conflicting, conflicting)
     for (first, second), between in found.between.items():
         earlier, later = of_table[first], of_table[second]
         there = later[np.isin(group[later], group[earlier])]
-        other = there[~np.isin(pair[there], pair[earlier])]
+        told = earlier[is_labelled[earlier]]
+        other = there[is_labelled[there] & np.isin(group[there], group[told]) & ~np.isin(pair[there], pair[told])]
         between.rows += len(there)
         between.conflicting += len(other)
-        _exemplify(between.examples, records, group, pair, earlier, other)
+        _exemplify(between.examples, records, group, pair, told, other)
 
 
 def _exemplify(

@@ -20,10 +20,10 @@ DEV = [("bad movie ", "pos"), ("ok movie", "pos"), ("new words", "odd"), ("x", "
 FINE = ([("the movie is good", "pos"), ("bad movie", "neg")], [("ok movie", "pos"), ("not ok", "neg")])
 
 
-def loaded(folder: Path, tables, tiny_model, *flags: str):
-    for name, rows in zip(("train", "dev"), tables, strict=True):
-        (folder / f"{name}.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
-    words = ["--modelName=text_classify_bert", "--firstSequence=text", "--labelName=label"]
+def loaded(folder: Path, tables, tiny_model, *flags: str, name: str = "text_classify_bert"):
+    for part, rows in zip(("train", "dev"), tables, strict=True):
+        (folder / f"{part}.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
+    words = [f"--modelName={name}", "--firstSequence=text", "--labelName=label"]
     words += [f"--inputTable={folder}/train.csv,{folder}/dev.csv", f"--checkpointDir={folder}/run"]
     words += [f"--set=model.pretrain_model_name_or_path={tiny_model}", *flags]
     (folder / "run").mkdir(exist_ok=True)
@@ -65,6 +65,15 @@ def test_nothing_where_all_is_well(tmp_path, tiny_model, capfd, monkeypatch):
     monkeypatch.setattr("appzoo.jobs.text_counts.UNKNOWN_WARNING", 1.0)
     loaded(tmp_path, FINE, tiny_model)
     assert warnings(capfd) == []
+
+
+def test_a_row_without_a_label_has_no_other_label(tmp_path, tiny_model, capfd, monkeypatch):
+    monkeypatch.setattr("appzoo.jobs.text_counts.UNKNOWN_WARNING", 1.0)
+    (tmp_path / "source.csv").write_text("text,label\nold,pos\n")
+    tables = [*FINE[0], ("ok movie", "")], FINE[1]
+    loaded(tmp_path, tables, tiny_model, f"--sourceTable={tmp_path}/source.csv", name="domain_transfer")
+    shared = "warning: rows of the eval table that the train table has, too: 1; metrics count them as new"
+    assert warnings(capfd) == [shared]
 
 
 def test_a_score_that_differs_is_no_other_label(tmp_path, tiny_model, capfd, monkeypatch):

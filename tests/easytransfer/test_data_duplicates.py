@@ -9,21 +9,25 @@ from easytransfer.data.duplicates import MOST_EXAMPLES, Between, DuplicateFinder
 
 
 def plainly_counted(tables):
-    """The same counts by comparing contents themselves."""
+    """The same counts by comparing contents themselves; an empty label is none."""
     within, between = {}, {}
     for number, rows in enumerate(tables):
         labels = defaultdict(list)
         for content, label in rows:
             labels[content].append(label)
         repeated = sum(len(found) - 1 for found in labels.values())
-        conflicting = sum(len(found) for found in labels.values() if len(set(found)) > 1)
+        told = [list(filter(None, found)) for found in labels.values()]
+        conflicting = sum(len(found) for found in told if len(set(found)) > 1)
         within[number] = (len(rows), repeated, conflicting)
         for earlier in range(number):
             known = defaultdict(set)
             for content, label in tables[earlier]:
                 known[content].add(label)
             shared = [(content, label) for content, label in rows if content in known]
-            between[earlier, number] = (len(shared), sum(label not in known[content] for content, label in shared))
+            other = [
+                label for content, label in shared if label and known[content] - {""} and label not in known[content]
+            ]
+            between[earlier, number] = (len(shared), len(other))
     return within, between
 
 
@@ -31,7 +35,7 @@ def plainly_counted(tables):
 def test_counts_are_those_of_a_dictionary(memory_rows):
     random = np.random.default_rng(3)
     tables = [
-        [((f"text {random.integers(60)}", "b"), f"label {random.integers(3)}") for _ in range(size)]
+        [((f"text {random.integers(60)}", "b"), ("", "x", "y", "z")[random.integers(4)]) for _ in range(size)]
         for size in (150, 40, 70)
     ]
     with DuplicateFinder(memory_rows) as finder:
@@ -49,7 +53,7 @@ def test_counts_are_those_of_a_dictionary(memory_rows):
         assert len(pairs.examples) == MOST_EXAMPLES
         for (table, row), (other_table, other_row) in pairs.examples:
             first, second = tables[table][row], tables[other_table][other_row]
-            assert first[0] == second[0] and first[1] != second[1]
+            assert first[0] == second[0] and first[1] != second[1] and first[1] and second[1]
 
 
 def test_by_hand():
@@ -60,6 +64,15 @@ def test_by_hand():
     assert found.within == {0: Within(4, 1, 2, [((0, 0), (0, 1))]), 1: Within(2)}
     # `a` has the label x there, too; `b` has it not.
     assert found.between == {(0, 1): Between(2, 1, [((0, 2), (1, 9))])}
+
+
+def test_a_row_without_a_label_has_no_other_label():
+    with DuplicateFinder() as finder:
+        finder.add(0, [0, 1, 2], [("a",), ("a",), ("b",)], ["x", "", ""])
+        finder.add(1, [0, 1, 2], [("a",), ("b",), ("a",)], ["y", "x", ""])
+        found = finder.result()
+    assert found.within == {0: Within(3, 1), 1: Within(3, 1)}
+    assert found.between == {(0, 1): Between(3, 1, [((0, 0), (1, 0))])}
 
 
 def test_cells_are_not_joined():
