@@ -1,7 +1,8 @@
 """Stereo matching without ground truth on synthetic pairs and real ones, and the speed of its networks.
 
     python benchmarks/stereo_results.py claims [--seeds 0 1 2] [--steps 600] [--network tiny|reduced] [--online]
-    python benchmarks/stereo_results.py pairs --data DIR [--before 600] [--after 300]
+    python benchmarks/stereo_results.py pairs --data DIR [--names aloe art moebius] [--before 600]
+        [--after 300]
     python benchmarks/stereo_results.py speed [--size 256 512] [--disparities 192] [--steps 3]
 
 `claims`: pairs of 64 x 128 pixels. For every seed a run with iterations and a frozen teacher, measured with its hidden
@@ -202,7 +203,7 @@ def pairs(options: argparse.Namespace) -> None:
     start = app.model.get_weights()
     print(f"synthetic pairs: {options.before} steps, {time.monotonic() - begun:.0f} s", flush=True)
     print("| pair | when | epe | bad1 | bad3 |\n| --- | --- | --- | --- | --- |", flush=True)
-    for name in ("aloe", "art", "moebius"):
+    for name in options.names:
         table = real_pair(Path(options.data), name, whole)
         real = {
             **sections,
@@ -293,6 +294,7 @@ def main() -> None:
     one.add_argument("--online", action="store_true")
     two = parts.add_parser("pairs")
     two.add_argument("--data", required=True)
+    two.add_argument("--names", nargs="+", default=["aloe", "art", "moebius"])
     two.add_argument("--before", type=int, default=600)
     two.add_argument("--after", type=int, default=300)
     two.add_argument("--seed", type=int, default=0)
