@@ -18,6 +18,7 @@ from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, closest
 
 if TYPE_CHECKING:
+    from easytransfer.app.arms import Arm
     from easytransfer.app.contract import App
 
 ENTRY_POINTS = "easytransfer.apps"
@@ -80,6 +81,10 @@ class Application:
     def commands(self) -> dict[str, Command]:
         """Returns its own verbs of the command line, `COMMANDS` of its `commands.py`, a light module."""
         return self._forms("commands")
+
+    def arms(self, variant: str) -> Mapping[str, Arm]:
+        """Returns what an experiment compares, `ARMS[variant]` of its `arms.py`, a light module; empty without one."""
+        return self._forms("arms").get(variant, {})
 
     def app_class(self, variant: str) -> type[App]:
         """Returns the application class of a variant; imports TensorFlow."""

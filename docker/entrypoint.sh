@@ -18,7 +18,7 @@ serve-check)
     shift
     exec easy_transfer_app export validate "$@"
     ;;
--* | train | tune | evaluate | predict | search | export | preprocess | serve | inspect | compare | apps | zoo | config | check | profile | examples | new-app)
+-* | train | tune | experiment | evaluate | predict | search | export | preprocess | serve | inspect | compare | apps | zoo | config | check | profile | examples | new-app)
     exec easy_transfer_app "$@"
     ;;
 *) exec "$@" ;;

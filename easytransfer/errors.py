@@ -74,6 +74,8 @@ class Interrupted(EasyTransferError):
     exit_code = 6
 
 
+# What an exit code of the command line means.
+BY_EXIT_CODE = {kind.exit_code: kind for kind in (ConfigError, DataError, ModelError, ResourceError, Interrupted)}
 # Of the ratio of `difflib`: as far as `trian` is nearer to `train` than to `tracking`.
 _MUCH_LESS = 0.15
 

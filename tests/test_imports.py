@@ -19,7 +19,7 @@ OPTIONAL |= {"uvicorn", "wandb"}
 # All of this package needs one extra; who imports it does so inside a function, after a check.
 WHOLLY_OPTIONAL, SETTINGS = "easytransfer.serving", "easytransfer.serving.settings"
 LIGHT_PREFIXES = ("easytransfer.config", "easytransfer.data", "easytransfer.presets", "easytransfer.run", "appzoo.cli")
-LIGHT_PREFIXES += ("appzoo.tuning",)
+LIGHT_PREFIXES += ("appzoo.tuning", "appzoo.experiment")
 LIGHT_MODULES = {
     "easytransfer",
     "easytransfer.errors",

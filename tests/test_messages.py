@@ -65,6 +65,8 @@ def flags_of(module: str) -> set[str]:
         found = found | options(searching._parser())
     if module.startswith(("appzoo.cli.tune", "appzoo.tuning")):
         found = found | {"search", "trials", "parallel", "sampler", "pruner", "startup"}
+    if module.startswith(("appzoo.cli.experiment", "appzoo.experiment")):
+        found = found | {"seeds", "arms", "outputDir"}
     return found
 
 

@@ -111,6 +111,10 @@ def run(arguments: list[str]) -> int:
         from appzoo.cli.tune import tune
 
         return tune(rest)
+    if verb == "experiment":
+        from appzoo.cli.experiment import experiment
+
+        return experiment(rest)
     if verb == "serve":
         from appzoo.cli.serving import serve
 

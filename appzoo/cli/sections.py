@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from easytransfer.errors import ResourceError
 from easytransfer.run import log
@@ -47,8 +48,16 @@ def terminal_text(sections: Iterable[Section]) -> str:
     return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines())
 
 
-def write_sections(path: Path, title: str, sections: Iterable[Section]) -> None:
+def write_sections(
+    path: Path, title: str, sections: Iterable[Section], pictures: Mapping[str, Path] = MappingProxyType({})
+) -> None:
     """Writes tables as an HTML page that needs no other file, and says so.
+
+    Args:
+        path: Of the page.
+        title: Its heading.
+        sections: The tables.
+        pictures: Files of pictures behind them, by name.
 
     Raises:
         ResourceError: It cannot be written.
@@ -56,9 +65,11 @@ def write_sections(path: Path, title: str, sections: Iterable[Section]) -> None:
     lines = [f"# {_plain(title)}"]
     for section in sections:
         lines += _lines(section)
+    if pictures:
+        lines += ["", "## Pictures", "", *(f"![{_plain(name)}]({name})\n" for name in pictures)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, html_page(title, "\n".join(lines)))
+        write_text(path, html_page(title, "\n".join(lines), pictures))
     except OSError as error:
         raise ResourceError(f"cannot write {path}: {error.strerror}", fix="choose another place") from error
     log.say(f"page written to {path}")

@@ -14,6 +14,7 @@ from easytransfer.config.schema import MODES, ConfigModel
 VERBS = {
     "train": "Fine-tune an application on a table and export it.",
     "tune": "Search settings: many trainings of one application, pruned, resumed, in parallel; the best as a file.",
+    "experiment": "Train the arms of an application with several seeds, and report metrics, size and time of each.",
     "evaluate": "Metrics of a trained model on a labelled table.",
     "predict": "Write predictions for a table.",
     "search": "The nearest rows of a table of vectors, for texts or other vectors.",
@@ -158,6 +159,19 @@ easy_transfer_app tune: {text}
 Every flag of train but --configDump belongs to all trials: see easy_transfer_app train --help. checkpointDir is the
 folder of the study; each trial is a run folder in its `trials`. --dryRun checks all and starts none. A killed study
 goes on with the same command."""
+EXPERIMENT_HELP = """\
+easy_transfer_app experiment: {text}
+
+  easy_transfer_app experiment --config=job.yaml --outputDir=runs/experiment --seeds=5
+
+  --outputDir DIR       Folder of the experiment; required. Each training is a run folder in it, ARM-SEED.
+  --seeds N             Seeds of each arm, from --seed on; default {seeds}.
+  --arms A,B,...        Which arms, the one that others are compared with first. Default: the baselines of the
+                        application, and what the configuration says. An application without arms has one training.
+
+Every flag of train but --checkpointDir and --configDump belongs to all trainings: see easy_transfer_app train --help.
+--dryRun checks all arms and starts none. A killed experiment goes on with the same command; more seeds and other arms
+are added to what is there."""
 SERVING_MORE = """\
 MODEL_DIR is a folder of models, with or without models.config, one model, or one version of it; new versions are
 found while it runs. Addresses are printed on stdout as one line of JSON once the models can be asked.

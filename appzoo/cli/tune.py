@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,12 @@ from appzoo.cli.text import TUNE_HELP, VERBS
 from appzoo.tuning.space import FORM, read_space, with_values
 from appzoo.tuning.study import STUDY_FILE, TRIALS_FOLDER, StudyOptions, require_optuna, study_plan
 from appzoo.tuning.study import tune as run_study
-from appzoo.tuning.trial import PROGRAM
+from appzoo.tuning.trial import PROGRAM, result_of
 from easytransfer.config.files import dump
 from easytransfer.config.flags import Given, split_flags
 from easytransfer.config.job import JobConfig
-from easytransfer.config.json_text import parse_json
 from easytransfer.data.files import table_records
-from easytransfer.errors import ConfigError, DataError, EasyTransferError, Interrupted, ModelError, ResourceError
+from easytransfer.errors import ConfigError
 from easytransfer.run import log
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
@@ -28,7 +26,6 @@ from easytransfer.run.folder import RunFolder
 SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "none")
 _NUMBERS = {"trials": 20, "parallel": 1, "startup": 5}
 _WORDS = {"sampler": SAMPLERS, "pruner": PRUNERS}
-_ERRORS = {kind.exit_code: kind for kind in (ConfigError, DataError, ModelError, ResourceError, Interrupted)}
 
 
 def tune(arguments: Sequence[str]) -> int:
@@ -55,7 +52,7 @@ def tune(arguments: Sequence[str]) -> int:
     finally:
         for note in notes:
             log.warn(note)
-    check_study(job)
+    check_trainings(job, "tune", TRIALS_FOLDER)
     space = read_space(specs, job.config, job.given)
     require_optuna()
     folder = Path(str(job.config.checkpoint_dir))
@@ -128,18 +125,25 @@ def _option(flag: Given) -> int | str:
     return int(text)
 
 
-def check_study(job: Job) -> None:
-    """Checks all of the trainings that needs no model, and that they run on this machine.
+def check_trainings(job: Job, verb: str, below: str = "") -> None:
+    """Checks all of several trainings that needs no model, and that they run on this machine.
+
+    Args:
+        job: What they have in common.
+        verb: That runs them.
+        below: Folder of the runs in `checkpoint_dir`.
 
     Raises:
         EasyTransferError: See `check_job`.
     """
     shares = job.config.distribution
     if shares.hosts or shares.hosts_script:
-        raise ConfigError("tune runs its trials on this machine", fix="leave out distribution.hosts and hosts_script")
+        raise ConfigError(
+            f"{verb} runs its trainings on this machine", fix="leave out distribution.hosts and hosts_script"
+        )
     folder = job.config.checkpoint_dir
-    # A run folder that is not there yet, as that of the next trial will be.
-    values = {"checkpoint_dir": folder and str(Path(folder, TRIALS_FOLDER, "next"))}
+    # A run folder that is not there yet, as that of the next training will be.
+    values = {"checkpoint_dir": folder and str(Path(folder, below, "next"))}
     check_job(Job(job.mode, job.config.model_copy(update=values), None, job.given))
 
 
@@ -158,9 +162,5 @@ def checked_metric(config: JobConfig, program: Sequence[str] = PROGRAM) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "dry.json")
         write_json(path, dump(with_values(config, {**values, "checkpoint_dir": str(Path(folder, "run"))}), "train"))
-        done = subprocess.run([*program, "train", "--config", str(path)], capture_output=True, text=True)
-    if done.returncode:
-        told = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
-        kind = _ERRORS.get(done.returncode, EasyTransferError)
-        raise kind(told[-1] if told else f"a dry run of the training ended with code {done.returncode}: {done.stderr}")
-    return str(parse_json(done.stdout)["metric"])
+        command = [*program, "train", "--config", str(path)]
+        return str(result_of(command, "a dry run of the training")["metric"])

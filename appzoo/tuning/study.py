@@ -15,7 +15,7 @@ import numpy as np
 
 from appzoo.tuning.report import BEST_CONFIG, PAGE, PICTURES, say_trial, shown_values, write_report
 from appzoo.tuning.space import Space, with_values
-from appzoo.tuning.trial import PROGRAM, TrialRun
+from appzoo.tuning.trial import PROGRAM, TrialRun, differing
 from easytransfer.config.files import dump
 from easytransfer.config.job import JobConfig
 from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ModelError
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import optuna
 
 STUDY_FILE, STORAGE_FILE, TRIALS_FOLDER = "study.json", "study.db", "trials"
-# Settings that may differ when a study goes on.
-_MAY_DIFFER = ("checkpoint_dir", "runtime.log_format", "runtime.offline", "runtime.model_zoo_base_path")
 # Trials that fail one after the other, with none that did not, before the study gives up.
 _FAILURES = 3
 _POLL_S = 0.2
@@ -138,11 +136,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     """Refuses to go on with a study of something else: its trials would not compare."""
     old = {**flat(before["config"]), **{f"--search {path}": text for path, text in before["space"].items()}}
     new = {**flat(now["config"]), **{f"--search {path}": text for path, text in now["space"].items()}}
-    shown = [
-        f"{path}: {old.get(path)!r} -> {new.get(path)!r}"
-        for path in sorted({*old, *new} - {*_MAY_DIFFER})
-        if old.get(path) != new.get(path)
-    ]
+    shown = differing(old, new)
     # A table that lies elsewhere now is the same table.
     if not shown and sorted(before["tables"].values()) != sorted(now["tables"].values()):
         shown = [path for path, digest in now["tables"].items() if digest not in before["tables"].values()]

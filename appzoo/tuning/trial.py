@@ -1,4 +1,4 @@
-"""A trial: a training in a process of its own, with an ordinary run folder; configuration and log beside it."""
+"""A training in a process of its own, with an ordinary run folder; configuration and log beside it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,53 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from easytransfer.config.files import dump
 from easytransfer.config.job import JobConfig
+from easytransfer.config.json_text import parse_json
+from easytransfer.errors import BY_EXIT_CODE, EasyTransferError
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import REPORT_FILE, RunFolder
 from easytransfer.run.history import read_history
 
 PROGRAM = (sys.executable, "-c", "from appzoo.cli.main import main; raise SystemExit(main())")
 _LOG_BYTES = 16_384
+# Settings that may differ when trainings go on.
+_MAY_DIFFER = ("checkpoint_dir", "runtime.log_format", "runtime.offline", "runtime.model_zoo_base_path")
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Returns the settings by which trainings would be others, such as `train.num_epochs: 1.0 -> 2.0`.
+
+    Args:
+        before: Values by path.
+        now: The same of what is to go on.
+    """
+    paths = sorted({*before, *now} - {*_MAY_DIFFER})
+    return [f"{path}: {before.get(path)!r} -> {now.get(path)!r}" for path in paths if before.get(path) != now.get(path)]
+
+
+def result_of(command: Sequence[str], what: str) -> dict[str, Any]:
+    """Runs a command and returns the JSON object on the last line of its stdout.
+
+    Args:
+        command: Command and arguments.
+        what: What it is, for a message.
+
+    Raises:
+        EasyTransferError: What it ended with.
+    """
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        told = [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+        kind = BY_EXIT_CODE.get(done.returncode, EasyTransferError)
+        raise kind(told[-1] if told else f"{what} ended with code {done.returncode}: {done.stderr}")
+    found: dict[str, Any] = parse_json(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 @dataclass

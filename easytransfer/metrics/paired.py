@@ -1,7 +1,8 @@
-"""How sure a metric is, and the difference of two models on the same rows."""
+"""How sure a metric is, and the difference of two models on the same rows or of two trainings over seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ class Difference:
         low: Lower end of the 95% interval.
         high: Upper end.
         p: Probability of a difference at least as large where there is none, two-sided.
-        test: `McNemar, exact` or `bootstrap`.
+        test: `McNemar, exact`, `bootstrap` or `paired t`.
     """
 
     metric: str
@@ -115,6 +116,32 @@ def differences(
             p, test = _sign_p(drawn), "bootstrap"
         found.append(Difference(name, after[name] - before[name], low, high, p, test))
     return sorted(found, key=lambda each: list(before).index(each.metric))
+
+
+def seeds_difference(metric: str, first: Mapping[int, float], second: Mapping[int, float]) -> Difference | None:
+    """Tests a metric of two trainings over the seeds that both have, by Student's t of the pairs (Biometrika 1908).
+
+    Args:
+        metric: Its name.
+        first: Its values by seed for the first training.
+        second: Those for the second one.
+
+    Returns:
+        None for fewer than two pairs; interval and p are NaN where all pairs differ alike, as the spread is unknown.
+    """
+    from scipy.stats import t as student
+
+    pairs = np.array([second[seed] - first[seed] for seed in first if seed in second], np.float64)
+    if len(pairs) < 2:
+        return None
+    mean, free = float(pairs.mean()), len(pairs) - 1
+    error = float(pairs.std(ddof=1)) / len(pairs) ** 0.5
+    # Of equal differences the rounding is left.
+    if error <= 1e-12 * max(1.0, abs(mean)):
+        return Difference(metric, mean, float("nan"), float("nan"), float("nan"), "paired t")
+    half = float(student.ppf(_TAILS[1] / 100, free)) * error
+    p = float(2 * student.sf(abs(mean) / error, free))
+    return Difference(metric, mean, mean - half, mean + half, p, "paired t")
 
 
 def _sign_p(drawn: np.ndarray) -> float:
