@@ -14,11 +14,8 @@ DIR holds train.tsv and dev.tsv with `text TAB label` (0 or 1).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +38,9 @@ from sides import (
     run_process,
 )
 
+from appzoo.experiment.cost import SIZES
+from appzoo.experiment.run import MEASURE
+
 TEACHER = "teacher"
 _MINILM = {"pretrain_model_name_or_path": MODEL}
 # Settings of the network by student, and the rate at which it is trained.
@@ -54,40 +54,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "kd": {"kd_loss": "mse"},
     "probes": {"kd_loss": "mse", "probes": "true"},
 }
-CALLS, SIZES = 20, (1, 32)
-NO_SETTINGS = ("data", "seeds", "students", "methods", "folder", "log", "export")
-
-
-def latency(export: Path) -> dict[str, float]:
-    """Returns median milliseconds of a call by rows, and the bytes and parameters of an export."""
-    import numpy as np
-    import tensorflow as tf
-    import tensorflow_text  # noqa: F401 - registers the operations of tokenizers
-
-    loaded = tf.saved_model.load(str(export))
-    signature = loaded.signatures["predict_ids"]
-    found: dict[str, float] = {}
-    for rows in SIZES:
-        ones = tf.ones([rows, MAX_LENGTH], tf.int32)
-        batch = {name: ones for name in signature.structured_input_signature[1]}
-        if "segment_ids" in batch:
-            batch["segment_ids"] = tf.zeros_like(ones)
-        signature(**batch)
-        seconds = []
-        for _ in range(CALLS):
-            begin = time.perf_counter()
-            signature(**batch)["logits"].numpy()
-            seconds.append(time.perf_counter() - begin)
-        found[f"ms_{rows}"] = round(1000 * statistics.median(seconds), 2)
-    found["bytes"] = sum(path.stat().st_size for path in export.rglob("*") if path.is_file())
-    found["parameters"] = int(sum(np.prod(variable.shape) for variable in signature.variables))
-    return found
+NO_SETTINGS = ("data", "seeds", "students", "methods", "folder", "log")
 
 
 def measured(run: Path, result: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Returns accuracy after each epoch, time, and what the export costs."""
-    command = [sys.executable, __file__, "--export", str(result["export"])]
-    cost = run_process(command, options.cores)
+    cost = run_process([*MEASURE, str(result["export"])], options.cores)
     accuracy = [record["accuracy"] for record in history(run, "evaluation")]
     wanted = ("parameters", "bytes", *(f"ms_{rows}" for rows in SIZES))
     return {"accuracy": accuracy, "process_s": result["process_s"], **{name: cost[name] for name in wanted}}
@@ -168,11 +140,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/distillation_sst2"))
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "distillation_text.jsonl")
-    parser.add_argument("--export", type=Path, help="only measure this export and print JSON")
     options = parser.parse_args()
-    if options.export:
-        print(json.dumps(latency(options.export)))
-        return
     if options.data is None:
         parser.error("--data is required")
     options.folder.mkdir(parents=True, exist_ok=True)

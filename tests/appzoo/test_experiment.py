@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
@@ -18,8 +20,9 @@ from appzoo.experiment.plan import PlannedArm, planned_arms
 from appzoo.experiment.run import ArmResult, Processes, run_experiment
 from appzoo.experiment.summary import as_json, cost_picture, differences, mean_and_spread
 from appzoo.tuning.space import with_values
-from easytransfer.errors import ConfigError, EasyTransferError, Interrupted
+from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ModelError
 from easytransfer.metrics.paired import seeds_difference
+from easytransfer.presets import resolve
 from easytransfer.run.folder import RunFolder
 
 pytestmark = pytest.mark.draws_nothing
@@ -315,3 +318,49 @@ def test_the_command_with_trainings_that_are_stood_in_for(tmp_path, capsys, monk
     for text in (f"{first + 0.005:.4f} ± 0.0071", "1,200", "2.5", "4.00", "text_classify_cnn-11"):
         assert text in page and text in captured.err
     assert "2 processors, CPU" in page and "<script" not in page
+
+
+# The page ------------------------------------------------------------------------------------------------------
+
+
+def commands_of_the_page() -> list[list[str]]:
+    """Returns the arguments of every command of docs/experiments.md."""
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def test_the_domains_of_the_page_with_trainings_that_are_stood_in_for(tmp_path, monkeypatch, capsys):
+    try:
+        resolve("minilm-l6-en", None)
+    except ModelError:
+        pytest.skip("MiniLM is not on this machine")
+    (words,) = [words for words in commands_of_the_page() if "--arms" in words]
+    monkeypatch.chdir(tmp_path)
+    for name in ("examples", "appzoo"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    assert experiment([*words[1:], "--seeds=1"], PROCESSES) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert list(result["arms"]) == ["source_only", "target_only", "joint", "dann", "reweight"]
+    for name in result["arms"]:
+        (run,) = (tmp_path / "runs" / "domains").glob(f"{name}-*/")
+        assert RunFolder(run).config["transfer"]["algorithm"] == name
+
+
+@pytest.mark.slow
+def test_the_student_of_the_page_beside_its_teacher(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("examples", "appzoo"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for words in commands_of_the_page()[:2]:
+        assert main(words) == 0
+    taught, found = map(json.loads, capsys.readouterr().out.splitlines())
+    arms = found["arms"]
+    assert list(arms) == ["plain", "student", "teacher"] and list(found["tests"]) == ["student"]
+    assert arms["teacher"]["metrics"]["accuracy"]["mean"] == pytest.approx(taught["metrics"]["accuracy"])
+    assert arms["plain"]["cost"]["parameters"] == arms["student"]["cost"]["parameters"]
+    assert 0 < arms["student"]["cost"]["parameters"] < arms["teacher"]["cost"]["parameters"]
+    assert all(0 < arm["cost"]["ms_1"] and 0 < arm["cost"]["ms_32"] for arm in arms.values())
+    assert all(arm["metrics"]["accuracy"]["mean"] > 0.5 for arm in arms.values())
+    assert Path(found["report"]).read_text().count("data:image/png") == 1
