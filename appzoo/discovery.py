@@ -86,6 +86,13 @@ class Application:
         """Returns what an experiment compares, `ARMS[variant]` of its `arms.py`, a light module; empty without one."""
         return self._forms("arms").get(variant, {})
 
+    def domains(self, variant: str) -> Mapping[str, str]:
+        """Returns settings of tables by domain, `DOMAINS[variant]` of its `domains.py`: an experiment shows their rows.
+
+        The module is a light one; the dict is empty without it.
+        """
+        return self._forms("domains").get(variant, {})
+
     def app_class(self, variant: str) -> type[App]:
         """Returns the application class of a variant; imports TensorFlow."""
         module = self._module or importlib.import_module(f"{self.package}.app")

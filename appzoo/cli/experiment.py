@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from appzoo.cli.sections import Section, terminal_text, write_sections
 from appzoo.cli.text import EXPERIMENT_HELP, VERBS
 from appzoo.cli.tune import check_trainings, checked_metric
 from appzoo.experiment.cost import CALLS, SIZES
+from appzoo.experiment.domains import DOMAINS_PICTURE, domain_points, domains_picture
 from appzoo.experiment.plan import PlannedArm, planned_arms
 from appzoo.experiment.run import ArmResult, Processes, run_experiment
 from appzoo.experiment.summary import (
@@ -78,7 +79,7 @@ def experiment(arguments: Sequence[str], processes: Processes = Processes()) -> 
         else:
             inputs, options = table_records(job.config), {"resume": runtime.resume, "overwrite": runtime.overwrite}
             found = run_experiment(folder, arms, seeds, inputs, **options, processes=processes)
-            result = write_result(folder, found)
+            result = write_result(folder, found, domain_points(folder, job.config, found, processes))
         log.print_result(result, stdout)
     return 0
 
@@ -136,11 +137,20 @@ def _dry_run(arms: Sequence[PlannedArm], folder: Path | None, seeds: Sequence[in
             raise type(error)(f"arm {arm.name}: {error}") from error
 
 
-def write_result(folder: Path, results: Sequence[ArmResult]) -> dict[str, Any]:
-    """Writes `experiment.json`, picture and page, says the tables, and returns what the verb prints."""
+def write_result(folder: Path, results: Sequence[ArmResult], domains: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes `experiment.json`, pictures and page, says the tables, and returns what the verb prints.
+
+    Args:
+        folder: Of the experiment.
+        results: What came out.
+        domains: Points of the rows of domains, see `domain_points`.
+    """
     found = plain(as_json(results))
     write_json(folder / RESULT_FILE, found)
-    drawn = draw_each(folder, [(COST_PICTURE, lambda: cost_picture(results))])
+    drawn = draw_each(
+        folder,
+        [(COST_PICTURE, lambda: cost_picture(results)), (DOMAINS_PICTURE, lambda: domains_picture(domains))],
+    )
     shown = list(sections(results))
     for line in terminal_text(shown).splitlines():
         log.say(line)

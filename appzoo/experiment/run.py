@@ -26,6 +26,7 @@ from easytransfer.savedmodel.loading import find_exported, is_exported
 from easytransfer.train.signals import StopRequest
 
 MEASURE = (sys.executable, "-m", "appzoo.experiment.cost")
+VECTORS = (sys.executable, "-m", "appzoo.experiment.domains")
 _POLL_S = 0.2
 # Of what describes a table, the settings by which a finished run reads the evaluation table.
 _READING = (
@@ -41,10 +42,12 @@ class Processes:
     Attributes:
         program: Takes the arguments of `easy_transfer_app`.
         measure: Takes the folder of an export, prints what it costs.
+        vectors: Takes a file of `appzoo.experiment.domains`, prints points.
     """
 
     program: Sequence[str] = PROGRAM
     measure: Sequence[str] = MEASURE
+    vectors: Sequence[str] = VECTORS
 
 
 @dataclass
@@ -235,7 +238,7 @@ class _Experiment:
             return None
         key = {"export": str(export), "files": stamps([str(export)])}
         try:
-            return _kept(_cost_file(self._folder, name), key, lambda: self._measured(name, export))
+            return kept(_cost_file(self._folder, name), key, lambda: self._measured(name, export))
         except Interrupted:
             raise
         except EasyTransferError as error:
@@ -269,7 +272,7 @@ class _Experiment:
             return self._child([*self._processes.program, "evaluate", "--config", str(path)], f"the arm {name}")
 
         key = {"job": job, "files": stamps([str(place), *expand(data["eval_table"])])}
-        metrics: dict[str, float | None] = _kept(_evaluation_file(self._folder, name), key, evaluate)["metrics"]
+        metrics: dict[str, float | None] = kept(_evaluation_file(self._folder, name), key, evaluate)["metrics"]
         return metrics
 
     def _child(self, command: Sequence[str], what: str) -> dict[str, Any]:
@@ -298,7 +301,7 @@ def _export_of(place: Path) -> Path | None:
     return find_exported(export) if is_exported(export) else None
 
 
-def _kept(path: Path, key: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def kept(path: Path, key: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Returns what is in a file under the same key, else makes it and writes the file."""
     key = plain(key)
     found = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -16,10 +16,12 @@ from appzoo.cli.experiment import experiment, seeds_of, split_own
 from appzoo.cli.main import main
 from appzoo.discovery import applications, config_class
 from appzoo.experiment.cost import filled
+from appzoo.experiment.domains import computed_points, domains_picture, main_components, points, read_texts
 from appzoo.experiment.plan import PlannedArm, planned_arms
 from appzoo.experiment.run import ArmResult, Processes, run_experiment
 from appzoo.experiment.summary import as_json, cost_picture, differences, mean_and_spread
 from appzoo.tuning.space import with_values
+from easytransfer.config.job import RuntimeConfig
 from easytransfer.errors import ConfigError, EasyTransferError, Interrupted, ModelError
 from easytransfer.metrics.paired import seeds_difference
 from easytransfer.presets import resolve
@@ -30,7 +32,14 @@ pytestmark = pytest.mark.draws_nothing
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "tests" / "fixtures" / "training_stand_in.py"
 _MEASURED = {"parameters": 1200, "bytes": 2_500_000, "ms_1": 0.5, "ms_32": 4.0, "devices": ["CPU"], "cpus": 2}
-PROCESSES = Processes((sys.executable, str(STAND_IN)), (sys.executable, "-c", f"print({json.dumps(_MEASURED)!r})"))
+_POINTS = {"before": {"points": {"source": [[0.0, 1.0]], "target": [[1.0, 0.0], [2.0, 2.0]]}, "shares": [0.5, 0.25]}}
+
+
+def printing(value) -> tuple[str, ...]:
+    return sys.executable, "-c", f"print({json.dumps(value)!r})"
+
+
+PROCESSES = Processes((sys.executable, str(STAND_IN)), printing(_MEASURED), printing(_POINTS))
 RATES = {"slow": 1e-5, "right": 1e-4, "fast": 1e-3}
 
 
@@ -266,6 +275,52 @@ def test_the_picture_has_a_point_for_each_measured_arm():
     assert cost_picture([arm("a", [0.5], cost), arm("c", [0.1])]) is None
 
 
+def test_main_components_by_hand():
+    """The corners of a rectangle of 4 by 2 in three dimensions: variances 4 and 1."""
+    corners = np.array([[0, 0], [4, 0], [0, 2], [4, 2]], float)
+    vectors = corners @ np.array([[0.6, 0.0, 0.8], [0.0, 1.0, 0.0]]) + 5.0
+    found, shares = main_components(vectors)
+    assert np.allclose(np.abs(found), [[2, 1]] * 4) and np.allclose(shares, [0.8, 0.2])
+    # Distances are those of the rectangle.
+    assert np.allclose(np.linalg.norm(found[0] - found[1:], axis=1), [4, 2, 20**0.5])
+    assert (found.max(axis=0) >= -found.min(axis=0) - 1e-12).all()
+    parts = points({"source": vectors[:1], "target": vectors[1:]})
+    assert np.allclose(parts["points"]["source"] + parts["points"]["target"], found, atol=1e-6)
+
+
+def test_texts_of_domains_are_the_first_ones_of_each_file(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{name}{row}\tpos\n" for row in range(9)))
+    data = config_of("domain_transfer", data={"input_schema": "text:str:1,label:str:1", "first_sequence": "text"}).data
+    files = ",".join(str(tmp_path / f"{name}.tsv") for name in "abc")
+    assert read_texts(files, data, rows=5) == ["a0", "a1", "b0", "b1", "c0"]
+    assert read_texts(str(tmp_path / "a.tsv"), data, rows=99) == [f"a{row}" for row in range(9)]
+
+
+def test_points_are_of_the_vectors_of_the_encoder(tmp_path, tiny_model):
+    from appzoo.jobs.vectors import text_vectors
+
+    tables = {"source": ["a good film", "the film was bad"], "target": ["a good day"]}
+    for name, texts in tables.items():
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{text}\tpos\n" for text in texts))
+    data = {"input_schema": "text:str:1,label:str:1", "first_sequence": "text"}
+    places = {name: str(tmp_path / f"{name}.tsv") for name in tables}
+    job = {"models": {"before": str(tiny_model)}, "tables": places, "data": data, "zoo": None}
+    found = computed_points(job)["before"]
+    vectors = text_vectors(str(tiny_model), sum(tables.values(), []), "pool_output", RuntimeConfig())
+    expected, shares = main_components(vectors)
+    assert np.allclose(found["points"]["source"] + found["points"]["target"], expected, atol=1e-5)
+    assert np.allclose(found["shares"], shares, atol=1e-5)
+
+
+def test_the_picture_of_domains_has_the_points_of_each_side():
+    figure = domains_picture(_POINTS)
+    (panel,) = figure.axes
+    assert [line.get_xydata().tolist() for line in panel.lines] == list(_POINTS["before"]["points"].values())
+    assert panel.get_title() == "before" and panel.get_xlabel() == "50% of the variance"
+    assert domains_picture({}) is None
+
+
 # The command ---------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +398,12 @@ def test_the_domains_of_the_page_with_trainings_that_are_stood_in_for(tmp_path, 
     assert experiment([*words[1:], "--seeds=1"], PROCESSES) == 0
     result = json.loads(capsys.readouterr().out)
     assert list(result["arms"]) == ["source_only", "target_only", "joint", "dann", "reweight"]
+    job = json.loads((tmp_path / "runs" / "domains" / "domains.json").read_text())
+    assert list(job["models"]) == ["before", *result["arms"]] and job["models"]["before"] == "minilm-l6-en"
+    assert list(job["tables"]) == ["source", "target"] and job["tables"]["target"].startswith(
+        "examples/domain_transfer/"
+    )
+    assert Path(result["report"]).read_text().count("data:image/png") == 2
     for name in result["arms"]:
         (run,) = (tmp_path / "runs" / "domains").glob(f"{name}-*/")
         assert RunFolder(run).config["transfer"]["algorithm"] == name
