@@ -176,6 +176,14 @@ def test_overwrite_trains_these_arms_anew_and_resume_must_needs_some(tmp_path):
     run(folder, seeds=(1,))
     run(folder, "right", seeds=(1,), overwrite=True)
     assert (folder / "right-1" / "starts.txt").read_text() == "x"
+    done = RunFolder(folder / "slow-1")
+    (done.path / "model.ckpt-4").touch()
+    done.write_json("run.json", {"inputs": [{"table": "training", "path": "t.tsv", "sha256": "before"}]})
+    now = [{"table": "training", "path": "t.tsv", "sha256": "now"}]
+    with pytest.raises(
+        ConfigError, match="the training table has changed since the run in .*slow-1 was started: t.tsv"
+    ):
+        run_experiment(folder, arms_of_rates("slow"), (1,), now, processes=PROCESSES)
     (folder / "slow-2").mkdir()
     with pytest.raises(ConfigError, match="slow-2 is not of an experiment"):
         run(folder, seeds=(1, 2))
