@@ -27,7 +27,7 @@ class StudentLabel(SingleLabel):
         self._served = served
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns `probabilities`, `label` and `score` of the served logits, `class_id`, and the raw `logits`."""
+        """Returns what classes have, of the served logits, and `class_id` and the raw `logits`."""
         logits = outputs["logits"]
         numbers = {"class_id": tf.argmax(logits, axis=-1, output_type=tf.int32), "logits": logits}
         return {**super().answer({"logits": self._served(logits)}), **numbers}

@@ -14,6 +14,7 @@ from appzoo.visual_question_answering.metrics import VqaEvaluator
 from appzoo.visual_question_answering.vocabulary import AnswerVocabulary, answers_of
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
+from easytransfer.app.targets.labels import TOP, best_classes
 from easytransfer.data.encoded import EncodedTable, HostColumn
 from easytransfer.data.label_names import class_name
 from easytransfer.data.table import RowChunk
@@ -22,9 +23,6 @@ from easytransfer.metrics.scores import sigmoid
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
-
-# Answers that are told beside the best one.
-TOP = 5
 
 
 class AnswerTarget(Target):
@@ -110,8 +108,8 @@ class AnswerTarget(Target):
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns `answer`, `score` [batch], `top5` and `top5_score` [batch, 5 or fewer]."""
         logits = tf.cast(outputs["logits"], tf.float32)
-        values, order = tf.math.top_k(logits, min(TOP, len(self.vocabulary)))
-        names, scores = tf.gather(tf.constant(self.vocabulary.answers), order), tf.sigmoid(values)
+        names, ids = best_classes(self.vocabulary.answers, logits)
+        scores = tf.sigmoid(tf.gather(logits, ids, batch_dims=1))
         return {"answer": names[:, 0], "score": scores[:, 0], "top5": names, "top5_score": scores}
 
     def save_assets(self, folder: Path) -> None:

@@ -57,9 +57,9 @@ class Truth(SingleLabel):
         return NlvrEvaluator(self.labels.names)
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns `label` and `probability`, that of the label, [batch]."""
+        """Returns what classes have, and the `score` also as `probability`, the one name it had before."""
         found = super().answer(outputs)
-        return {"label": found["label"], "probability": found["score"]}
+        return {**found, "probability": found["score"]}
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns no more: a `tf.Example` has no regions."""

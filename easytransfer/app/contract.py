@@ -337,17 +337,18 @@ class App(Task):
         """Returns serving signatures of the trained model.
 
         `serving_default` takes raw input; `predict_ids` takes the arrays of `encode` and returns all that `postprocess`
-        reads, so that an export alone is enough for prediction.
+        reads, so that an export alone is enough for prediction. Where there are classes, `labels` gives their names.
 
         Args:
             folder: Where `save_assets` has written.
         """
-        from easytransfer.app.serving import Served, arrays_signature, request_signature
+        from easytransfer.app.serving import Served, arrays_signature, labels_signature, request_signature
 
         served = Served(self.inputs, folder, self.predict_step)
         raw = request_signature(served, self.target.answer if self.target is not None else dict)
+        named = {"labels": labels_signature(self.labels)} if self.labels else {}
         further = self.target.signatures(raw) if self.target else {}
-        return {"serving_default": raw, "predict_ids": arrays_signature(served), **further}
+        return {"serving_default": raw, "predict_ids": arrays_signature(served), **named, **further}
 
 
 def _smallest(spec: tf.TensorSpec) -> tf.Tensor:

@@ -72,6 +72,24 @@ def request_signature(served: Served, answer: Predict) -> Signature:
     return Signature(serve, served.raw_specs, served.samples(), doc, served)
 
 
+def labels_signature(labels: Sequence[str]) -> Signature:
+    """Returns the signature `labels`: numbers of classes in, their names out.
+
+    An output has a row for each row of a request. Names of all classes beside `probabilities` would stand in every one
+    of them, so clients ask for them once. A row has as many numbers as one likes: servers limit rows, not classes.
+
+    Args:
+        labels: Names in the order of `probabilities`.
+    """
+
+    def named(class_id: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"label": tf.gather(tf.constant(list(labels)), class_id)}
+
+    samples = np.array([[0, len(labels) - 1]], np.int32)
+    spec = tf.TensorSpec([None, None], tf.int32)
+    return Signature(named, {"class_id": spec}, {"class_id": samples}, "numbers of classes to their names")
+
+
 def arrays_signature(served: Served) -> Signature:
     """Returns the signature `predict_ids`: the arrays of `encode` in, all that `postprocess` reads out."""
     found = served.tensors({name: tf.constant(value) for name, value in served.samples().items()})

@@ -179,13 +179,15 @@ def test_raw_text_is_answered_like_encoded_rows(tmp_path):
     encoded, _, _ = encode(app, tmp_path, ["The FOOD was good\tgood", "\tbad", "unheard of\tbad"])
     _, logits = loss_of(app, encoded)
     signatures = app.signatures(Path(tmp_path))
-    assert {"serving_default", "predict_ids", "classify"} == signatures.keys()
+    assert {"serving_default", "predict_ids", "labels", "classify"} == signatures.keys()
     served = signatures["serving_default"].function(text=["The FOOD was good", "", "unheard of"])
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(served["probabilities"], expected, rtol=1e-5)
     assert [name.decode() for name in served["label"].numpy()] == app.postprocess({"logits": logits}, encoded)[
         "predictions"
     ]
+    names = signatures["labels"].function(class_id=np.int32([[0, 1], [1, 1]]))["label"].numpy()
+    assert names.tolist() == [[b"bad", b"good"], [b"good", b"good"]]
 
 
 # Bad tables --------------------------------------------------------------------------------------------------

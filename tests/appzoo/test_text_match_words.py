@@ -107,7 +107,7 @@ def test_padding_of_a_batch_changes_no_answer_and_raw_text_gives_the_same(name, 
     served = signatures["serving_default"].function(text_a=list(first), text_b=list(second))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(served["probabilities"], expected, atol=1e-6)
-    assert {"serving_default", "predict_ids", "classify"} == signatures.keys()
+    assert {"serving_default", "predict_ids", "labels", "classify"} == signatures.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -133,13 +133,16 @@ def test_questions_from_rows_to_answers(make_app, tmp_path):
     assert sorted(rows["top5"][0]) == ["blue", "no", "red"]
     assert app.evaluator().main_metric == "vqa_accuracy"
     app.save_assets(tmp_path)
-    served = app.signatures(tmp_path)["serving_default"].function(
+    signatures = app.signatures(tmp_path)
+    served = signatures["serving_default"].function(
         question=tf.constant([row["question"] for row in questions()]), **request()
     )
     assert [name.decode() for name in served["answer"].numpy()] == rows["predictions"]
     # Features of a region file have 16 bits, boxes are divided before.
     assert served["top5_score"].numpy() == pytest.approx(np.stack(rows["top5_score"]), abs=2e-4)
-    assert served["top5"].shape == (3, 3)
+    assert [[name.decode() for name in row] for row in served["top5"].numpy()] == rows["top5"]
+    names = signatures["labels"].function(class_id=[[0, 1, 2]])["label"].numpy()
+    assert [name.decode() for name in names[0]] == app.labels
 
 
 def test_questions_that_cannot_be_used(make_app, tmp_path):
@@ -186,6 +189,8 @@ def test_sentences_from_rows_to_answers(make_app, tmp_path, paired):
     served = signatures["serving_default"].function(text=tf.constant(SENTENCES), **images)
     assert [name.decode() for name in served["label"].numpy()] == rows["predictions"]
     assert served["probability"].numpy() == pytest.approx(np.stack(rows["probabilities"]).max(1), abs=2e-4)
+    assert served["top5"].numpy()[:, 0].tolist() == served["label"].numpy().tolist()
+    assert served["probabilities"].numpy() == pytest.approx(np.stack(rows["probabilities"]), abs=2e-4)
 
 
 def test_both_images_are_read(make_app, tmp_path):

@@ -250,6 +250,41 @@ def test_difference_is_reported():
     assert compared(lambda x: {"y": x + np.float32(4e-6)}).endswith("memory 0.15 of what rounding explains")
 
 
+def test_names_that_are_not_those_of_the_labels_are_found():
+    from easytransfer.app.serving import labels_signature
+
+    def check(shown: list[str], labels: list[str]) -> str:
+        signature = labels_signature(shown)
+        specs = {"inputs": {"class_id": {"dtype": "int32", "shape": [None, None]}}}
+        manifest = {"samples": {"labels": record_samples(signature)}, "signatures": {"labels": specs}}
+        manifest |= {"labels": labels, "float_types": ["float32"]}
+        return check_outputs(
+            {"labels": lambda inputs: {"label": signature.function(**inputs)["label"].numpy()}}, manifest
+        )
+
+    assert check(["ä", "b", "c"], ["ä", "b", "c"]).startswith("largest difference")
+    with pytest.raises(CheckFailed, match="labels: the names are .*, the labels"):
+        check(["ä", "c", "b"], ["ä", "b", "c"])
+
+
+@pytest.mark.parametrize(("name", "known"), [(b"b", True), (b"z", False)])
+def test_best_classes_are_labels(name, known):
+    outputs = {"top5": np.array([[b"a", name]], object)}
+    recorded = {"1": {key: encode_array(value) for key, value in outputs.items()}}
+    samples = {"inputs": {"x": encode_array(ROWS[:1])}, "outputs": recorded}
+    manifest = {"samples": {"s": samples}, "labels": ["a", "b"], "float_types": ["float32"]}
+    manifest["signatures"] = {"s": {"inputs": {"x": {"dtype": "float32", "shape": [None, 2]}}}}
+
+    def check() -> str:
+        return check_outputs({"s": lambda inputs: {"top5": outputs["top5"][: len(inputs["x"])]}}, manifest)
+
+    if known:
+        check()
+        return
+    with pytest.raises(CheckFailed, match="answered the name b'z', which is none of"):
+        check()
+
+
 def logits(x: np.ndarray) -> np.ndarray:
     """Answers of size 10 beside zeros, and padding."""
     return np.stack([10 * x[:, 0] / 0.5, 0 * x[:, 0], np.full(len(x), -1e9)], axis=1).astype(np.float32)

@@ -33,6 +33,23 @@ from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
+# Most classes whose names stand in each row of an answer, however many there are.
+TOP = 5
+
+
+def best_classes(names: Sequence[str], logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns, inside a graph, the classes with the largest logits, the largest first; of equal ones the lower id.
+
+    Args:
+        names: Of the classes, in id order.
+        logits: [batch, classes].
+
+    Returns:
+        Their names and their ids, both [batch, `TOP` or all classes if there are fewer].
+    """
+    ids = tf.math.top_k(logits, min(TOP, len(names))).indices
+    return tf.gather(tf.constant(list(names)), ids), ids
+
 
 class LabelTarget(Target):
     """How one kind of label is read, trained on, measured, written and served.
@@ -131,6 +148,11 @@ class LabelTarget(Target):
         """Returns `predictions`, `probabilities` (classes only) and `logits` per row."""
         return self.columns(outputs["logits"])
 
+    def _best(self, logits: tf.Tensor, probabilities: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns `top5`, names of the most probable classes, and `top5_score`, their probabilities."""
+        names, ids = best_classes(self.labels.names, logits)
+        return {"top5": names, "top5_score": tf.gather(probabilities, ids, batch_dims=1)}
+
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Classify call."""
         from easytransfer.savedmodel.example_signatures import classify_signature, takes_examples
@@ -187,10 +209,11 @@ class SingleLabel(LabelTarget):
         return ClassificationEvaluator(self.names)
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns `probabilities` [batch, classes], `label` and `score` [batch]."""
-        probabilities = tf.nn.softmax(outputs["logits"])
-        label = tf.gather(tf.constant(self.names), tf.argmax(outputs["logits"], axis=-1))
-        return {"probabilities": probabilities, "label": label, "score": tf.reduce_max(probabilities, axis=-1)}
+        """Returns `probabilities` [batch, classes], `label` and `score` [batch], `top5` and `top5_score`."""
+        logits = outputs["logits"]
+        probabilities = tf.nn.softmax(logits)
+        label, score = tf.gather(tf.constant(self.names), tf.argmax(logits, axis=-1)), tf.reduce_max(probabilities, -1)
+        return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
     def on_train_table(self, train: EncodedTable) -> None:
         """Resolves `class_weights`.
@@ -266,12 +289,13 @@ class MultiLabel(LabelTarget):
         return MultiLabelEvaluator(self.names, threshold=self.threshold)
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
-        """Returns `probabilities` [batch, classes], `label` (names joined by commas) and `score` [batch]."""
-        probabilities = tf.sigmoid(outputs["logits"])
+        """Returns the same as one class per row does; `label` has all names above the threshold, joined by commas."""
+        logits = outputs["logits"]
+        probabilities = tf.sigmoid(logits)
         names = tf.broadcast_to(tf.constant(self.names), tf.shape(probabilities))
         chosen = tf.ragged.boolean_mask(names, probabilities > self.threshold)
-        label = tf.strings.reduce_join(chosen, axis=-1, separator=",")
-        return {"probabilities": probabilities, "label": label, "score": tf.reduce_max(probabilities, axis=-1)}
+        label, score = tf.strings.reduce_join(chosen, axis=-1, separator=","), tf.reduce_max(probabilities, axis=-1)
+        return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
 
 class Score(LabelTarget):

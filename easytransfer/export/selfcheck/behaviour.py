@@ -121,6 +121,8 @@ def check_outputs(callers: Mapping[str, Caller], manifest: Mapping[str, Any], ha
             shapes = {key: value.shape for key, value in empty.items()}
             raise CheckFailed(f"{name}: an empty batch gave {shapes}")
         recorded.check_rows_apart(list(answers.values()))
+        if name == "labels":
+            _check_all_names(name, callers[name], manifest["labels"])
         if hard_texts:
             _check_hard_texts(name, callers[name], manifest["signatures"][name])
         undecided += len(set().union(*recorded.undecided.values()))
@@ -169,6 +171,15 @@ def _check_label_values(name: str, outputs: Arrays, labels: list[str] | None) ->
     for value in outputs["label"].ravel() if {"label", "probabilities"} <= set(outputs) else ():
         if value not in known and not all(part in known for part in value.split(b",") if part):
             raise CheckFailed(f"{name}: answered the label {value!r}, which is none of {labels}")
+    for value in outputs["top5"].ravel() if "top5" in outputs else ():
+        if value not in known:
+            raise CheckFailed(f"{name}: answered the name {value!r}, which is none of {labels}")
+
+
+def _check_all_names(name: str, call: Caller, labels: list[str] | None) -> None:
+    found = _call(f"{name}, all classes", call, {"class_id": np.arange(len(labels or ()), dtype=np.int32)[None]})
+    if found["label"].tolist() != [[label.encode() for label in labels or ()]]:
+        raise CheckFailed(f"{name}: the names are {found['label'].tolist()}, the labels {labels}")
 
 
 def _check_hard_texts(name: str, call: Caller, signature: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ STRINGS, IDS, SCORES = ("string", (1,)), ("int32", (2,)), ("float32", (2,))
 KNOWN_SIGNATURES: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "classify": ({"inputs": STRINGS}, {"classes": ("string", (2,)), "scores": SCORES}),
     "regress": ({"inputs": STRINGS}, {"outputs": ("float32", (1, 2))}),
+    "labels": ({"class_id": IDS}, {"label": ("string", (2,))}),
 }
 # Inputs of `predict_ids` by how their names begin (the towers of a pair add suffixes); an application may have others.
 TOKEN_INPUTS = ("input_ids", "input_mask", "segment_ids")
