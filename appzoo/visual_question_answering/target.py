@@ -14,7 +14,7 @@ from appzoo.visual_question_answering.metrics import VqaEvaluator
 from appzoo.visual_question_answering.vocabulary import AnswerVocabulary, answers_of
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
-from easytransfer.app.targets.labels import TOP, best_classes
+from easytransfer.app.targets.labels import best_classes, best_ids
 from easytransfer.data.encoded import EncodedTable, HostColumn
 from easytransfer.data.label_names import class_name
 from easytransfer.data.table import RowChunk
@@ -99,7 +99,7 @@ class AnswerTarget(Target):
     def postprocess(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, list[Any]]:
         """Returns the columns; scores are sigmoids, from 0 to 1."""
         logits = np.asarray(outputs["logits"], np.float32)
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+        order = best_ids(logits)
         scores = sigmoid(np.take_along_axis(logits, order, axis=1)).astype(np.float32)
         names = [[self.vocabulary.answers[i] for i in row] for row in order.tolist()]
         best = {"predictions": [row[0] for row in names], "score": [float(row[0]) for row in scores]}

@@ -14,7 +14,7 @@ from running_server import Client, RunningServer
 from appzoo.text_match.config import TwoTowerSettings
 from appzoo.text_match.cosine_target import CosineMatch
 from easytransfer.app.serving import labels_signature
-from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel
+from easytransfer.app.targets.labels import MultiLabel, Score, SingleLabel, best_ids
 from easytransfer.data.labels import LabelMap
 from easytransfer.export.saved_model import trace
 from easytransfer.run.folder import THRESHOLD_FILE
@@ -66,7 +66,7 @@ def client(tmp_path_factory) -> Iterator[Client]:
 
 
 def best(row: np.ndarray) -> list[str]:
-    return [NAMES[i] for i in np.argsort(-row, kind="stable")[:5]]
+    return [NAMES[i] for i in best_ids(row[None])[0]]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
