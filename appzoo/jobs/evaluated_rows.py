@@ -17,17 +17,21 @@ from easytransfer.data.label_names import class_name
 from easytransfer.data.table import BadRows, RowChunk
 from easytransfer.errors import ConfigError, did_you_mean
 from easytransfer.metrics.evaluator import Evaluator
+from easytransfer.metrics.paired import bootstrap, interval, resamples_for
 from easytransfer.metrics.row_results import RowResults
 from easytransfer.run.atomic import write_text
-from easytransfer.run.card import slice_row, table
+from easytransfer.run.card import table
 from easytransfer.run.folder import ROWS_FILE, WRONG_ROWS_FILE
-from easytransfer.run.page import html_page
+from easytransfer.run.intervals import SHARES_OF_ROWS, slice_row
+from easytransfer.run.page import PAGE_FILE, html_page
 
 MOST_WRONG = 100
 # Values of a column that are parts of their own, the most frequent ones; and parts by length.
 _MOST_VALUES = 20
 _LENGTH_PARTS = 4
 _LONGEST_CELL = 1000
+# Rows above which no interval is drawn, which would take minutes; `compare` does.
+_MOST_DRAWN = 10_000
 
 
 def check_slice_columns(app: App, spec: str) -> list[str]:
@@ -50,7 +54,7 @@ def check_slice_columns(app: App, spec: str) -> list[str]:
 
 
 def report_rows(
-    app: App, folder: Path, loaded: EncodedRows, spec: str, evaluator: Evaluator, size: int
+    app: App, folder: Path, loaded: EncodedRows, spec: str, evaluator: Evaluator, size: int, metric: str
 ) -> dict[str, Any]:
     """Writes the results of all rows, and a page of the worst ones; returns parts of the report.
 
@@ -61,9 +65,11 @@ def report_rows(
         spec: Where it is.
         evaluator: Has seen every row.
         size: Rows of a batch of the evaluation.
+        metric: The one that picked the best checkpoint.
 
     Returns:
-        `slices`, and `pages` with the name of a page; nothing for applications whose rows have no label and answer.
+        `slices`, `interval` of the metric, and `pages` with the name of a page; nothing for applications whose rows
+        have no label and answer.
     """
     results = evaluator.row_results()
     if results is None or len(results) != loaded.encoded.row_count or len(results) != len(loaded.encoded):
@@ -76,10 +82,28 @@ def report_rows(
     results.arrays["row"] = numbers
     results.save(folder / ROWS_FILE)
     report: dict[str, Any] = {"slices": slices(results, loaded.encoded.row_lengths if shown else None, values)}
+    report |= drawn_interval(results, metric, app.config.runtime.seed)
     if shown and len(worst) and texts:
-        write_text(folder / WRONG_ROWS_FILE, html_page("Wrong rows", _page(results, worst, shown, texts)))
+        page = html_page("Wrong rows", _page(results, worst, shown, texts), pages=[PAGE_FILE])
+        write_text(folder / WRONG_ROWS_FILE, page)
         report["pages"] = [WRONG_ROWS_FILE]
     return report
+
+
+def drawn_interval(results: RowResults, metric: str, seed: int) -> dict[str, Any]:
+    """Returns the `interval` of a report: of a metric that is no share of rows, from draws of the rows.
+
+    Args:
+        results: Of all rows.
+        metric: Its name.
+        seed: Of the draws.
+    """
+    if metric in SHARES_OF_ROWS or metric not in results.metrics() or len(results) > _MOST_DRAWN:
+        return {}
+    low, high = interval(bootstrap([results], seed)[0][metric])
+    if np.isnan(low):
+        return {}
+    return {"interval": {"metric": metric, "low": low, "high": high, "draws": resamples_for(len(results))}}
 
 
 def _read(

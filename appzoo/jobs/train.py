@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.jobs.complete import finished_report
+from appzoo.jobs.distributions import distributions
 from appzoo.jobs.evaluated_rows import check_slice_columns, report_rows
 from appzoo.jobs.export import export_app, in_float32
 from appzoo.jobs.held_out import check_divisible, held_out_record, held_out_rows, write_parts
@@ -310,7 +311,7 @@ def _evaluate_best(
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     pages = app.write_pages(folder.path, shown, outputs)
     spec = config.data.eval_table or str(config.data.train_table)
-    rows = report_rows(app, folder.path, tables["eval"], spec, evaluator, size)
+    rows = report_rows(app, folder.path, tables["eval"], spec, evaluator, size, metric)
     return {
         "model_name": config.model_name,
         "step": step,
@@ -322,6 +323,7 @@ def _evaluate_best(
         "config": config.model_dump(mode="json"),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
         "text": {part: dict(loaded.text) for part, loaded in tables.items() if loaded.text},
+        **distributions(app, {part: loaded.encoded for part, loaded in tables.items()}),
         **evaluator.report(),
         **app.further_report(table),
         **rows,

@@ -5,6 +5,9 @@ all optional:
     data         row account by role: {"train": {"table", "read", "accepted", "rejected", "reasons"}, "eval": {...}}
     text         counts by role: {"train": {"rows", "truncated", "tokens", "unknown"}, ...}
     robustness   accuracy under attack, as `attacks.report` measures it
+    interval     95% interval of the metric where its rows were drawn anew: {"metric", "low", "high", "draws"}
+    labels_by_table, lengths_by_table
+                 rows by label, and by length in tokens, of each table, as `distributions` counts them
     stages       [{"name", "steps": [first, last], "metrics"}, ...] of a training with several
     metric       the metric that picked the best checkpoint
     pictures     file names, as `draw_pictures` returns them
@@ -15,7 +18,6 @@ all optional:
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,6 +28,7 @@ from typing import Any
 from easytransfer.run.atomic import write_text
 from easytransfer.run.commands import next_commands, without_labels
 from easytransfer.run.folder import EVALUATION_FILE, REPORT_FILE, RUN_FILE, RunFolder
+from easytransfer.run.intervals import SHARES_OF_ROWS, share_interval
 from easytransfer.run.progress import format_seconds
 from easytransfer.run.suspicions import upside_down
 
@@ -35,7 +38,6 @@ _MOST_CLASSES = 60
 _FEW_ROWS = 200
 _FEW_ROWS_PER_CLASS = 20
 _MANY_UNKNOWN = 0.05
-_NORMAL_95 = 1.96
 _LOAD_EXPORT = """import tensorflow as tf
 import tensorflow_text  # registers the operations of the tokenizer
 
@@ -99,7 +101,8 @@ def card_sections(folder: str | os.PathLike[str], report: Mapping[str, Any] | No
         "pages": _pages(report),
         "pictures": _pictures(report),
         "data": _data(report, record),
-        "training": _training(config, report, record),
+        "training": _training(config, report),
+        "environment": _environment(report, record),
         "workers": _workers(report),
         "limitations": _limitations(config, evaluation, report, record),
     }
@@ -152,15 +155,26 @@ def _results(evaluation: Mapping[str, Any], report: Mapping[str, Any]) -> Iterat
     yield f"On the evaluation table{f' of {rows:,} rows' if rows else ''}{picked}."
     yield ""
     names = [name for name in best if name != "step" and isinstance(best[name], (int, float, type(None)))]
+    evaluations = {f"best (step {best.get('step')})": best, f"last (step {last.get('step')})": last}
+    if best.get("step") == last.get("step"):
+        evaluations = {f"best and last (step {best.get('step')})": best}
     yield from table(
-        ("metric", f"best (step {best.get('step')})", f"last (step {last.get('step')})"),
-        [(f"**{name}**" if name == metric else name, _number(best[name]), _number(last.get(name))) for name in names],
+        ("metric", *evaluations),
+        [
+            (f"**{name}**" if name == metric else name, *(_number(each.get(name)) for each in evaluations.values()))
+            for name in names
+        ],
     )
-    accuracy = best.get("accuracy")
-    if accuracy is not None and rows:
-        low, high = wilson_interval(accuracy, rows)
+    for name in SHARES_OF_ROWS:
+        if between := share_interval(name, best.get(name), report):
+            yield ""
+            yield "95% interval of the best {} from the number of rows alone: {:.4f} to {:.4f}.".format(name, *between)
+    if drawn := report.get("interval"):
         yield ""
-        yield f"95% interval of the best accuracy from the number of rows alone: {low:.4f} to {high:.4f}."
+        yield (
+            f"95% interval of `{drawn['metric']}` of the exported weights, from {drawn['draws']:,} draws of the rows "
+            f"with replacement: {drawn['low']:.4f} to {drawn['high']:.4f}."
+        )
     if report.get("per_class"):
         yield from _per_class(report["per_class"])
     yield from _slices(report.get("slices") or [])
@@ -184,31 +198,6 @@ def _per_class(classes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             for row in classes
         ],
     )
-
-
-def slice_row(
-    by: str, name: str, rows: int, metric: str, value: float, deviation: float | None = None
-) -> dict[str, Any]:
-    """Returns the result of a part of the evaluation rows, for a report.
-
-    Args:
-        by: What the rows were divided by.
-        name: What these have in common.
-        rows: How many they are.
-        metric: A share of them, or a mean where there is a deviation.
-        value: The share or the mean.
-        deviation: Standard deviation of what the mean is of.
-    """
-    low: float | None
-    high: float | None
-    if metric != "mae":
-        low, high = wilson_interval(value, rows)
-    elif deviation is None:
-        low, high = None, None
-    else:
-        half = _NORMAL_95 * deviation / math.sqrt(rows)
-        low, high = max(0.0, value - half), value + half
-    return {"by": by, "name": name, "rows": rows, "metric": metric, "value": value, "low": low, "high": high}
 
 
 def _slices(slices: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -302,7 +291,11 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
         if reasons:
             yield ""
             yield from table(("role", "reason for rejection", "rows"), [(r, why, f"{n:,}") for r, why, n in reasons])
+    yield from _by_table("Labels", "label", report.get("labels_by_table") or {})
+    yield from _by_table("Lengths", "tokens", report.get("lengths_by_table") or {})
     if inputs:
+        yield ""
+        yield "### Files"
         yield ""
         yield from table(
             ("file", "bytes", "SHA-256"),
@@ -316,7 +309,37 @@ def _data(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]
         )
 
 
-def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+def _by_table(title: str, of: str, counted: Mapping[str, Any]) -> Iterator[str]:
+    """Yields how rows are distributed, each table beside the other."""
+    if not counted:
+        return
+    names, tables = counted["names"], counted["tables"]
+    yield ""
+    yield f"### {title}"
+    yield ""
+    shown = range(len(names))
+    if len(names) > _MOST_CLASSES:
+        yield f"The {_MOST_CLASSES} most frequent of {len(names):,}; all are in `{REPORT_FILE}`."
+        yield ""
+        shown = sorted(shown, key=lambda at: -next(iter(tables.values()))[at])[:_MOST_CLASSES]
+    totals = {part: counted["rows"][part] for part in tables}
+    yield from table(
+        (of, *(f"{part} {what}" for part in tables for what in ("rows", "share"))),
+        [
+            (
+                names[at],
+                *(
+                    cell
+                    for part, counts in tables.items()
+                    for cell in (f"{counts[at]:,}", f"{counts[at] / max(totals[part], 1):.1%}")
+                ),
+            )
+            for at in shown
+        ],
+    )
+
+
+def _training(config: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[str]:
     train, runtime = config.get("train") or {}, config.get("runtime") or {}
     yield "## Training"
     yield ""
@@ -331,6 +354,9 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapp
     yield "All settings are in `train_config.json`, the history in `metrics.jsonl`."
     if report.get("stages"):
         yield from _stages(report["stages"], report.get("metric"))
+
+
+def _environment(report: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
     if not record:
         return
     facts = {name: value for name, value in record.get("packages", {}).items()}
@@ -348,8 +374,7 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any], record: Mapp
         *facts.items(),
         ("continued", f"{len(record['earlier'])} times" if record.get("earlier") else None),
     ]
-    yield ""
-    yield "### Environment"
+    yield "## Environment"
     yield ""
     yield from table(("", ""), [(name, str(value)) for name, value in environment if value is not None])
 
@@ -446,14 +471,6 @@ def found_limitations(config: Mapping[str, Any], evaluation: Mapping[str, Any], 
         "Language, biases and licence come from the pre-trained model and the training table; neither was checked here."
     )
     return found
-
-
-def wilson_interval(share: float, rows: int) -> tuple[float, float]:
-    """Returns the 95% interval of a share observed on `rows` independent rows (Wilson 1927)."""
-    square = _NORMAL_95**2
-    centre = (share + square / (2 * rows)) / (1 + square / rows)
-    half = _NORMAL_95 * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2)) / (1 + square / rows)
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def draw_each(folder: Path, wanted: Sequence[tuple[str, Callable[[], Figure | No
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], metric: str) -> Figure | None:
-    """Draws training loss, evaluation loss and the main metric by step; None when nothing was recorded.
+    """Draws training loss, evaluation loss and the main metric by step; None where no curve has two points.
 
     Args:
         history: Records of `metrics.jsonl`.
@@ -104,22 +104,27 @@ def learning_curve(history: Sequence[Mapping[str, Any]], metric: str) -> Figure 
     """
     train, evaluation = _curve(history, "step", "loss"), _curve(history, "evaluation", "loss")
     score = _curve(history, "evaluation", metric)
-    if not len(train) and not len(score):
+    if max(len(train), len(evaluation), len(score)) < 2:
         return None
-    figure = _figure(7.0, 5.5)
-    upper, lower = figure.subplots(2, 1, sharex=True)
+    scored = len(score) > 1
+    figure = _figure(7.0, 5.5 if scored else 3.2)
+    panels = np.ravel(figure.subplots(1 + scored, 1, sharex=True))
+    upper, lower = panels[0], panels[-1]
     upper.plot(*train.T, color=_BLUE, linewidth=1.2, label="training (mean since the last point)")
     if len(evaluation):
         upper.plot(*evaluation.T, color=_ORANGE, marker="o", label="evaluation")
-    upper.set(ylabel="loss", title="Learning curve")
+    upper.set(ylabel="loss")
     upper.legend(frameon=False)
+    lower.set(xlabel="optimizer step")
+    if not scored:
+        return figure
     lower.plot(*score.T, color=_ORANGE, marker="o")
     for step, value in score:
         lower.annotate(
             f"{value:.4g}", (step, value), textcoords="offset points", xytext=(0, 6), ha="center", fontsize=8
         )
     lower.margins(y=0.2)
-    lower.set(xlabel="optimizer step", ylabel=f"evaluation {metric}")
+    lower.set(ylabel=f"evaluation {metric}")
     return figure
 
 

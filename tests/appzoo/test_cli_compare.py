@@ -10,8 +10,8 @@ import pytest
 
 from appzoo.cli.main import main
 from easytransfer.metrics.row_results import RowResults
-from easytransfer.run.card import wilson_interval
 from easytransfer.run.folder import ROWS_FILE, RunFolder
+from easytransfer.run.intervals import wilson_interval
 
 ROWS = 60
 TRUE = np.arange(ROWS) % 2

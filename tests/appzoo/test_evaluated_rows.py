@@ -11,9 +11,10 @@ import pytest
 from training import without_export
 
 from appzoo.cli.main import main
-from appzoo.jobs.evaluated_rows import slices
+from appzoo.jobs import evaluated_rows
+from appzoo.jobs.evaluated_rows import drawn_interval, slices
 from easytransfer.metrics.row_results import RowResults
-from easytransfer.run.card import wilson_interval
+from easytransfer.run.intervals import wilson_interval
 
 TRAIN = [(f"the movie number {i} is {'good' if i % 2 else 'bad'}", "pos" if i % 2 else "neg") for i in range(32)]
 # Row 3 has a label that nobody knows, so the rows behind it are not those of the encoded table.
@@ -66,11 +67,45 @@ def test_wrong_rows_are_shown_the_most_confident_first(run):
     results = RowResults.load(run / "evaluation_rows.npz")
     wrong = np.flatnonzero(~results.right)
     assert 0 < len(wrong) < 23 and f"{len(wrong)} of 23 evaluation rows have a wrong answer" in page
-    shown = [page.index(f"<td>{results.arrays['row'][row]}</td>\n<td>movie") for row in results.worst(100)]
+    number = '<td class="number">'
+    shown = [page.index(f"{number}{results.arrays['row'][row]}</td>\n<td>movie") for row in results.worst(100)]
     assert shown == sorted(shown) and len(shown) == len(wrong)
     assert "<b>bad" not in page and "&lt;b&gt;bad" in page
-    assert 'href="wrong_rows.html"' in (run / "report.html").read_text()
+    assert 'href="wrong_rows.html"' in (run / "report.html").read_text() and 'href="report.html"' in page
     assert "[Wrong rows](wrong_rows.html)" in (run / "README.md").read_text()
+
+
+def test_labels_and_lengths_of_both_tables_are_told(run):
+    report, lines = json.loads((run / "report.json").read_text()), (run / "README.md").read_text().splitlines()
+    labels, lengths = report["labels_by_table"], report["lengths_by_table"]
+    assert labels["names"] == ["neg", "pos"] and labels["tables"] == {"train": [16, 16], "eval": [11, 12]}
+    assert labels["rows"] == lengths["rows"] == {"train": 32, "eval": 23}
+    assert {part: sum(counts) for part, counts in lengths["tables"].items()} == lengths["rows"]
+    assert "| neg | 16 | 50.0% | 11 | 47.8% |" in lines and "| pos | 16 | 50.0% | 12 | 52.2% |" in lines
+    page = (run / "report.html").read_text()
+    assert '<td>neg</td>\n<td class="number">16</td>\n<td class="number"><svg class="bar"' in page
+
+
+def test_an_interval_is_drawn_for_what_is_no_share_of_rows():
+    random = np.random.default_rng(5)
+    true = random.normal(size=60).astype(np.float32)
+    results = RowResults("regression", [], {"true": true, "predicted": true + random.normal(size=60) / 2})
+    found = drawn_interval(results, "mae", 3)["interval"]
+    # Efron's percentiles of 1,000 tables drawn from these rows.
+    draws, errors = np.random.default_rng(3), results.errors
+    means = [errors[draws.integers(0, 60, 60)].mean() for _ in range(1000)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert found == {"metric": "mae", "low": pytest.approx(low), "high": pytest.approx(high), "draws": 1000}
+    assert low < errors.mean() < high
+    assert drawn_interval(results, "loss", 3) == {} == drawn_interval(results, "accuracy", 3)
+    constant = RowResults("regression", [], {"true": np.ones(4, np.float32), "predicted": np.ones(4, np.float32)})
+    assert drawn_interval(constant, "pearson", 3) == {}
+
+
+def test_no_interval_is_drawn_of_very_many_rows(monkeypatch):
+    monkeypatch.setattr(evaluated_rows, "_MOST_DRAWN", 3)
+    results = RowResults("regression", [], {name: np.arange(4, dtype=np.float32) for name in ("true", "predicted")})
+    assert drawn_interval(results, "mae", 3) == {} != drawn_interval(results.take(np.arange(3)), "mae", 3)
 
 
 def test_parts_of_the_table(run):

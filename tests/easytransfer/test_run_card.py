@@ -10,9 +10,10 @@ import pytest
 from easytransfer.config.job import JobConfig
 from easytransfer.config.stored import NOT_INHERITED
 from easytransfer.errors import ModelError
-from easytransfer.run.card import card_text, found_limitations, wilson_interval, write_card
+from easytransfer.run.card import card_text, found_limitations, write_card
 from easytransfer.run.commands import command_line, next_commands, without_labels
 from easytransfer.run.folder import RunFolder
+from easytransfer.run.intervals import wilson_interval
 
 
 def finished_run(path, **report):
@@ -57,7 +58,7 @@ def test_card_states_results_data_use_and_limits(tmp_path):
     finished_run(tmp_path)
     text = card_text(tmp_path)
     headings = re.findall(r"^## (.*)$", text, re.M)
-    assert headings == ["Use it", "Results", "Data", "Training", "Limitations"]
+    assert headings == ["Use it", "Results", "Data", "Training", "Environment", "Limitations"]
     for line in (
         "| metric | best (step 40) | last (step 80) |",
         "| **accuracy** | 0.9100 | 0.9000 |",

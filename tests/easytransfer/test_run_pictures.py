@@ -59,8 +59,17 @@ def test_learning_curve_shows_what_was_recorded(tmp_path):
     assert lower.get_lines()[0].get_xydata().tolist() == [[2, 0.2], [4, 0.4]]
     assert lower.get_ylabel() == "evaluation accuracy" and upper.get_ylabel() == "loss"
     assert lower.get_xlabel() == "optimizer step"
-    assert pictures.learning_curve(read_history(tmp_path), "auc").axes[1].get_lines()[0].get_xydata().size == 0
+    assert lower.get_xticks().tolist() == upper.get_xticks().tolist()
+
+
+def test_a_curve_of_one_point_is_left_out(tmp_path):
+    steps = [{"event": "step", "step": step, "loss": 1 / step} for step in (1, 2)]
+    evaluation = {"event": "evaluation", "step": 2, "loss": 0.4, "accuracy": 0.5}
     assert pictures.learning_curve([], "accuracy") is None
+    assert pictures.learning_curve([steps[0], evaluation], "accuracy") is None
+    (only,) = pictures.learning_curve([*steps, evaluation], "accuracy").axes
+    assert only.get_xlabel() == "optimizer step" and only.get_lines()[0].get_xydata().tolist() == [[1, 1], [2, 0.5]]
+    assert len(pictures.learning_curve([*steps, evaluation, {**evaluation, "step": 4}], "auc").axes) == 1
 
 
 def test_confusion_picture_names_and_counts():
