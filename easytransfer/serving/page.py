@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import contextlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+
+from easytransfer.run.page import source_hash
+from easytransfer.savedmodel.failure import CheckFailed
+from easytransfer.savedmodel.manifest import read_manifest
 
 _HTML = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
 def _digests(tag: str) -> str:
     parts = re.findall(rf"<{tag}>(.*?)</{tag}>", _HTML, re.DOTALL)
-    return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in parts)
+    return " ".join(map(source_hash, parts))
 
 
 POLICY = (
@@ -33,3 +38,40 @@ HEADERS = {
 async def answer(request: Request) -> Response:
     """Returns the page."""
     return Response(_HTML, media_type="text/html", headers=HEADERS)
+
+
+def model_facts(folder: Path) -> dict[str, Any]:
+    """Returns what an export says of itself: all of it optional, nothing for a SavedModel without `export.json`.
+
+    `model` and `run` are the names of application and training, `exported` is the day of the export, `labels` has the
+    names of the classes, and `examples`, by signature, texts of a row that the export was checked with: rows of the
+    application, never of a table.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except CheckFailed:
+        return {}
+    config = manifest.get("config")
+    config = config if isinstance(config, dict) else {}
+    examples = {}
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):  # a file of somebody else
+        examples = {name: _example(sample) for name, sample in manifest["samples"].items()}
+    found = {
+        "model": config.get("model_name"),
+        "run": Path(str(config.get("checkpoint_dir") or "")).name,
+        "exported": str(manifest.get("created") or "")[:10],
+        "labels": manifest.get("labels"),
+        "examples": {name: row for name, row in examples.items() if row},
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _example(sample: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the first row of a sample whose inputs are all texts with something in them; pictures say nothing."""
+    inputs = sample.get("inputs", {})
+    if not inputs or any(each["dtype"] != "string" or len(each["shape"]) != 1 for each in inputs.values()):
+        return {}
+    for row in zip(*(each["values"] for each in inputs.values()), strict=True):
+        if all(isinstance(text, str) and text.strip() for text in row):
+            return dict(zip(inputs, row, strict=True))
+    return {}

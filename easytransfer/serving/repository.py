@@ -130,6 +130,11 @@ class Repository:
                     del self._uses[servable]
                     self._end_if_unused(servable)
 
+    def folder_of(self, servable: Servable) -> Path:
+        """Returns the version folder of a servable that is leased."""
+        with self._lock:
+            return self._models[servable.name].source.folder / str(servable.version)
+
     def status(self, target: Target) -> dict[int, VersionStatus]:
         """Returns the states of the versions a target means, all of the model for the highest one.
 

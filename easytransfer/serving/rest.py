@@ -64,6 +64,7 @@ class RestProtocol:
             Route("/readyz", self._readiness),
             Route("/", page.answer),
             Route("/page/models", self._guarded(self._models)),
+            Route("/page/models/{name}", self._guarded(self._facts)),
             Route(metrics.PATH, self._guarded(self._metrics)),
             Route("/v1/{rest:path}", self._guarded(self._model), methods=["GET", "POST"]),
         ]
@@ -94,6 +95,11 @@ class RestProtocol:
 
     async def _models(self, request: Request) -> Response:
         return _json({"models": self._service.repository.names})
+
+    async def _facts(self, request: Request) -> Response:
+        repository = self._service.repository
+        with repository.lease(Target(request.path_params["name"])) as servable:
+            return _json(await asyncio.to_thread(page.model_facts, repository.folder_of(servable)))
 
     async def _model(self, request: Request) -> Response:
         path = request.scope["path"]

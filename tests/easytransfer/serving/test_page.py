@@ -3,14 +3,25 @@
 Pictures of it are kept, see `page_browser`.
 """
 
+import ast
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from running_server import RunningServer
 from toy_models import save_toy
+
+from easytransfer.savedmodel.array_json import encode_array
+from easytransfer.savedmodel.manifest import MANIFEST
+from easytransfer.serving.page import model_facts
+from easytransfer.serving.settings import TOKEN_VARIABLE
 
 pytest.importorskip("selenium")
 from page_browser import NARROW, WIDE, Browser
@@ -139,6 +150,19 @@ def save_curves(folder: Path) -> None:
     tf.saved_model.save(tf.Module(), str(folder), signatures=signatures)
 
 
+def save_facts(folder: Path) -> None:
+    """Puts what an export says of itself beside a tagger with two probabilities."""
+    texts = np.array(["", "we met Anna", 'it\'s 5 > 4 & "so"\n'], object)
+    facts = {
+        "config": {"model_name": "sequence_labeling_bert", "checkpoint_dir": "runs/<b>mine</b>"},
+        "created": "2026-11-30T18:15:42+00:00",
+        "labels": ["O", "B-PER"],
+        "samples": {"serving_default": {"inputs": {"text": encode_array(texts)}}},
+    }
+    (folder / MANIFEST).parent.mkdir()
+    (folder / MANIFEST).write_text(json.dumps(facts))
+
+
 class Page:
     """The page of a server in a window."""
 
@@ -166,6 +190,18 @@ class Page:
         self.text("#latency")
         return [row.text.split("\n") for row in self.browser.driver.find_elements(By.CSS_SELECTOR, "#answer .row")]
 
+    def repeat(self, folder: Path, **variables: str) -> None:
+        """Runs the command and the program that the page shows; both print what it was answered."""
+        self.browser.run("document.getElementById('raw').open = true")
+        answer = json.loads(self.text("#json"))
+        # All that a user has of the page is its text.
+        environment = {"PATH": os.environ["PATH"], **variables}
+        run = {"cwd": folder, "env": environment, "capture_output": True, "text": True, "timeout": 60, "check": True}
+        program = subprocess.run([sys.executable, "-I", "-c", self.find("#python").text], **run)
+        assert ast.literal_eval(program.stdout) == answer
+        if shutil.which("curl"):
+            assert json.loads(subprocess.run(["sh", "-c", self.find("#curl").text], **run).stdout) == answer
+
     def check(self) -> None:
         """Nothing outside was asked for, nothing complained, all is readable and inside the window."""
         asked = self.browser.addresses()
@@ -183,6 +219,8 @@ def models(tmp_path_factory) -> Path:
     save_classifier(base / "hundred" / "1", ("text",), many)
     save_tagger(base / "tags" / "1")
     save_curves(base / "curves" / "1")
+    save_tagger(base / "told" / "1")
+    save_facts(base / "told" / "1")
     save_lanes(base / "lanes" / "1")
     save_pictures(base / "pictures" / "1")
     save_toy(base / "numbers" / "1", 1.0, only="serving_default")
@@ -210,6 +248,7 @@ def test_a_text_is_classified_and_never_read_as_markup(page):
     assert [float(bar.get_attribute("value")) for bar in bars] == [0.75, 0.25]
     assert bars[0].size["width"] > 200 and bars[0].get_attribute("aria-label") == "other"
     assert float(page.text("#latency").split(" ms")[0]) > 0 and page.browser.driver.title == "Try a model"
+    assert page.find("#example").is_displayed() is False and page.find("#title").text == "Try a model"
     page.check()
     page.browser.keep("page-text")
 
@@ -242,6 +281,7 @@ def test_an_image_is_uploaded_seen_and_classified(page, tmp_path):
     page.find("#input-image_bytes").send_keys(str(tmp_path / "half.png"))
     page.find("#send").click()
     assert page.rows() == [["bright", "50.0 %"], ["dark", "50.0 %"]]
+    page.repeat(tmp_path)
     assert (
         page.browser.wait(lambda _: page.browser.run("return document.querySelector('#fields img').naturalWidth")) == 16
     )
@@ -385,4 +425,64 @@ def test_a_token_is_asked_for_and_sent(browser, models, tmp_path):
             page.find("#token").clear()
             page.find("#token").send_keys(token + Keys.ENTER)
         assert page.text("#version") == "Version 3" and not page.find("#token").is_displayed()
+        page.find("#input-text").send_keys("it's")
+        page.find("#send").click()
+        assert TOKEN not in page.text("#curl") + page.text("#python")
+        page.rows()
+        page.repeat(tmp_path, **{TOKEN_VARIABLE: TOKEN})
         assert TOKEN not in json.dumps(browser.addresses())
+
+
+def test_an_export_says_what_it_is_and_an_example_is_asked(page, tmp_path):
+    page.open("told")
+    assert page.browser.driver.title == "<b>mine</b>: try it" and page.find("#title").text == "<b>mine</b>"
+    assert page.find("#about").text == "sequence_labeling_bert, exported on 2026-11-30"
+    assert page.find("#input-text").get_property("value") == "we met Anna" and page.find("#example").is_displayed()
+    page.find("#send").click()
+    # Two classes have a third each.
+    assert page.rows() == [["O", "33.3 %"], ["B-PER", "33.3 %"]]
+    assert "B-PER" in page.text("#answer .word:nth-child(3) small")
+    page.repeat(tmp_path)
+    page.check()
+    page.browser.check_access("page-example")
+    page.find("#clear").click()
+    focus = page.browser.driver.switch_to.active_element
+    assert focus.get_attribute("id") == "input-text" and not focus.get_property("value")
+    assert not page.find("#example").is_displayed()
+    focus.send_keys("a \\ 'quoted' \"text\" $HOME `ls` %s ü 质 \n")
+    page.find("#send").click()
+    page.browser.wait(lambda _: "quoted" in page.find("#answer").text)
+    page.repeat(tmp_path)
+    page.browser.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
+    for name in ("curl", "python", "json"):
+        button = page.find(f"[data-of={name}]")
+        button.click()
+        page.browser.wait(lambda _, button=button: button.text == "Copied")
+        assert page.browser.run("return window.copied") == page.find(f"#{name}").get_property("textContent")
+
+
+def test_facts_of_exports(models, tmp_path):
+    (tmp_path / "assets.extra").mkdir()
+    assert model_facts(tmp_path) == model_facts(models / "texts" / "3") == {}
+    path = tmp_path / MANIFEST
+    inputs = {"text_a": encode_array(np.array(["a", "b", "c"])), "text_b": encode_array(np.array([" ", "", "d"]))}
+    for manifest, found in (
+        ("{", {}),
+        ('{"samples": {"classify": {"inputs": {"inputs": 3}}}, "config": 3, "created": null}', {}),
+        (json.dumps({"samples": {"one": {"inputs": inputs}}}), {"examples": {"one": {"text_a": "c", "text_b": "d"}}}),
+        (
+            json.dumps({"samples": {"one": {"inputs": {"x": encode_array(np.zeros(2))}}}, "labels": ["a"]}),
+            {"labels": ["a"]},
+        ),
+        (json.dumps({"samples": {"one": {"inputs": {"x_bytes": encode_array(np.array([b"\xff"], object))}}}}), {}),
+    ):
+        path.write_text(manifest)
+        assert model_facts(tmp_path) == found
+
+
+def test_facts_are_guarded_and_those_of_unknown_models_are_refused(models, tmp_path):
+    (tmp_path / "token").write_text(TOKEN)
+    with RunningServer(models / "texts", TOKEN, token_file=str(tmp_path / "token")) as server:
+        assert server.client.http.get("/page/models/texts").json() == {}
+        assert server.client.http.get("/page/models/absent").status_code == 404
+        assert server.client.http.get("/page/models/texts", headers={"Authorization": ""}).status_code == 401
