@@ -219,3 +219,17 @@ def test_the_page_in_a_browser(drawn, browser):
     for scheme in ("light", "dark"):
         browser.open(drawn.as_uri(), size=NARROW, scheme=scheme)
         assert not browser.overflows() and browser.faint() == []
+
+
+def test_a_page_of_one_wide_table_in_a_browser(tmp_path, browser):
+    """It scrolls by itself, and the keyboard reaches it where it does."""
+    rows = [
+        (f"{n:,}", f"a text of some words, number {n}", "x" * 90, "negative", f"{0.9 - n / 1e4:.4f}") for n in range(9)
+    ]
+    lines = ["# Wrong rows", "", "9 of 80 rows.", "", *table(("row", "text", "code", "predicted", "probability"), rows)]
+    (tmp_path / "rows.html").write_text(html_page("Wrong rows", "\n".join(lines), pages=["report.html"]))
+    browser.open((tmp_path / "rows.html").as_uri())
+    browser.check_access("rows")
+    browser.resize((390, 844))
+    browser.wait(lambda _: browser.run("return document.querySelector('.scroll').tabIndex") == 0)
+    assert browser.run("return document.querySelector('.scroll').ariaLabel") == "Table: Wrong rows"

@@ -154,7 +154,7 @@ def save_facts(folder: Path) -> None:
     """Puts what an export says of itself beside a tagger with two probabilities."""
     texts = np.array(["", "we met Anna", 'it\'s 5 > 4 & "so"\n'], object)
     facts = {
-        "config": {"model_name": "sequence_labeling_bert", "checkpoint_dir": "runs/<b>mine</b>"},
+        "config": {"model_name": "sequence_labeling_bert", "checkpoint_dir": "runs/<b>mine"},
         "created": "2026-11-30T18:15:42+00:00",
         "labels": ["O", "B-PER"],
         "samples": {"serving_default": {"inputs": {"text": encode_array(texts)}}},
@@ -435,7 +435,7 @@ def test_a_token_is_asked_for_and_sent(browser, models, tmp_path):
 
 def test_an_export_says_what_it_is_and_an_example_is_asked(page, tmp_path):
     page.open("told")
-    assert page.browser.driver.title == "<b>mine</b>: try it" and page.find("#title").text == "<b>mine</b>"
+    assert page.browser.driver.title == "<b>mine: try it" and page.find("#title").text == "<b>mine"
     assert page.find("#about").text == "sequence_labeling_bert, exported on 2026-11-30"
     assert page.find("#input-text").get_property("value") == "we met Anna" and page.find("#example").is_displayed()
     page.find("#send").click()
