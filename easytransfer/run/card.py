@@ -313,7 +313,7 @@ def _by_table(title: str, of: str, counted: Mapping[str, Any]) -> Iterator[str]:
     """Yields how rows are distributed, each table beside the other."""
     if not counted:
         return
-    names, tables = counted["names"], counted["tables"]
+    names, tables, rows = counted["names"], counted["tables"], counted["rows"]
     yield ""
     yield f"### {title}"
     yield ""
@@ -322,7 +322,6 @@ def _by_table(title: str, of: str, counted: Mapping[str, Any]) -> Iterator[str]:
         yield f"The {_MOST_CLASSES} most frequent of {len(names):,}; all are in `{REPORT_FILE}`."
         yield ""
         shown = sorted(shown, key=lambda at: -next(iter(tables.values()))[at])[:_MOST_CLASSES]
-    totals = {part: counted["rows"][part] for part in tables}
     yield from table(
         (of, *(f"{part} {what}" for part in tables for what in ("rows", "share"))),
         [
@@ -331,7 +330,7 @@ def _by_table(title: str, of: str, counted: Mapping[str, Any]) -> Iterator[str]:
                 *(
                     cell
                     for part, counts in tables.items()
-                    for cell in (f"{counts[at]:,}", f"{counts[at] / max(totals[part], 1):.1%}")
+                    for cell in (f"{counts[at]:,}", f"{counts[at] / max(rows[part], 1):.1%}")
                 ),
             )
             for at in shown

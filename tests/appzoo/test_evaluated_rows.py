@@ -98,8 +98,9 @@ def test_an_interval_is_drawn_for_what_is_no_share_of_rows():
     assert found == {"metric": "mae", "low": pytest.approx(low), "high": pytest.approx(high), "draws": 1000}
     assert low < errors.mean() < high
     assert drawn_interval(results, "loss", 3) == {} == drawn_interval(results, "accuracy", 3)
-    constant = RowResults("regression", [], {"true": np.ones(4, np.float32), "predicted": np.ones(4, np.float32)})
-    assert drawn_interval(constant, "pearson", 3) == {}
+    one = np.ones(4, np.int32)
+    one_class = RowResults("classification", ["a", "b"], {"true": one, "predicted": one, "score": np.arange(4.0)})
+    assert drawn_interval(one_class, "auc", 3) == {}
 
 
 def test_no_interval_is_drawn_of_very_many_rows(monkeypatch):
