@@ -32,6 +32,8 @@ ONLY_IN_ALL |= {"domain_transfer"}
 # Its target and signatures are those of text_classify, its network that of text_pretrain; patterns, scores, losses and
 # prompts have tests of their own on tiny encoders.
 ONLY_IN_ALL |= {"few_shot"}
+# Its network is that of text_classify with more heads; tables, plans, losses, metrics and signatures have tests.
+ONLY_IN_ALL |= {"multi_task"}
 # Its inputs and target are those of distillation_text; operations, samples, losses, derivation and steps have tests.
 ONLY_IN_ALL |= {"adabert"}
 # A result file of its own, two optimizers, and a text that is decoded.

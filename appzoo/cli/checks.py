@@ -117,6 +117,8 @@ def check_tables(mode: str, config: JobConfig) -> None:
     """Checks that input tables exist and declare every column the job names."""
     data = config.data
     tables = [config.training_tables(), data.eval_table] if mode == "train" else [data.input_table]
+    if mode == "evaluate":
+        tables = [config.evaluated_tables()]
     if mode == "export" and not data.input_table:
         return
     columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}

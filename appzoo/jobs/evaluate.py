@@ -20,7 +20,7 @@ from easytransfer.run.suspicions import upside_down
 
 
 def evaluate(config: JobConfig, trained: Trained | None = None) -> dict[str, Any]:
-    """Returns the metrics of `checkpoint_path` on `data.input_table`; a run folder also gets them as a file.
+    """Returns the metrics of `checkpoint_path` on `evaluated_tables()`; a run folder also gets them as a file.
 
     Several workers share the model calls; the first one writes.
 
@@ -41,7 +41,7 @@ def _evaluate(config: JobConfig, workers: Workers, trained: Trained) -> dict[str
     aside = Path("evaluate.bad") if trained.step is None else trained.folder / "bad_rows.evaluate.tsv"
     aside = aside if workers.is_chief and not config.runtime.dry_run else None
     bad_rows = job_bad_rows(config.data, aside)
-    spec, limit = str(config.data.input_table), 100 if config.runtime.dry_run else None
+    spec, limit = str(config.evaluated_tables()), 100 if config.runtime.dry_run else None
     with closing(bad_rows), evaluation_store(app, spec) as store:
         loaded = load_rows(app, spec, True, bad_rows, limit=limit, store=store)
     say_table("input", loaded.count, loaded.text)

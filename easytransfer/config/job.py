@@ -6,7 +6,7 @@ Field names are the snake_case of the original EasyTransfer flags; the flag is t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
@@ -154,6 +154,10 @@ class DataConfig(ConfigModel):
         modes="T",
         ge=1,
     )
+
+    def by_file(self, files: Iterable[str]) -> Mapping[str, DataConfig]:
+        """Returns how each file of a table is read, where they have columns of their own; empty where all are alike."""
+        return {}
 
     @model_validator(mode="after")
     def _one_evaluation_table(self) -> DataConfig:
@@ -484,6 +488,10 @@ class JobConfig(ConfigModel):
     def training_tables(self) -> str | None:
         """Returns the tables whose rows are trained on, as one comma list; None where there is none."""
         return self.data.train_table
+
+    def evaluated_tables(self) -> str | None:
+        """Returns the tables that `evaluate` measures on; None where there is none."""
+        return self.data.input_table
 
     @field_validator("model_name")
     @classmethod

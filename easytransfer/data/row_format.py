@@ -63,6 +63,14 @@ class RowFormat(abc.ABC):
     schema: Schema
     unusable: Mapping[str, str] = MappingProxyType({})
 
+    def of(self, file: str) -> RowFormat:
+        """Returns what reads a file; see `JoinedFormat`."""
+        return self
+
+    def missing(self, file: str) -> Sequence[str]:
+        """Returns columns of the table that a file does not have; see `JoinedFormat`."""
+        return ()
+
     def require(self, names: Sequence[str], where: str) -> None:
         """Checks that columns can be read.
 

@@ -14,6 +14,7 @@ from easytransfer.data.bad_rows import BadRows, RowCount
 from easytransfer.data.files import expand
 from easytransfer.data.formats import choose_format
 from easytransfer.data.held_out import TablePart
+from easytransfer.data.joined_format import JoinedFormat
 from easytransfer.data.row_format import RowFormat
 from easytransfer.data.schema import Column, ListForm, Schema
 
@@ -137,7 +138,7 @@ class Table:
         part: Which rows are read; None for all. The others are in no count.
     """
 
-    def __init__(self, row_format: RowFormat, files: Sequence[str], bad_rows: BadRows) -> None:
+    def __init__(self, row_format: RowFormat | JoinedFormat, files: Sequence[str], bad_rows: BadRows) -> None:
         self.files = list(files)
         self.bad_rows = bad_rows
         self.count = RowCount()
@@ -179,7 +180,7 @@ class Table:
 
     def row_count(self) -> int:
         """Counts the rows, bad ones included, without parsing them; remembered while files do not change."""
-        return sum(self._format.count(file) for file in self.files)
+        return sum(self._format.of(file).count(file) for file in self.files)
 
     def chunks(
         self, size: int = 4096, shard: tuple[int, int] = (0, 1), start: int = 0, stop: int | None = None
@@ -205,7 +206,8 @@ class Table:
         count, empty = self.count, self.empty_text
         first = 0
         for file in self.files:
-            for lines, records in self._format.records(file, size * shards):
+            row_format = self._format.of(file)
+            for lines, records in row_format.records(file, size * shards):
                 if stop is not None and first >= stop:
                     return
                 index = np.arange(first, first + len(records))
@@ -217,8 +219,10 @@ class Table:
                 self.position = first if stop is None else min(first, stop)
                 if len(mine) < len(records):
                     index, lines, records = index[mine], lines[mine], [records[i] for i in mine]
-                parsed = self._format.parse(records)
-                if lines[0] == 1 and (reason := self._format.first_record_problem(records[0])) is not None:
+                parsed = row_format.parse(records)
+                for name in self._format.missing(file):
+                    parsed.columns[name] = [""] * len(records)
+                if lines[0] == 1 and (reason := row_format.first_record_problem(records[0])) is not None:
                     parsed.problems[0] = ("", reason)
                 count.read += len(records)
                 count.accepted += len(records)
@@ -262,7 +266,8 @@ def open_table(
 
     Args:
         spec: Where the table is.
-        schema: Declared columns; None takes them from the file, which headerless text cannot give.
+        schema: Declared columns; None takes them from the file, which headerless text cannot give. Where `data` reads
+            files in ways of their own, they have schemas of their own.
         data: Delimiter, header and escape settings; the defaults when None.
         bad_rows: Where bad rows go; None stops at the first one.
         needed: Columns the caller will read.
@@ -277,7 +282,8 @@ def open_table(
     """
     data = data or DataConfig()
     files = expand(spec)
-    row_format = choose_format(files, schema=schema, data=data, form=form)
+    by_file = data.by_file(files)
+    row_format = JoinedFormat(by_file) if by_file else choose_format(files, schema=schema, data=data, form=form)
     row_format.take_text(texts)
     row_format.require(needed, where=f"table {spec}" if schema is None else "the input schema")
     return Table(row_format, files, bad_rows or BadRows("fail"))
