@@ -36,7 +36,7 @@ _PATH_WORD = re.compile(r"path|_dir\b|dir_|folder|\bfile\b|table\b|^teacher$|Pro
 _NO_PATHS = {
     "train.metric_for_best", "data.input_schema", "data.first_sequence", "distribution.remote_shell",
     "distribution.worker_hosts", "data.append_cols", "data.output_schema", "model.network", "data.split_name",
-    "data.image_column", "data.slice_columns",
+    "data.image_column", "data.slice_columns", "data.task",
 }  # fmt: skip
 
 
