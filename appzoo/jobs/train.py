@@ -60,7 +60,7 @@ from easytransfer.run.suspicions import upside_down
 from easytransfer.run.tracking import Tracking, open_tracking
 from easytransfer.train import checkpoint
 from easytransfer.train.precision import pad_multiple
-from easytransfer.train.step import EVALUATION
+from easytransfer.train.step import EVALUATION, weighted_means
 from easytransfer.train.trainer import FitResult, Trainer
 
 # Rows of the evaluation table whose outputs are kept, for pages and pictures of rows.
@@ -267,12 +267,13 @@ def _dry_run(config: JobConfig) -> dict[str, Any]:
     rows = tables["train"].encoded
     batch = {name: tf.constant(value) for name, value in device_arrays(rows.batch(range(min(len(rows), 2)))).items()}
     losses = app.losses(batch, app.forward(batch), EVALUATION)
+    sums, weights = ({name: float(loss[part]) for name, loss in losses.items()} for part in (0, 1))
     say("dry run: flags, tables, model and shapes are fine")
     return {
         "mode": "train",
         "dry_run": True,
         "parameters": int(sum(variable.shape.num_elements() for variable in app.model.trainable_variables)),
-        "loss": float(sum(total / weight for total, weight in losses.values())),
+        "loss": sum(weighted_means(sums, weights).values()),
         "metric": canonical_metric(config.train.metric_for_best or app.evaluator().main_metric),
         "data": {part: loaded.summary() for part, loaded in tables.items()},
     }

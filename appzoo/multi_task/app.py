@@ -22,7 +22,7 @@ from easytransfer.app.serving import Served, arrays_signature, request_signature
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.schema import parse_schema
-from easytransfer.errors import ConfigError
+from easytransfer.errors import ConfigError, DataError
 from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.task import Outputs
@@ -71,9 +71,18 @@ class MultiTask(App):
         return network
 
     def sampler(self, train: EncodedTable) -> TaskSampler:
-        """Returns what decides which task each update is of."""
+        """Returns what decides which task each update is of.
+
+        Raises:
+            DataError: A task has no row.
+        """
         of, sampling = np.asarray(train.columns["task_id"]), self.config.sampling
         rows = [np.flatnonzero(of == number) for number in range(len(self.target.targets))]
+        for name, mine in zip(self.target.targets, rows, strict=True):
+            if not len(mine):
+                raise DataError(
+                    f"the training table of the task {name} has no usable row", fix="check it and its bad-row report"
+                )
         rates = mixing_rates([len(each) for each in rows], sampling.temperature, sampling.limit)
         shown = ", ".join(f"{name} {rate:.3f}" for name, rate in zip(self.target.targets, rates, strict=True))
         say(f"share of the updates by task: {shown}")

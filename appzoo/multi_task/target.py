@@ -23,7 +23,7 @@ from easytransfer.config.json_text import parse_json
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import RowChunk
-from easytransfer.errors import DataError, ModelError
+from easytransfer.errors import ModelError
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import say
 from easytransfer.train.step import Loss, Losses, Step
@@ -128,19 +128,10 @@ class TaskLabels(Target):
         return self.targets[task].answer({"logits": outputs[logits_of(task)]})
 
     def on_train_table(self, train: EncodedTable) -> None:
-        """Says how many rows each task has.
-
-        Raises:
-            DataError: One has none.
-        """
+        """Says how many rows each task has."""
         counts = np.bincount(np.asarray(train.columns["task_id"]), minlength=len(self.targets))
-        named = dict(zip(self.targets, counts.tolist(), strict=True))
-        say("training rows: " + ", ".join(f"{name} {count:,}" for name, count in named.items()))
-        for name, count in named.items():
-            if not count:
-                raise DataError(
-                    f"the training table of the task {name} has no usable row", fix="check it and its bad-row report"
-                )
+        shown = (f"{name} {count:,}" for name, count in zip(self.targets, counts, strict=True))
+        say(f"training rows: {', '.join(shown)}")
 
     def save_assets(self, folder: Path) -> None:
         """Writes the labels of the tasks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -200,7 +201,7 @@ def test_a_table_without_usable_rows_is_told(tables, tiny_model):
     app.load_assets(None)
     Path("pairs.csv").write_text("one,other,same\n")
     with pytest.raises(DataError, match="the training table of the task same has no usable row"):
-        app.on_train_table(load_rows(app, app.config.training_tables(), True).encoded)
+        app.sampler(load_rows(app, app.config.training_tables(), True).encoded)
     Path("more.tsv").write_text("a good day\tpos\n")
     with pytest.raises(ConfigError, match="more.tsv is no table of a task; accepted: .*--task=NAME"):
         load_rows(app, "more.tsv", True)
@@ -414,6 +415,13 @@ def test_a_run_is_evaluated_on_all_tasks_or_on_one(trained, monkeypatch):
     finally:
         for name in ("films.tsv", "pairs.csv", "stars.jsonl"):
             Path(f"{name}.away").rename(name)
+
+
+def test_a_dry_run_sees_the_first_rows_alone(tables, tiny_model, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("appzoo.jobs.train"), "DRY_RUN_ROWS", 2)
+    values = values_of(tiny_model, checkpoint_dir="run", runtime={"dry_run": True})
+    found = jobs.train(MultiTaskConfig.model_validate(values))
+    assert found["data"]["train"]["accepted"] < 9 and 0 < found["loss"] < 2 and found["metric"] == "mean_score"
 
 
 def test_tables_are_predicted_by_the_task_that_is_named_or_by_their_own(trained, monkeypatch):
