@@ -1,4 +1,4 @@
-"""Linear probes on the layers of a network: what they look at, and the probes themselves."""
+"""What is looked at of the layers of a network, and linear probes on it."""
 
 from __future__ import annotations
 
@@ -50,6 +50,17 @@ def probed(backbone: EncoderBackbone, hidden_states: tf.Tensor, input_mask: tf.T
         input_mask: [batch, tokens], 1 for tokens.
     """
     embeddings, *layers = tf.unstack(hidden_states, axis=1)
-    mask = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]
-    mean = tf.math.divide_no_nan(tf.reduce_sum(embeddings * mask, axis=1), tf.reduce_sum(mask, axis=1))
+    mean = mean_of_tokens(embeddings, input_mask)
     return tf.stack([mean, *(backbone.summary_of(states, input_mask) for states in layers)], axis=1)
+
+
+def mean_of_tokens(states: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over the real tokens, float32 [batch, width].
+
+    Args:
+        states: Outputs of a layer, [batch, tokens, width].
+        input_mask: [batch, tokens], 1 for tokens.
+    """
+    mask = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]
+    total = tf.reduce_sum(tf.cast(states, tf.float32) * mask, axis=1)
+    return tf.math.divide_no_nan(total, tf.reduce_sum(mask, axis=1))

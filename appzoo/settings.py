@@ -1,12 +1,12 @@
-"""Model settings that several applications share; each application lists only what it adds."""
+"""Settings that several applications share; each application lists only what it adds."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import model_validator
 
-from easytransfer.config.job import ModelConfig
+from easytransfer.config.job import DataConfig, ModelConfig
 from easytransfer.config.schema import setting
 
 LoraTarget = Literal["query", "key", "value", "attention_output", "inner", "output"]
@@ -98,3 +98,52 @@ class MultiLabelSettings(TargetSettings):
     multi_label_threshold: float = setting(
         0.5, "Probability above which a label is predicted.", advanced=True, modes="TEPX", gt=0, lt=1
     )
+
+
+class EncoderStudentSettings(EncoderSettings, TargetSettings):
+    """The student: all or some layers of a pre-trained encoder, or one of other sizes from random weights."""
+
+    num_layers: int | None = setting(
+        None, "Layers of the student; default all of the encoder.", advanced=True, modes="T", ge=1
+    )
+    layers_from: Literal["first", "uniform"] = setting(
+        "uniform",
+        "Which layers of the pre-trained encoder these are: the first ones, or every n-th up to the last.",
+        advanced=True,
+        modes="T",
+    )
+    hidden_size: int | None = setting(
+        None, "Width of a student from random weights; default that of the encoder.", advanced=True, modes="T", ge=1
+    )
+    num_heads: int | None = setting(
+        None, "Attention heads of a student from random weights.", advanced=True, modes="T", ge=1
+    )
+    intermediate_size: int | None = setting(
+        None, "Feed-forward units of a student from random weights.", advanced=True, modes="T", ge=1
+    )
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Sizes of the encoder that are others than those of the pre-trained one."""
+        given = {
+            "num_hidden_layers": self.num_layers,
+            "hidden_size": self.hidden_size,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.intermediate_size,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> EncoderStudentSettings:
+        if not self.from_scratch and self.changes.keys() - {"num_hidden_layers"}:
+            raise ValueError(
+                "model.hidden_size, model.num_heads and model.intermediate_size have no pre-trained weights; set "
+                "model.from_scratch=true, or remove them"
+            )
+        return self
+
+
+class DomainDataConfig(DataConfig):
+    """Tables of texts, and their domains."""
+
+    domain_name: str = setting("domain", "Column with the domain of a row; only the training looks at it.", modes="TE")

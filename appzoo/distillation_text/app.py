@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
-from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs
-from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentEncoder, StudentModel
+from appzoo.distillation_text.losses import attention_loss, hidden_loss
+from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentModel
 from appzoo.distilled_label import TEACHER_LOGITS, StudentLabel
 from appzoo.encoder import token_batch
+from appzoo.layer_map import attended_pairs, layer_pairs
 from appzoo.layer_probes import probed
 from appzoo.pooled_app import PooledApp
+from appzoo.student_encoder import StudentEncoder
 from appzoo.teacher_outputs import outputs_of_machine
 from appzoo.text_cnn_app import TextCnnApp
 from appzoo.text_teacher import ROLE, Teacher
@@ -160,26 +162,9 @@ class EncoderStudent(Distilled, PooledApp):
             return
         self.teacher.check_tokens()
         self.pairs = layer_pairs(settings.layer_map, ours.num_hidden_layers, theirs.num_hidden_layers)
-        if not settings.attention_weight:
-            return
-        if 0 in (number for pair in self.attended for number in pair) or not self.attended:
-            raise ConfigError(
-                "distillation.layer_map pairs embeddings with a layer, and embeddings have no attentions",
-                received=settings.layer_map,
-                fix="pair 0 with 0 alone, or set distillation.attention_weight=0",
-            )
-        if ours.num_attention_heads != theirs.num_attention_heads:
-            raise ConfigError(
-                "attentions are compared head by head, and the student has another number of heads",
-                received=ours.num_attention_heads,
-                accepted=f"{theirs.num_attention_heads}, as the teacher has",
-                fix=f"set model.num_heads={theirs.num_attention_heads}, or distillation.attention_weight=0",
-            )
-
-    @property
-    def attended(self) -> list[tuple[int, int]]:
-        """Pairs of layers whose attentions are compared: all but the pair of the embeddings."""
-        return [pair for pair in self.pairs if pair != (0, 0)]
+        if settings.attention_weight:
+            heads = ours.num_attention_heads, theirs.num_attention_heads
+            self.attended = attended_pairs(self.pairs, settings.layer_map, *heads)
 
     def save_assets(self, folder: Path) -> None:
         """Writes what a pooled application does, and which projections and probes its checkpoints hold."""

@@ -11,46 +11,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from appzoo.distillation_text.layer_map import LAST, UNIFORM
-from easytransfer.errors import ConfigError
-from easytransfer.losses.distillation import layer_at_height
 from easytransfer.train.step import Loss
-
-Pairs = Sequence[tuple[int, int]]
-
-
-def layer_pairs(form: str, student: int, teacher: int) -> list[tuple[int, int]]:
-    """Returns pairs of a layer of the student and one of the teacher, numbered from 1; 0 is what the first layer reads.
-
-    `uniform` takes the layers at the same height, ceil(i N_t / N_s), and `last` the last ones of the teacher (TinyBERT,
-    section 3.1); both pair the embeddings with each other.
-
-    Args:
-        form: `uniform`, `last`, or the pairs themselves, as `layer_map.check_form` takes them.
-        student: Layers of the student, N_s.
-        teacher: Layers of the teacher, N_t.
-
-    Raises:
-        ConfigError: A layer that is named is not there, or `last` needs more layers than the teacher has.
-    """
-    if form == UNIFORM:
-        return [(i, layer_at_height(i, student, teacher)) for i in range(student + 1)]
-    if form == LAST:
-        if student > teacher:
-            raise ConfigError(
-                f"distillation.layer_map=last: the student has {student} layers and the teacher {teacher}",
-                fix="use distillation.layer_map=uniform, or name the pairs",
-            )
-        return [(0, 0), *((i, teacher - student + i) for i in range(1, student + 1))]
-    pairs = [(int(i), int(j)) for i, j in (pair.split(":") for pair in form.split(","))]
-    for i, j in pairs:
-        if i > student or j > teacher:
-            raise ConfigError(
-                "distillation.layer_map names a layer that is not there",
-                received=f"{i}:{j}",
-                accepted=f"0 to {student} of the student, 0 to {teacher} of the teacher",
-            )
-    return pairs
 
 
 def hidden_loss(student: Sequence[tf.Tensor], teacher: Sequence[tf.Tensor], token_weight: tf.Tensor) -> Loss:

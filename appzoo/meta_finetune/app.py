@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
+from appzoo.domain_label import DomainLabel, domain_target
 from appzoo.encoder import token_batch
 from appzoo.meta_finetune.config import MetaFinetuneConfig
-from appzoo.meta_finetune.network import MetaModel, mean_of_tokens
-from appzoo.meta_finetune.target import DomainLabel, DomainMap
-from appzoo.meta_finetune.typicality import typicality
+from appzoo.meta_finetune.network import MetaModel
 from appzoo.pooled_app import PooledApp
-from appzoo.teacher_outputs import outputs_of_machine
+from appzoo.typicality import TYPICALITY, add_typicality
 from easytransfer import keras
 from easytransfer.app.contract import Assets
-from easytransfer.app.frozen import Frozen
-from easytransfer.app.targets.labels import label_target
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.labels import count_classes
 from easytransfer.distributed.workers import ONE_WORKER, Workers
-from easytransfer.errors import ConfigError, ModelError
+from easytransfer.errors import ConfigError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.losses.distillation import layer_at_height
-from easytransfer.run.log import say
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
-from easytransfer.train.weights import named_arrays
 
-TYPICALITY, CORRUPTED = "typicality", "corrupted_domain"
-# What the typicality of rows is told from: the mean token of the encoder before any training.
-_FEATURES = "features"
+CORRUPTED = "corrupted_domain"
 
 
 class MetaFinetune(PooledApp):
@@ -57,27 +47,7 @@ class MetaFinetune(PooledApp):
         Raises:
             ConfigError: There are no classes, or fewer than two domains.
         """
-        target = label_target(self.config, assets, DomainLabel, numbers=False)
-        target.require_classes("meta fine-tuning")
-        target.domain_column = self.config.data.domain_name
-        if assets.folder is not None:
-            found = DomainMap.load(assets.folder)
-            if found is None:
-                raise ModelError(f"{assets.folder} has no {DomainMap.FILE}", fix="take a run of meta_finetune")
-            target.domains = found
-            return target
-        counts = count_classes(assets.values(target.domain_column), skip=self.config.data.bad_rows != "fail")
-        if len(counts) < 2:
-            raise ConfigError(
-                f"the column {target.domain_column!r} has fewer than two domains",
-                received=", ".join(counts) or "none",
-                accepted="two or more",
-                fix="name another column in data.domain_name, or use text_classify_bert",
-            )
-        target.domains = DomainMap(sorted(counts))
-        target.domains.counts = counts
-        say(f"domains: {target.domains.describe_counts()}")
-        return target
+        return domain_target(self.config, assets, "meta fine-tuning")
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds encoder and head, and the classifiers of domains.
@@ -110,34 +80,14 @@ class MetaFinetune(PooledApp):
         """Adds the column `typicality`, the weight of each row; the encoder sees the table once on every machine."""
         if not self.config.model.use_typicality:
             return
-        features = outputs_of_machine(self._features(), train, self.config, run_dir, workers, output=_FEATURES)
-        classes, domains = (np.asarray(train.columns[name]) for name in self.target.encoded_columns)
-        weights = typicality(features, classes, domains)
-        train.columns[TYPICALITY] = weights
-        say(f"typicality of the training rows: mean {weights.mean():.3f}, {weights.min():.3f} to {weights.max():.3f}")
-
-    def _features(self) -> Frozen:
-        """Returns the encoder as it is before any training."""
-        backbone = self.encoder.backbone(None, ONE_WORKER)
-        backbone(token_batch())
-
-        def call(batch: Batch) -> Outputs:
-            return {_FEATURES: mean_of_tokens(backbone(batch)["hidden_states"][-1], batch["input_mask"])}
-
-        digest = hashlib.sha256()
-        for name, value in named_arrays(backbone.weights).items():
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(value).data)
-        record = {"path": str(self.config.model.pretrain_model_name_or_path), "sha256": digest.hexdigest()}
-        return Frozen("encoder", call, self.specs(), record)
+        backbone, name = self.encoder.backbone(None, ONE_WORKER), self.config.model.pretrain_model_name_or_path
+        add_typicality(train, self.target, backbone, self.specs(), str(name), self.config, run_dir, workers)
 
     # Training ------------------------------------------------------------------------------------------------
 
     def training_batch(self, batch: Batch, draws: RowDraws) -> Batch:
         """Returns the batch with a corrupted domain for each row, drawn anew: of the domains as they are frequent."""
-        below = tf.constant(np.cumsum(self.target.shares)[:-1], tf.float32)
-        drawn = tf.reduce_sum(tf.cast(draws.uniform(1) >= below, tf.int32), axis=1)
-        return {**super().training_batch(batch, draws), CORRUPTED: tf.one_hot(drawn, len(self.target.domains))}
+        return {**super().training_batch(batch, draws), CORRUPTED: self.target.corrupted(draws)}
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Returns `logits`, and for rows with a domain the `domain_logits` of the classifiers of domains."""

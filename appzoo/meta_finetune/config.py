@@ -6,15 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from appzoo.settings import EncoderSettings, TargetSettings
-from easytransfer.config.job import DataConfig, JobConfig
+from appzoo.settings import DomainDataConfig, EncoderSettings, TargetSettings
+from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import setting
-
-
-class DomainDataConfig(DataConfig):
-    """Tables of texts, and their domains."""
-
-    domain_name: str = setting("domain", "Column with the domain of a row; only the training looks at it.", modes="TE")
 
 
 class MetaSettings(EncoderSettings, TargetSettings):

@@ -6,24 +6,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from appzoo.layer_probes import mean_of_tokens
 from appzoo.pooled_model import PooledModel
 from easytransfer import keras
 from easytransfer.train.weights import TRAINING_ONLY
 from modelzoo.backbone import Backbone
 
 _DEVIATION = 0.02
-
-
-def mean_of_tokens(states: tf.Tensor, input_mask: tf.Tensor) -> tf.Tensor:
-    """Returns the mean over the real tokens, float32 [batch, width].
-
-    Args:
-        states: Outputs of a layer, [batch, tokens, width].
-        input_mask: [batch, tokens], 1 for tokens.
-    """
-    mask = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]
-    total = tf.reduce_sum(tf.cast(states, tf.float32) * mask, axis=1)
-    return tf.math.divide_no_nan(total, tf.reduce_sum(mask, axis=1))
 
 
 class DomainClassifiers(keras.layers.Layer):

@@ -13,9 +13,10 @@ import pytest
 import tensorflow as tf
 from tiny_text_distillation import LABELS, ROWS, batch_of, encoded, new_app, save_teacher, softmax, student
 
-from appzoo.distillation_text.losses import attention_loss, hidden_loss, layer_pairs
-from appzoo.distillation_text.network import chosen_layers
+from appzoo.distillation_text.losses import attention_loss, hidden_loss
+from appzoo.layer_map import layer_pairs
 from appzoo.pooled_model import PooledModel
+from appzoo.student_encoder import chosen_layers
 from easytransfer.data.batches import Batches
 from easytransfer.errors import ConfigError, Interrupted, ModelError
 from easytransfer.run.report import NullReporter

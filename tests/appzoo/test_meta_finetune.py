@@ -11,10 +11,10 @@ import tensorflow as tf
 from tiny_text_distillation import batch_of, softmax
 
 from appzoo.discovery import find_application
+from appzoo.domain_label import DomainEvaluator
 from appzoo.meta_finetune.app import MetaFinetune
-from appzoo.meta_finetune.target import DomainEvaluator
-from appzoo.meta_finetune.typicality import typicality
 from appzoo.text_classify.app import BertClassify
+from appzoo.typicality import typicality
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema

@@ -8,12 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
-from easytransfer.app.targets.labels import SingleLabel
+from easytransfer.app.targets.labels import SingleLabel, label_target
+from easytransfer.config.job import JobConfig
 from easytransfer.data.encoded import EncodedTable
-from easytransfer.data.labels import LabelMap
+from easytransfer.data.labels import LabelMap, count_classes
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
+from easytransfer.errors import ConfigError, ModelError
+from easytransfer.layers.draws import RowDraws
 from easytransfer.metrics.classification import ClassificationEvaluator
+from easytransfer.run.log import say
 
 
 class DomainMap(LabelMap):
@@ -59,6 +65,12 @@ class DomainLabel(SingleLabel):
         seen = np.bincount(np.asarray(train.columns["domain_id"]), minlength=len(self.domains))
         self.shares = (seen / max(len(train), 1)).astype(np.float32)
 
+    def corrupted(self, draws: RowDraws) -> tf.Tensor:
+        """Returns a domain for each row, drawn anew, as frequent as domains are: one-hot float32 [batch, domains]."""
+        below = tf.constant(np.cumsum(self.shares)[:-1], tf.float32)
+        drawn = tf.reduce_sum(tf.cast(draws.uniform(1) >= below, tf.int32), axis=1)
+        return tf.one_hot(drawn, len(self.domains))
+
     def save_assets(self, folder: Path) -> None:
         """Writes classes and domains."""
         super().save_assets(folder)
@@ -67,6 +79,46 @@ class DomainLabel(SingleLabel):
     def evaluator(self) -> DomainEvaluator:
         """Returns the metrics of classification, over all rows and over domains."""
         return DomainEvaluator(self.names, self.domains.names)
+
+
+def domain_target(
+    config: JobConfig, assets: Assets, what: str, kind: type[DomainLabel] = DomainLabel, folder: Path | None = None
+) -> DomainLabel:
+    """Returns classes and domains: those of a trained run, or of the training table.
+
+    Args:
+        config: Of the job, whose data section has `domain_name`.
+        assets: Where classes and domains are.
+        what: The method, for messages.
+        kind: Makes the target.
+        folder: Run whose domains the training takes over; None takes those of its table.
+
+    Raises:
+        ConfigError: There are no classes, or fewer than two domains in the training table.
+        ModelError: The run has no domains.
+    """
+    target = label_target(config, assets, kind, numbers=False)
+    target.require_classes(what)
+    target.domain_column = config.data.domain_name
+    stored = assets.folder or folder
+    if stored is not None:
+        found = DomainMap.load(stored)
+        if found is None:
+            raise ModelError(f"{stored} has no {DomainMap.FILE}", fix="take a run that learnt several domains")
+        target.domains = found
+        return target
+    counts = count_classes(assets.values(target.domain_column), skip=config.data.bad_rows != "fail")
+    if len(counts) < 2:
+        raise ConfigError(
+            f"the column {target.domain_column!r} has fewer than two domains",
+            received=", ".join(counts) or "none",
+            accepted="two or more",
+            fix="name another column in data.domain_name, or use text_classify_bert",
+        )
+    target.domains = DomainMap(sorted(counts))
+    target.domains.counts = counts
+    say(f"domains: {target.domains.describe_counts()}")
+    return target
 
 
 class DomainEvaluator(ClassificationEvaluator):
