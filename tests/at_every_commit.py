@@ -27,6 +27,8 @@ ONLY_IN_ALL |= {"vl_pretraining"}
 ONLY_IN_ALL |= {"distillation_text"}
 # Its network and inputs are those of text_classify; weights, domains, losses and what starts from it have tests.
 ONLY_IN_ALL |= {"meta_finetune"}
+# So are its network and inputs; weights, losses of all stages, meta-teachers and rows of one domain have tests.
+ONLY_IN_ALL |= {"meta_distillation"}
 # So are its network and inputs; tables, streams, losses and algorithms have tests of their own.
 ONLY_IN_ALL |= {"domain_transfer"}
 # Its target and signatures are those of text_classify, its network that of text_pretrain; patterns, scores, losses and

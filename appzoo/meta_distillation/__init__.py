@@ -1,0 +1,1 @@
+"""Meta-distillation: a small classifier learns from a teacher of several domains."""

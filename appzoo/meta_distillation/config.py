@@ -1,0 +1,123 @@
+"""Configuration of meta-distillation."""
+
+from __future__ import annotations
+
+from pydantic import field_validator, model_validator
+
+from appzoo.layer_map import check_form
+from appzoo.settings import DomainDataConfig, EncoderStudentSettings
+from easytransfer.config.job import JobConfig
+from easytransfer.config.schema import ConfigModel, setting
+
+
+class MetaStudentSettings(EncoderStudentSettings):
+    """The student, and what its meta-teacher starts from."""
+
+    teacher_encoder: str | None = setting(
+        None,
+        "Encoder that the meta-teacher starts from, a ModelZoo name or folder of the same vocabulary; default all "
+        "layers of the one that pretrain_model_name_or_path names.",
+        advanced=True,
+        modes="T",
+        path="one",
+    )
+
+
+class MetaTeachingSettings(ConfigModel):
+    """How the meta-teacher learns, and what the student learns from it."""
+
+    teacher: str | None = setting(
+        None,
+        "Run of meta_distillation whose meta-teacher is taken; without it one is trained first.",
+        modes="T",
+        path="one",
+    )
+    student_domain: str | None = setting(
+        None, "Domain whose rows the student learns from, where a teacher is given; default all domains.", modes="T"
+    )
+    use_typicality: bool = setting(
+        True,
+        "Weight rows by how typical they are of their class in all domains; false: all count alike.",
+        advanced=True,
+        modes="T",
+    )
+    teacher_epochs: float = setting(
+        3.0, "Passes over the training table for the meta-teacher.", advanced=True, modes="T", gt=0
+    )
+    teacher_learning_rate: float | None = setting(
+        None, "Learning rate of the meta-teacher; default train.learning_rate.", advanced=True, modes="T", gt=0
+    )
+    domain_weight: float = setting(
+        0.5, "Weight of the meta-teacher's loss of the corrupted domains.", advanced=True, modes="T", ge=0
+    )
+    layer_epochs: float = setting(
+        3.0, "Passes over the training table for the student's layers.", advanced=True, modes="T", gt=0
+    )
+    layer_learning_rate: float | None = setting(
+        None, "Learning rate of the student's layers; default train.learning_rate.", advanced=True, modes="T", gt=0
+    )
+    hidden_weight: float = setting(
+        1.0,
+        "Weight of the squared distance of embeddings and outputs of layers; 0 leaves it out.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    attention_weight: float = setting(
+        1.0,
+        "Weight of the squared distance of the attention probabilities; 0 leaves it out.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    transfer_weight: float = setting(
+        0.5,
+        "Weight of the squared distance of the representations of domains; 0 leaves it out.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    layer_map: str = setting(
+        "uniform",
+        "Which layer of the teacher each layer of the student learns from: uniform, last, or pairs STUDENT:TEACHER "
+        "with commas between them, 0 for the embeddings.",
+        advanced=True,
+        modes="T",
+    )
+    kd_temperature: float = setting(2.0, "What both logits are divided by.", advanced=True, modes="T", gt=0)
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether outputs or attentions of layers are compared."""
+        return bool(self.hidden_weight or self.attention_weight)
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether the student learns from more than answers."""
+        return self.compares_layers or bool(self.transfer_weight)
+
+    @field_validator("layer_map")
+    @classmethod
+    def _is_map(cls, value: str) -> str:
+        check_form(value)
+        return value
+
+    @model_validator(mode="after")
+    def _check_domain(self) -> MetaTeachingSettings:
+        if self.student_domain is not None and self.teacher is None:
+            raise ValueError(
+                "distillation.student_domain needs a meta-teacher that has learnt all domains: give a run with "
+                "--teacher=RUN, or leave student_domain out"
+            )
+        return self
+
+
+class MetaDistillationConfig(JobConfig):
+    """Train a meta-teacher on one text or a pair of several domains, and a small student on what it has learnt."""
+
+    data: DomainDataConfig = DomainDataConfig()
+    model: MetaStudentSettings = MetaStudentSettings()
+    distillation: MetaTeachingSettings = MetaTeachingSettings()
+
+
+VARIANTS = {"": MetaDistillationConfig}
