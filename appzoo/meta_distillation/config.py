@@ -119,5 +119,14 @@ class MetaDistillationConfig(JobConfig):
     model: MetaStudentSettings = MetaStudentSettings()
     distillation: MetaTeachingSettings = MetaTeachingSettings()
 
+    @model_validator(mode="after")
+    def _check_encoder(self) -> MetaDistillationConfig:
+        if self.model.teacher_encoder is not None and self.distillation.teacher is not None:
+            raise ValueError(
+                "model.teacher_encoder is what a new meta-teacher starts from, and distillation.teacher has one "
+                "already; remove one of them"
+            )
+        return self
+
 
 VARIANTS = {"": MetaDistillationConfig}

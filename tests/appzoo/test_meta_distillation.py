@@ -279,11 +279,12 @@ def test_runs_that_do_not_fit_are_refused_in_one_line(run, tiny, tmp_path):
 
 def test_settings_that_make_no_sense_are_refused():
     for wrong, expected in (
-        ({"student_domain": "films"}, "student_domain needs a meta-teacher that has learnt all domains"),
-        ({"layer_map": "1-2"}, "'1-2' is no map of layers"),
+        ({"distillation": {"student_domain": "films"}}, "needs a meta-teacher that has learnt all domains"),
+        ({"distillation": {"layer_map": "1-2"}}, "'1-2' is no map of layers"),
+        ({"distillation": {"teacher": "x"}, "model": {"teacher_encoder": "y"}}, "has one already; remove one"),
     ):
         with pytest.raises(ValueError, match=expected):
-            MetaDistillationConfig.model_validate({"distillation": wrong})
+            MetaDistillationConfig.model_validate(wrong)
 
 
 # Results -----------------------------------------------------------------------------------------------------
