@@ -30,14 +30,15 @@ class Client:
 
     Args:
         rest: Address such as `http://127.0.0.1:8501`.
-        rpc: Address such as `127.0.0.1:8500`.
+        rpc: Address such as `127.0.0.1:8500`; None where LiteRT exports are served.
         token: Sent with every request.
     """
 
-    def __init__(self, rest: str, rpc: str, token: str | None = None) -> None:
+    def __init__(self, rest: str, rpc: str | None, token: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else None
         self.http = httpx.Client(base_url=rest, timeout=SECONDS, headers=headers)
-        self.channel = grpc.insecure_channel(rpc)
+        # A channel connects when it is asked, and nobody asks for gRPC where there is none.
+        self.channel = grpc.insecure_channel(rpc or "127.0.0.1:0")
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
         self.metadata = (("authorization", f"Bearer {token}"),) if token else None
@@ -99,6 +100,7 @@ class RunningServer:
     Args:
         folder: MODEL_DIR.
         token: Sent by `client`.
+        raw: Where LiteRT exports are served, makes what takes raw texts.
         **settings: Other settings of the server.
 
     Attributes:
@@ -106,8 +108,10 @@ class RunningServer:
         client: A client of it.
     """
 
-    def __init__(self, folder: Path, token: str | None = None, **settings: Any) -> None:
-        plain = {"rest_port": 0, "grpc_port": 0, "poll_seconds": 0.1, "access_log": False, "log_format": "text"}
+    def __init__(self, folder: Path, token: str | None = None, raw: Any = None, **settings: Any) -> None:
+        plain = {"rest_port": 0, "poll_seconds": 0.1, "access_log": False, "log_format": "text"}
+        plain |= {} if raw else {"grpc_port": 0}
+        self._more = {"raw": raw} if raw else {}
         self._config = ServingConfig(model_dir=str(folder), **(plain | settings))
         self._token, self._started, self._error = token, threading.Event(), None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -118,7 +122,7 @@ class RunningServer:
         if self._error is not None:
             raise self._error
         where = self.server.addresses
-        self.client = Client(where["rest"], where["grpc"], self._token)
+        self.client = Client(where["rest"], where.get("grpc"), self._token)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -135,7 +139,7 @@ class RunningServer:
     async def _run(self) -> None:
         self._end, self.loop = asyncio.Event(), asyncio.get_running_loop()
         try:
-            self.server = Server(self._config)
+            self.server = Server(self._config, **self._more)
             await (await self.server.start()).wait()
         except Exception as error:
             self._error = error

@@ -39,8 +39,9 @@ def serve(arguments: Sequence[str]) -> int:
     parts.check(["serving"])
     log.setup_logging(config.log_format)
     with log.results_only_stdout() as stdout:
-        # Importing the server imports TensorFlow, so it comes after all checks.
+        # Importing the server takes a moment, so it comes after all checks; SavedModels import TensorFlow.
+        from appzoo.jobs.litert_requests import raw_caller
         from easytransfer.serving import server
 
-        log.print_result(server.serve(config, lambda where: log.print_result(where, stdout)), stdout)
+        log.print_result(server.serve(config, lambda where: log.print_result(where, stdout), raw_caller), stdout)
     return 0

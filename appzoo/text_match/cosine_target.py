@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from appzoo.text_match.config import TwoTowerSettings
 from appzoo.text_match.metrics import TwoTowerEvaluator
-from easytransfer.app.targets.labels import Score, SingleLabel
+from easytransfer.app.targets.labels import Score, SingleLabel, text_array
 from easytransfer.config.json_text import parse_json
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.labels import LabelMap
@@ -128,6 +128,12 @@ class CosineMatch(SingleLabel):
         label = tf.gather(tf.constant(self.names), tf.cast(cosine > self.threshold, tf.int32))
         return {"score": cosine, "label": label, "probabilities": (cosine + 1) / 2}
 
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
+        columns = self.columns(outputs["logits"])
+        probabilities = np.array(columns["probabilities"], np.float32)
+        return {"score": outputs["logits"], "label": text_array(columns["predictions"]), "probabilities": probabilities}
+
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Regress call."""
         return {"regress": regress_signature(raw)}
@@ -165,4 +171,8 @@ class CosineScore(Score):
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns `score` [batch], the cosine."""
+        return {"score": outputs["logits"]}
+
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
         return {"score": outputs["logits"]}

@@ -17,6 +17,18 @@ from easytransfer.installing import install_line
 Row = Mapping[str, np.ndarray]
 
 
+def require_litert() -> None:
+    """Checks that the package of the extra `litert` is there.
+
+    Raises:
+        ResourceError: It is not.
+    """
+    try:
+        import ai_edge_litert.interpreter  # noqa: F401
+    except ImportError as error:
+        raise ResourceError("LiteRT exports need ai-edge-litert", fix=install_line("litert")) from error
+
+
 class Interpreters:
     """Calls a model on one row at a time, as many rows at once as there are interpreters.
 
@@ -89,11 +101,9 @@ class Interpreters:
                 self._idle.append(runner)
 
     def _new(self) -> Any:
-        try:
-            # Optional: the extra `litert`.
-            from ai_edge_litert.interpreter import Interpreter
-        except ImportError as error:
-            raise ResourceError("LiteRT exports need ai-edge-litert", fix=install_line("litert")) from error
+        require_litert()
+        from ai_edge_litert.interpreter import Interpreter
+
         try:
             interpreter = Interpreter(model_path=str(self._path), num_threads=1)
             (name,) = interpreter.get_signature_list()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 Arrays = dict[str, np.ndarray]
 Caller = Callable[[Mapping[str, np.ndarray]], Arrays]
@@ -15,6 +17,8 @@ Caller = Callable[[Mapping[str, np.ndarray]], Arrays]
 
 def eager_callers(folder: Path) -> dict[str, Caller]:
     """Loads the export as TensorFlow 2 programs do; returns a function of NumPy arrays for every signature."""
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(str(folder))
 
     def caller(name: str) -> Caller:
@@ -42,6 +46,8 @@ def session_callers(session: tf.compat.v1.Session, folder: Path) -> dict[str, Ca
     Returns:
         A function of NumPy arrays for every signature.
     """
+    import tensorflow as tf
+
     with session.graph.as_default():
         meta = tf.compat.v1.saved_model.load(session, ["serve"], str(folder))
 

@@ -61,7 +61,7 @@ class _Lane:
     def take(self, parameters: BatchingParameters) -> list[Job]:
         """Removes and returns the oldest request with those that go well with it."""
         head = self.jobs[0]
-        if not self.signature.joins:
+        if not self.signature.waits:
             chosen = [head]
         else:
             same = [job for job in self.jobs[:CANDIDATES] if job.key == head.key]
@@ -123,7 +123,8 @@ class Batcher:
         # Rows of one shape and type can be laid end to end; the rest of the request does not matter.
         key = tuple((name, str(value.dtype), value.shape[1:]) for name, value in sorted(inputs.items()))
         lengths = _lengths(signature, inputs, rows)
-        divided = parts(lengths, parameters.allowed_batch_sizes) if signature.divides and rows > 1 else []
+        sizes = parameters.allowed_batch_sizes if signature.waits else ()
+        divided = parts(lengths, sizes) if signature.divides and rows > 1 else []
         if len(divided) > 1:
             jobs = [
                 Job({name: value[part] for name, value in inputs.items()}, len(part), lengths[part[-1]], key, deadline)
@@ -216,7 +217,7 @@ class Batcher:
         """Returns how long the oldest request of a lane should still wait for companions."""
         # Waiting gains nothing while a core is idle, the server ends, the signature takes requests one by one, or a
         # full batch is there already.
-        if not self._busy or self._closed or not lane.signature.joins or lane.rows >= self.parameters.max_batch_size:
+        if not self._busy or self._closed or not lane.signature.waits or lane.rows >= self.parameters.max_batch_size:
             return 0.0
         return lane.jobs[0].arrived + self.parameters.batch_timeout_micros / 1e6 - now
 
@@ -228,7 +229,7 @@ class Batcher:
             inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in inputs}
         # Filled up to an allowed size: compiled graphs have these shapes only.
         size = next((size for size in self.parameters.allowed_batch_sizes if size >= rows), rows)
-        if not lane.signature.joins or not rows:
+        if not lane.signature.waits or not rows:
             size = rows
         try:
             outputs = lane.signature.call(inputs if size == rows else take_rows(inputs, size))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
+from easytransfer.deferred import tf
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.json_tensors import to_bytes
 

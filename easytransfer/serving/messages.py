@@ -1,4 +1,4 @@
-"""Answers both protocols give as protobuf messages: status and metadata of a model."""
+"""Status and metadata of a model as the messages of gRPC."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from easytransfer.serving.repository import VersionStatus
-from easytransfer.serving.servable import Servable
+from easytransfer.serving.saved_model import SavedModelServable
 
 SIGNATURES = "signature_def"
 
@@ -23,7 +23,7 @@ def status_message(states: Mapping[int, VersionStatus]) -> get_model_status_pb2.
     return message
 
 
-def metadata_message(servable: Servable) -> get_model_metadata_pb2.GetModelMetadataResponse:
+def metadata_message(servable: SavedModelServable) -> get_model_metadata_pb2.GetModelMetadataResponse:
     """Returns the signatures of a version."""
     message = get_model_metadata_pb2.GetModelMetadataResponse()
     message.model_spec.name = servable.name

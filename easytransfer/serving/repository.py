@@ -60,7 +60,7 @@ class Repository:
         load: Makes a servable of a model's name, a version and its folder.
     """
 
-    def __init__(self, directory: ModelDirectory, load: Callable[[str, int, Path], Servable] = Servable) -> None:
+    def __init__(self, directory: ModelDirectory, load: Callable[[str, int, Path], Servable]) -> None:
         self._directory, self._load = directory, load
         self._models: dict[str, _Model] = {}
         self._uses: dict[Servable, int] = {}
@@ -171,7 +171,7 @@ class Repository:
 
     def _update(self, model: _Model) -> None:
         while True:
-            folders = versions_in(model.source.folder)
+            folders = versions_in(model.source.folder, self._directory.program)
             usable = [v for v, folder in folders.items() if v in model.loaded or not self._is_broken(model, v, folder)]
             wanted = model.source.policy.wanted(usable)
             missing = wanted - model.loaded.keys()

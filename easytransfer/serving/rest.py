@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from google.protobuf import json_format
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -27,8 +26,8 @@ from easytransfer.serving.json_tensors import (
     parse_object,
     signature_name,
 )
-from easytransfer.serving.messages import metadata_message, status_message
-from easytransfer.serving.repository import Target
+from easytransfer.serving.repository import Target, VersionStatus
+from easytransfer.serving.servable import Servable
 from easytransfer.serving.service import Record, Service
 
 _MODEL = r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?"
@@ -107,10 +106,9 @@ class RestProtocol:
             return await self._call(request, _target(found), found[4].lower())
         if request.method == "GET" and (found := _METADATA.fullmatch(path)):
             with self._service.repository.lease(_target(found)) as servable:
-                return _json(_shown_metadata(metadata_message(servable)))
+                return _json(_metadata(servable))
         if request.method == "GET" and (found := _STATUS.fullmatch(path)):
-            message = status_message(self._service.repository.status(_target(found)))
-            return _json(_dict(message))
+            return _json(_status(self._service.repository.status(_target(found))))
         raise ServingFailure("INVALID_ARGUMENT", f"Malformed request: {request.method} {path}")
 
     async def _call(self, request: Request, target: Target, api: str) -> Response:
@@ -120,9 +118,8 @@ class RestProtocol:
             given = await asyncio.to_thread(parse_object, body) if large else parse_object(body)
             if api == "predict":
                 return await self._predict(record, target, given, large)
-            examples = examples_of_json(given)
             call = self._service.classify if api == "classify" else self._service.regress
-            _, results = await call(record, target, signature_name(given), examples, None)
+            _, results = await call(record, target, signature_name(given), lambda: examples_of_json(given), None)
             return _json({"results": results})
 
     async def _predict(self, record: Record, target: Target, given: dict[str, Any], large: bool) -> Response:
@@ -165,18 +162,26 @@ def _target(found: re.Match[str]) -> Target:
     return Target(found[1], version, found[3])
 
 
-def _dict(message: Any) -> dict[str, Any]:
-    return json_format.MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
+def _status(states: Mapping[int, VersionStatus]) -> dict[str, Any]:
+    """Returns `GetModelStatusResponse` in its JSON form: whole numbers of 64 bits are strings; the highest first."""
+    return {
+        "model_version_status": [
+            {
+                "version": str(version),
+                "state": states[version].state,
+                "status": {"error_code": states[version].error_code, "error_message": states[version].error_message},
+            }
+            for version in sorted(states, reverse=True)
+        ]
+    }
 
 
-def _shown_metadata(message: Any) -> dict[str, Any]:
-    """Returns the metadata as TensorFlow Serving shows it: without the type of the packed message."""
-    shown = _dict(message)
-    for value in shown["metadata"].values():
-        value.pop("@type", None)
-    return shown
+def _metadata(servable: Servable) -> dict[str, Any]:
+    """Returns `GetModelMetadataResponse` in the JSON form that TensorFlow Serving gives it."""
+    return {
+        "model_spec": {"name": servable.name, "signature_name": "", "version": str(servable.version)},
+        "metadata": {"signature_def": {"signature_def": servable.described()}},
+    }
 
 
 def _json(value: Any, status: int = 200) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,14 +19,17 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
+from easytransfer.errors import ResourceError
 from easytransfer.savedmodel.calling import Arrays
 from easytransfer.serving.access import Gate
 from easytransfer.serving.examples import examples_of_input
 from easytransfer.serving.failures import ServingFailure
 from easytransfer.serving.messages import SIGNATURES, metadata_message, status_message
 from easytransfer.serving.repository import Target
-from easytransfer.serving.servable import LoadedSignature, array_of
+from easytransfer.serving.saved_model import array_of
+from easytransfer.serving.servable import LoadedSignature
 from easytransfer.serving.service import Answer, Record, Service
+from easytransfer.serving.settings import ServingConfig
 
 _METHODS = {"tensorflow/serving/classify": "classify", "tensorflow/serving/regress": "regress"}
 _Context = grpc.aio.ServicerContext
@@ -135,7 +139,7 @@ class PredictionService(_Calls, prediction_service_pb2_grpc.PredictionServiceSer
 
     async def _classified(self, record: Record, spec: Any, examples: Any, context: _Context) -> tuple[Answer, Any]:
         answer, rows = await self._service.classify(
-            record, _target(spec), spec.signature_name, examples_of_input(examples), context.time_remaining()
+            record, _target(spec), spec.signature_name, lambda: examples_of_input(examples), context.time_remaining()
         )
         result = classification_pb2.ClassificationResult()
         for row in rows:
@@ -146,7 +150,7 @@ class PredictionService(_Calls, prediction_service_pb2_grpc.PredictionServiceSer
 
     async def _regressed(self, record: Record, spec: Any, examples: Any, context: _Context) -> tuple[Answer, Any]:
         answer, values = await self._service.regress(
-            record, _target(spec), spec.signature_name, examples_of_input(examples), context.time_remaining()
+            record, _target(spec), spec.signature_name, lambda: examples_of_input(examples), context.time_remaining()
         )
         result = regression_pb2.RegressionResult()
         for value in values:
@@ -206,6 +210,53 @@ class MessageCheck(grpc.aio.ServerInterceptor):
             return await handler.unary_unary(request, context)
 
         return grpc.unary_unary_rpc_method_handler(checked, None, handler.response_serializer)
+
+
+class RpcServer:
+    """The port of gRPC.
+
+    Args:
+        config: Settings.
+        service: Answers.
+        gate: Who may ask.
+        most_bytes: Largest request.
+        ready: Whether requests should be sent here.
+    """
+
+    def __init__(
+        self, config: ServingConfig, service: Service, gate: Gate, most_bytes: int, ready: Callable[[], bool]
+    ) -> None:
+        self._config = config
+        options = [("grpc.max_receive_message_length", most_bytes), ("grpc.max_send_message_length", -1)]
+        # Without the last one a second server would silently share the port.
+        self._server = grpc.aio.server(interceptors=[MessageCheck()], options=[*options, ("grpc.so_reuseport", 0)])
+        add_services(self._server, service, gate, most_bytes, ready)
+
+    async def start(self) -> int:
+        """Listens, and returns the port.
+
+        Raises:
+            ResourceError: It is taken.
+        """
+        config = self._config
+        try:
+            port = self._add_port()
+        except RuntimeError as error:
+            raise ResourceError(f"cannot listen on {config.host}:{config.grpc_port}", fix="see --grpcPort") from error
+        await self._server.start()
+        return port
+
+    async def stop(self) -> None:
+        """Answers what is running, and ends."""
+        await self._server.stop(self._config.drain_seconds)
+
+    def _add_port(self) -> int:
+        config = self._config
+        address = f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}"
+        if config.tls_cert is None:
+            return self._server.add_insecure_port(address)
+        pair = (Path(str(config.tls_key)).read_bytes(), Path(config.tls_cert).read_bytes())
+        return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
 
 
 def add_services(

@@ -1,29 +1,22 @@
-"""One loaded version of a model: what its signatures take and give, and how they are called."""
+"""One loaded version of a model: what its signatures take and give, and how they are called. Imports no TensorFlow."""
 
 from __future__ import annotations
 
-import math
+import abc
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 
-from easytransfer.savedmodel.calling import Caller, session_callers
-from easytransfer.savedmodel.graph import graph_operators, graph_signatures, load_needed_operators, read_saved_model
-from easytransfer.savedmodel.requests import WARMUP, read_requests
+from easytransfer.deferred import tf
+from easytransfer.savedmodel.calling import Caller
 from easytransfer.serving.failures import ServingFailure
 
 DEFAULT_SIGNATURE = "serving_default"
-# More than TensorFlow computes with; multiplying the lengths of a million axes would take minutes.
-_MOST_AXES = 64
 # TensorFlow's decoder of animated WebP pictures writes behind the memory it takes. Exports of this project refuse them
 # in the graph; earlier ones and graphs of other people give them to the decoder. Bit 1 of the flags says animation.
-_DECODERS = re.compile("Decode(Image|WebP|Gif|Png|Bmp|Jpeg|AndCropJpeg)")
 _ANIMATED_FLAGS = b"".join(re.escape(bytes([flags])) for flags in range(256) if flags & 2)
 _ANIMATED_WEBP = re.compile(rb"RIFF.{4}WEBPVP8X.{4}[" + _ANIMATED_FLAGS + rb"]", re.DOTALL)
 
@@ -38,7 +31,13 @@ class TensorFacts:
     @property
     def numpy_type(self) -> np.dtype:
         """Type of its arrays; strings are bytes in arrays of objects."""
-        return np.dtype(tf.dtypes.as_dtype(self.dtype).as_numpy_dtype)
+        if self.dtype == "string":
+            return np.dtype(object)
+        try:
+            return np.dtype(self.dtype)
+        except TypeError:
+            # Of TensorFlow alone, such as bfloat16.
+            return np.dtype(tf.dtypes.as_dtype(self.dtype).as_numpy_dtype)
 
     @property
     def has_batch_axis(self) -> bool:
@@ -63,6 +62,7 @@ class LoadedSignature:
         outputs: What it gives.
         call: From arrays to arrays, safe to be used by several threads.
         decodes: Whether the graph decodes pictures.
+        by_row: Whether each row is computed on its own, so that companions make none of them cheaper.
     """
 
     name: str
@@ -70,11 +70,17 @@ class LoadedSignature:
     outputs: Mapping[str, TensorFacts]
     call: Caller
     decodes: bool = False
+    by_row: bool = False
 
     @property
     def joins(self) -> bool:
         """Says whether rows of several requests can be computed together."""
         return all(facts.has_batch_axis for facts in (*self.inputs.values(), *self.outputs.values()))
+
+    @property
+    def waits(self) -> bool:
+        """Says whether companions make rows cheaper, so that requests wait for each other and fill batches up."""
+        return self.joins and not self.by_row
 
     @property
     def divides(self) -> bool:
@@ -120,40 +126,21 @@ class LoadedSignature:
         return rows.pop()
 
 
-class Servable:
+class Servable(abc.ABC):
     """A version of a model, loaded and warmed up.
 
     Args:
         name: Name of the model.
         version: Number of the version.
-        folder: The version folder.
-        threads: Cores that one call may use.
 
     Attributes:
-        definitions: The signatures as TensorFlow's messages, by name.
-        signatures: The signatures as they can be called, by name.
+        signatures: Its signatures by name, as they can be called.
     """
 
-    def __init__(self, name: str, version: int, folder: Path, threads: int = 1) -> None:
+    signatures: Mapping[str, LoadedSignature]
+
+    def __init__(self, name: str, version: int) -> None:
         self.name, self.version = name, version
-        proto = read_saved_model(folder)
-        load_needed_operators(proto)
-        meta = proto.meta_graphs[0]
-        # A session answers in the thread that asks, without the detours of an eager call and of a pool of threads.
-        options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=-1)
-        options.gpu_options.allow_growth = True
-        self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
-        callers = session_callers(self._session, folder)
-        facts = graph_signatures(meta)
-        decodes = any(map(_DECODERS.fullmatch, graph_operators(proto)))
-        self.definitions = {key: meta.signature_def[key] for key in facts}
-        self.signatures = {
-            key: LoadedSignature(key, _facts(sides["inputs"]), _facts(sides["outputs"]), callers[key], decodes)
-            for key, sides in facts.items()
-            if key in callers
-        }
-        if (folder / WARMUP).is_file():
-            self._warm_up(folder)
 
     def signature(self, name: str) -> LoadedSignature:
         """Returns a signature by name; the empty name is the default one.
@@ -170,39 +157,22 @@ class Servable:
             )
         return found
 
+    @abc.abstractmethod
+    def described(self) -> dict[str, Any]:
+        """Returns the signatures in the JSON form of TensorFlow Serving's `SignatureDef`, by name."""
+
+    @abc.abstractmethod
     def close(self) -> None:
         """Gives back its memory; nobody may ask it any more."""
-        self._session.close()
-
-    def _warm_up(self, folder: Path) -> None:
-        for request in read_requests(folder):
-            inputs = {item.key: array_of(tensor_pb2.TensorProto.FromString(item.value)) for item in request.inputs}
-            self.signature(request.model_spec.signature_name).call(inputs)
 
 
-def array_of(tensor: Any, most_bytes: int | None = None) -> np.ndarray:
-    """Returns the array in a `TensorProto`.
-
-    Args:
-        tensor: The message.
-        most_bytes: Largest array. A message may hold one value for a shape of any size.
-
-    Raises:
-        ServingFailure: The message is damaged or its array too large.
-    """
-    sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    if len(sizes) > _MOST_AXES:
-        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of {len(sizes)} axes is refused")
-    try:
-        size = math.prod(sizes) * np.dtype(tf.dtypes.as_dtype(tensor.dtype).as_numpy_dtype).itemsize
-        if min(sizes, default=0) < 0 or (most_bytes is not None and size > most_bytes):
-            raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the shape {sizes} is refused")
-        return tf.make_ndarray(tensor)
-    except KeyError:
-        # Handles of resources and variants, which are of no type of NumPy.
-        raise ServingFailure("INVALID_ARGUMENT", f"a tensor of the type {tensor.dtype} is refused") from None
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ServingFailure("INVALID_ARGUMENT", f"a tensor cannot be read: {error}") from error
+def facts_of(side: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorFacts]:
+    """Returns the facts of the inputs or outputs of a signature, declared as `dtype` and `shape` by name."""
+    shapes = {name: entry["shape"] for name, entry in side.items()}
+    return {
+        name: TensorFacts(entry["dtype"], None if shapes[name] is None else tuple(shapes[name]))
+        for name, entry in side.items()
+    }
 
 
 def _refuse_animations(name: str, value: np.ndarray) -> None:
@@ -212,14 +182,6 @@ def _refuse_animations(name: str, value: np.ndarray) -> None:
             raise ServingFailure(
                 "INVALID_ARGUMENT", f"input {name}, row {row}: animated image: pictures of one frame are read"
             )
-
-
-def _facts(side: Mapping[str, Mapping[str, Any]]) -> dict[str, TensorFacts]:
-    shapes = {name: entry["shape"] for name, entry in side.items()}
-    return {
-        name: TensorFacts(entry["dtype"], None if shapes[name] is None else tuple(shapes[name]))
-        for name, entry in side.items()
-    }
 
 
 def _shown(shape: tuple[int | None, ...] | None) -> str:

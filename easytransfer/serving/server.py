@@ -1,4 +1,4 @@
-"""The server: both protocols on one event loop, models loaded by a thread beside it, an orderly end."""
+"""The server: its protocols on one event loop, models loaded by a thread beside it, an orderly end."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grpc
 import uvicorn
 
 from easytransfer.errors import ConfigError, ModelError, ResourceError
+from easytransfer.litert.interpreters import require_litert
 from easytransfer.run.log import LOGGER, say, warn
 from easytransfer.serving.access import Gate
 from easytransfer.serving.batching import Batcher, thread_count
 from easytransfer.serving.joining import BatchingParameters
+from easytransfer.serving.litert import LiteRtServable, RawCaller
 from easytransfer.serving.metrics import Metrics
 from easytransfer.serving.repository import Repository, Target
 from easytransfer.serving.rest import RestProtocol
-from easytransfer.serving.rpc import MessageCheck, add_services
 from easytransfer.serving.servable import Servable
 from easytransfer.serving.service import Service
 from easytransfer.serving.settings import ServingConfig
-from easytransfer.serving.sources import ModelDirectory
+from easytransfer.serving.sources import SAVED_MODEL, ModelDirectory
+
+if TYPE_CHECKING:
+    from easytransfer.serving.rpc import RpcServer
 
 _KEEP_ALIVE_SECONDS = 75
+# Interpreters have one thread: as many as there are cores compute at once.
+_EVERY_CORE = BatchingParameters(num_batch_threads=len(os.sched_getaffinity(0)))
 
 
 class _HttpServer(uvicorn.Server):
@@ -46,28 +51,31 @@ class _HttpServer(uvicorn.Server):
 
 
 class Server:
-    """One server in one event loop.
+    """One server in one event loop: of SavedModels by REST and gRPC, or of LiteRT exports by REST, without TensorFlow.
 
     Args:
         config: Settings.
+        raw: Makes what takes the raw texts of requests for a LiteRT export; by default there is no such signature.
 
     Attributes:
         repository: The models.
-        addresses: `rest` and `grpc`, once `start` has returned.
+        addresses: `rest` and, of SavedModels, `grpc`, once `start` has returned.
 
     Raises:
-        ConfigError: A configuration file, the certificate or the token is not usable.
+        ConfigError: A configuration file, the certificate or the token is not usable, or gRPC is asked for.
         ModelError: There is nothing to serve.
+        ResourceError: LiteRT is not installed.
     """
 
-    def __init__(self, config: ServingConfig) -> None:
+    def __init__(self, config: ServingConfig, raw: RawCaller = lambda model: None) -> None:
         self._config = config
         gate, most_bytes = Gate(config.token_file), int(config.max_request_mb * 2**20)
         directory = ModelDirectory(str(config.model_dir))
-        parameters = _parameters(config, directory.base)
-        # The cores are shared among the batches that are computed at once.
-        threads = max(1, len(os.sched_getaffinity(0)) // thread_count(parameters))
-        self.repository = Repository(directory, functools.partial(Servable, threads=threads))
+        graphs = directory.program == SAVED_MODEL
+        if not graphs:
+            _check_litert(config)
+        parameters = _parameters(config, directory.base, BatchingParameters() if graphs else _EVERY_CORE)
+        self.repository = Repository(directory, _graph_loader(parameters) if graphs else _litert_loader(raw))
         self._batcher = Batcher(parameters, self._observe)
         self._metrics = Metrics(lambda: self._batcher.waiting)
         self.service = Service(
@@ -76,10 +84,11 @@ class Server:
         )  # fmt: skip
         rest = RestProtocol(self.service, gate, self._metrics.text, most_bytes, lambda: self.ready)
         self._http = _HttpServer(self._http_config(rest))
-        options = [("grpc.max_receive_message_length", most_bytes), ("grpc.max_send_message_length", -1)]
-        # Without the last one a second server would silently share the port.
-        self._rpc = grpc.aio.server(interceptors=[MessageCheck()], options=[*options, ("grpc.so_reuseport", 0)])
-        add_services(self._rpc, self.service, gate, most_bytes, lambda: self.ready)
+        self._rpc: RpcServer | None = None
+        if graphs:
+            from easytransfer.serving.rpc import RpcServer
+
+            self._rpc = RpcServer(config, self.service, gate, most_bytes, lambda: self.ready)
         self._draining = False
         self._stopped = threading.Event()
         self.addresses: dict[str, str] = {}
@@ -100,19 +109,21 @@ class Server:
         """
         config, looked = self._config, asyncio.Event()
         listener = self._listen(config.rest_port)
-        rest_port = listener.getsockname()[1]
-        try:
-            grpc_port = self._add_grpc_port()
-        except RuntimeError as error:
-            listener.close()
-            raise ResourceError(f"cannot listen on {config.host}:{config.grpc_port}", fix="see --grpcPort") from error
-        await self._rpc.start()
+        rest_port, grpc_port = listener.getsockname()[1], None
+        if self._rpc is not None:
+            try:
+                grpc_port = await self._rpc.start()
+            except ResourceError:
+                listener.close()
+                raise
         self._serving = asyncio.create_task(self._http.serve(sockets=[listener]))
         while not self._http.started and not self._serving.done():
             await asyncio.sleep(0.01)
         host = f"[{config.host}]" if ":" in config.host else config.host
         scheme = "https" if config.tls_cert else "http"
-        self.addresses = {"rest": f"{scheme}://{host}:{rest_port}", "grpc": f"{host}:{grpc_port}"}
+        self.addresses = {"rest": f"{scheme}://{host}:{rest_port}"}
+        if grpc_port is not None:
+            self.addresses["grpc"] = f"{host}:{grpc_port}"
         self._watcher = threading.Thread(
             target=self._watch, args=(asyncio.get_running_loop(), looked), name="models", daemon=True
         )
@@ -125,7 +136,7 @@ class Server:
         self._stopped.set()
         await asyncio.sleep(self._config.drain_delay_seconds)
         self._http.should_exit = True
-        await asyncio.gather(self._rpc.stop(self._config.drain_seconds), self._serving)
+        await asyncio.gather(*([self._rpc.stop()] if self._rpc is not None else []), self._serving)
         await asyncio.to_thread(self._batcher.close)
 
     def _watch(self, loop: asyncio.AbstractEventLoop, looked: asyncio.Event) -> None:
@@ -156,14 +167,6 @@ class Server:
         except OSError as error:
             raise ResourceError(f"cannot listen on {host}:{port}: {error.strerror}", fix="see --restPort") from error
 
-    def _add_grpc_port(self) -> int:
-        config = self._config
-        address = f"{f'[{config.host}]' if ':' in config.host else config.host}:{config.grpc_port}"
-        if config.tls_cert is None:
-            return self._rpc.add_insecure_port(address)
-        pair = (Path(str(config.tls_key)).read_bytes(), Path(config.tls_cert).read_bytes())
-        return self._rpc.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-
     def _http_config(self, rest: RestProtocol) -> uvicorn.Config:
         config = self._config
         found = uvicorn.Config(
@@ -184,12 +187,13 @@ class Server:
         return found
 
 
-def serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None], raw: RawCaller) -> dict[str, Any]:
     """Serves until SIGTERM or SIGINT.
 
     Args:
         config: Settings.
         announce: Told where to find the server, once it is ready.
+        raw: As of `Server`.
 
     Returns:
         What was done.
@@ -197,17 +201,18 @@ def serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None]) -> 
     Raises:
         ModelError: No version of any model can be loaded.
     """
-    return asyncio.run(_serve(config, announce))
+    return asyncio.run(_serve(config, announce, raw))
 
 
-async def _serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+async def _serve(config: ServingConfig, announce: Callable[[dict[str, Any]], None], raw: RawCaller) -> dict[str, Any]:
     # What was imported stays: collections pass over it, and do not keep requests waiting.
     gc.freeze()
-    server, stop = Server(config), asyncio.Event()
+    server, stop = Server(config, raw), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     looked = await server.start()
-    say(f"listening on {server.addresses['rest']} (REST) and {server.addresses['grpc']} (gRPC)")
+    shown = {"rest": "REST", "grpc": "gRPC"}
+    say("listening on " + " and ".join(f"{where} ({shown[kind]})" for kind, where in server.addresses.items()))
     waits = [asyncio.create_task(event.wait()) for event in (looked, stop)]
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -232,7 +237,35 @@ def _available(repository: Repository, name: str) -> list[int]:
     return sorted(version for version, status in states.items() if status.state == "AVAILABLE")
 
 
-def _parameters(config: ServingConfig, base: Path) -> BatchingParameters:
+def _graph_loader(parameters: BatchingParameters) -> Callable[[str, int, Path], Servable]:
+    from easytransfer.serving.saved_model import SavedModelServable
+
+    # The cores are shared among the batches that are computed at once.
+    threads = max(1, len(os.sched_getaffinity(0)) // thread_count(parameters))
+    return functools.partial(SavedModelServable, threads=threads)
+
+
+def _litert_loader(raw: RawCaller) -> Callable[[str, int, Path], Servable]:
+    return functools.partial(LiteRtServable, raw=raw)
+
+
+def _check_litert(config: ServingConfig) -> None:
+    """Checks what a server of LiteRT exports needs and does not have.
+
+    Raises:
+        ConfigError: gRPC is asked for.
+        ResourceError: LiteRT is not installed.
+    """
+    if "grpc_port" in config.model_fields_set:
+        raise ConfigError(
+            "LiteRT exports are served over REST alone: gRPC would import TensorFlow, which its messages are part of",
+            received=f"grpcPort {config.grpc_port}",
+            fix="leave grpcPort out, or serve the SavedModel of the same run",
+        )
+    require_litert()
+
+
+def _parameters(config: ServingConfig, base: Path, built_in: BatchingParameters) -> BatchingParameters:
     """Returns the parameters of the file that is given or stands beside the models."""
     path = Path(config.batching_config) if config.batching_config else base / "batching.config"
-    return BatchingParameters.read(path) if config.batching_config or path.is_file() else BatchingParameters()
+    return BatchingParameters.read(path) if config.batching_config or path.is_file() else built_in

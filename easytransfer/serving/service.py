@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
 from easytransfer.run.log import json_line, warn, write_line
 from easytransfer.savedmodel.calling import Arrays
@@ -21,12 +19,10 @@ from easytransfer.serving.metrics import Metrics
 from easytransfer.serving.repository import Repository, Target
 from easytransfer.serving.servable import LoadedSignature
 
+# Makes the serialized `tf.Example` messages of a request, once it is known that its signature takes them.
+Examples = Callable[[], Sequence[bytes]]
 # Model name of requests for models that are not there, so that clients cannot make names in logs and metrics.
 UNKNOWN_MODEL = "unknown"
-# Lines of a message of TensorFlow that say where in the graph something failed; of several reasons, all are indented.
-_PLACE = re.compile(r"\s(?!\s*\(\d+\))|Graph execution error|Detected at node|<stack traces|\[\[|\d+ root error")
-# How TensorFlow wraps the text of an assertion in the graph: this, the text and a closing bracket.
-_ASSERTION = "assertion failed: ["
 
 
 @dataclass
@@ -108,19 +104,14 @@ class Service:
                 computed = await asyncio.wait_for(asyncio.wrap_future(future), deadline - time.monotonic())
             except asyncio.TimeoutError:
                 raise ServingFailure("DEADLINE_EXCEEDED", f"no answer within {limit:.3g} s") from None
-            except tf.errors.OpError as error:
-                raise _refused(error) from error
-            except UnicodeDecodeError as error:
-                # TensorFlow repeats what it refuses in its message, and Python cannot decode the message.
-                raise ServingFailure("INVALID_ARGUMENT", "the model refuses an input that is not UTF-8") from error
             record.queue_seconds, record.batch_rows = computed.queue_seconds, computed.batch_rows
             return Answer(servable.name, servable.version, signature, computed.outputs)
 
     async def classify(
-        self, record: Record, target: Target, signature_name: str, examples: Sequence[bytes], seconds: float | None
+        self, record: Record, target: Target, signature_name: str, examples_of: Examples, seconds: float | None
     ) -> tuple[Answer, list[list[tuple[str, float]]]]:
         """Returns, for each serialized `tf.Example`, labels with their scores; the same arguments as `predict`."""
-        answer = await self._on_examples(record, target, signature_name, examples, seconds, ("classes", "scores"))
+        answer = await self._on_examples(record, target, signature_name, examples_of, seconds, ("classes", "scores"))
         classes, scores = answer.outputs.get("classes"), answer.outputs.get("scores")
         shape = (classes if classes is not None else scores).shape
         if len(shape) != 2:
@@ -134,12 +125,12 @@ class Service:
         ]
 
     async def regress(
-        self, record: Record, target: Target, signature_name: str, examples: Sequence[bytes], seconds: float | None
+        self, record: Record, target: Target, signature_name: str, examples_of: Examples, seconds: float | None
     ) -> tuple[Answer, list[float]]:
         """Returns a number for each serialized `tf.Example`; the same arguments as `predict`."""
-        answer = await self._on_examples(record, target, signature_name, examples, seconds, ("outputs",))
+        answer = await self._on_examples(record, target, signature_name, examples_of, seconds, ("outputs",))
         values = answer.outputs["outputs"]
-        if values.size != len(examples):
+        if values.size != record.rows:
             raise _misfit(answer.signature, "there must be one number for each example")
         return answer, values.ravel().tolist()
 
@@ -195,7 +186,7 @@ class Service:
         record: Record,
         target: Target,
         signature_name: str,
-        examples: Sequence[bytes],
+        examples_of: Examples,
         seconds: float | None,
         needed: tuple[str, ...],
     ) -> Answer:
@@ -208,24 +199,13 @@ class Service:
                     f"signature {signature.name} is not for {record.api}, which needs the input {EXAMPLES} and the "
                     f"output {' or '.join(needed)}; name one in signature_name",
                 )
+            examples = examples_of()
+            if not examples:
+                raise ServingFailure("INVALID_ARGUMENT", "Input is empty")
             return {EXAMPLES: np.array([*examples, None], object)[:-1]}
 
-        if not examples:
-            raise ServingFailure("INVALID_ARGUMENT", "Input is empty")
         return await self.predict(record, target, signature_name, inputs_of, seconds)
 
 
 def _misfit(signature: LoadedSignature, why: str) -> ServingFailure:
     return ServingFailure("INVALID_ARGUMENT", f"signature {signature.name}: {why}")
-
-
-def _refused(error: tf.errors.OpError) -> ServingFailure:
-    """Returns what the model's own refusal means to a client, without the places in the graph TensorFlow puts first."""
-    codes = {"InvalidArgumentError": "INVALID_ARGUMENT", "OutOfRangeError": "INVALID_ARGUMENT"}
-    lines = [line.strip() for line in error.message.splitlines() if line and not _PLACE.match(line)]
-    said = (lines or ["the model failed"])[0]
-    _, assertion, text = said.rpartition(_ASSERTION)
-    if assertion and text.endswith("]"):
-        said = text[:-1]
-    said = said.replace("\\'", "'")  # an assertion escapes what is quoted in it
-    return ServingFailure(codes.get(type(error).__name__, "INTERNAL"), said[:500])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.litert.model import MODEL
+from easytransfer.run.log import say
 from easytransfer.savedmodel.failure import CheckFailed
 from easytransfer.savedmodel.server_files import parse_file
 
 _VERSION = re.compile(r"[1-9]\d{0,18}")
-_PROGRAM = "saved_model.pb"
+# What makes a folder a version: a SavedModel or, where a folder has none, a model for LiteRT.
+SAVED_MODEL, PROGRAMS = "saved_model.pb", ("saved_model.pb", MODEL)
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class ModelDirectory:
 
     Attributes:
         base: The folder of models; that of the configuration files.
+        program: What versions hold, one of `PROGRAMS`: SavedModels where there are some, and then no others.
         listed: Whether `models.config` says what to serve, so that a model it drops is unloaded.
 
     Raises:
@@ -58,7 +62,11 @@ class ModelDirectory:
         folder = Path(path).resolve()
         self._model: Path | None = None
         self._version: int | None = None
-        if (folder / _PROGRAM).is_file():
+        there = [each for each in PROGRAMS if (folder / each).is_file() or any(_programs(folder, each))]
+        self.program = there[0] if there else SAVED_MODEL
+        if len(there) > 1:
+            say(f"{folder} holds LiteRT exports beside SavedModels; they are passed over: give the folder of one")
+        if (folder / self.program).is_file():
             if not _VERSION.fullmatch(folder.name):
                 raise ModelError(
                     "the folder of a version must be named by its number",
@@ -67,14 +75,14 @@ class ModelDirectory:
                     fix="move it to MODEL/1",
                 )
             self._model, self._version = folder.parent, int(folder.name)
-        elif versions_in(folder):
+        elif versions_in(folder, self.program):
             self._model = folder
-        elif not (folder / "models.config").is_file() and not any(folder.glob(f"*/*/{_PROGRAM}")):
-            there = sorted(item.name for item in folder.iterdir())[:20] if folder.is_dir() else "nothing"
+        elif not (folder / "models.config").is_file() and not there:
+            names = sorted(item.name for item in folder.iterdir())[:20] if folder.is_dir() else "nothing"
             raise ModelError(
                 f"no exported model at {folder}",
-                received=there,
-                accepted=f"MODEL/VERSION/{_PROGRAM}, its model folder or the folder above it",
+                received=names,
+                accepted=f"MODEL/VERSION/ with {' or '.join(PROGRAMS)}, its model folder or the folder above it",
                 fix="give the folder that `export` wrote",
             )
         self.base = self._model.parent if self._model else folder
@@ -97,7 +105,8 @@ class ModelDirectory:
             return [Source(source.name, self._model, only, source.labels)]
         if self.listed:
             return list(configured.values())
-        folders = sorted(path for path in self.base.glob("*") if not path.name.startswith(".") and versions_in(path))
+        visible = (path for path in sorted(self.base.glob("*")) if not path.name.startswith("."))
+        folders = [path for path in visible if versions_in(path, self.program)]
         return [Source(folder.name, folder) for folder in folders]
 
     def _configured(self) -> list[Source]:
@@ -119,10 +128,16 @@ class ModelDirectory:
         return beside if beside.is_dir() else Path(config.base_path)
 
 
-def versions_in(folder: Path) -> dict[int, Path]:
-    """Returns the version folders in a model folder by their numbers."""
-    found = [path for path in folder.glob("*") if _VERSION.fullmatch(path.name) and (path / _PROGRAM).is_file()]
+def versions_in(folder: Path, program: str) -> dict[int, Path]:
+    """Returns the version folders in a model folder by their numbers; `program` is the file that makes them one."""
+    found = [path for path in folder.glob("*") if _VERSION.fullmatch(path.name) and (path / program).is_file()]
     return {int(path.name): path for path in found}
+
+
+def _programs(folder: Path, program: str) -> Iterator[Path]:
+    """Yields the files of that name in version folders of a model folder, or of a folder of models."""
+    for above in ("*", "*/*"):
+        yield from (path for path in folder.glob(f"{above}/{program}") if _VERSION.fullmatch(path.parent.name))
 
 
 def fingerprint(folder: Path) -> tuple[Any, ...]:

@@ -243,8 +243,8 @@ def run_printed(line: str, patch: pytest.MonkeyPatch) -> dict[str, Any]:
     if arguments[0] == "serve":
         from easytransfer.serving import server
 
-        def until_ready(config: Any, announce: Any) -> dict[str, Any]:
-            return plain(config, lambda where: (announce(where), os.kill(os.getpid(), signal.SIGTERM)))
+        def until_ready(config: Any, announce: Any, raw: Any) -> dict[str, Any]:
+            return plain(config, lambda where: (announce(where), os.kill(os.getpid(), signal.SIGTERM)), raw)
 
         plain = server.serve
         patch.setattr(server, "serve", until_ready)

@@ -33,7 +33,7 @@ def model() -> SimpleNamespace:
 
     from appzoo.image_classify.app import ImageClassify
     from appzoo.image_classify.config import ImageClassifyConfig
-    from easytransfer.serving.servable import Servable
+    from easytransfer.serving.saved_model import SavedModelServable
 
     settings = {"network": "mlp16x1_digits", "image_size": 8, "max_pixels": MOST_PIXELS}
     statistics = {"channel_mean": [0.5] * 3, "channel_std": [0.25] * 3}
@@ -49,7 +49,7 @@ def model() -> SimpleNamespace:
     served = tf.function(signature.function, autograph=False).get_concrete_function(**specs)
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, signatures={"serving_default": served})
-        servable = Servable("pictures", 1, Path(folder))
+        servable = SavedModelServable("pictures", 1, Path(folder))
     arrays = tf.function(app.signatures(Path())["predict_ids"].function, autograph=False)
     return SimpleNamespace(app=app, arrays=arrays, served=servable.signature(""))
 

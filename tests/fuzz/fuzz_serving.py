@@ -35,13 +35,14 @@ def server() -> SimpleNamespace:
     from easytransfer.serving.metrics import Metrics
     from easytransfer.serving.repository import Repository
     from easytransfer.serving.rest import RestProtocol
+    from easytransfer.serving.saved_model import SavedModelServable
     from easytransfer.serving.service import Service
     from easytransfer.serving.sources import ModelDirectory
 
     with tempfile.TemporaryDirectory() as folder:
         token = Path(folder, "token")
         token.write_text(TOKEN)
-        repository = Repository(ModelDirectory(write_models(Path(folder, "models"))))
+        repository = Repository(ModelDirectory(write_models(Path(folder, "models"))), SavedModelServable)
         repository.poll()
         gate = Gate(str(token))
     assert repository.ready

@@ -293,7 +293,7 @@ def test_tensors_that_are_refused(dtype, sizes):
     """A million lengths took minutes to multiply, eight bytes for each element counted as one, handles have no type."""
     from tensorflow.core.framework import tensor_pb2
 
-    from easytransfer.serving.servable import array_of
+    from easytransfer.serving.saved_model import array_of
 
     tensor = tensor_pb2.TensorProto(dtype=dtype, double_val=[1.0])
     for size in sizes:

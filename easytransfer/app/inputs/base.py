@@ -153,6 +153,13 @@ class Input(abc.ABC):
         """
         return tensors
 
+    def request_columns(self) -> Mapping[str, str]:
+        """Returns the table column of each raw text of `serving_specs`, for a server that encodes requests like tables.
+
+        Empty where a request is anything but texts.
+        """
+        return {}
+
     def serving_module(self, folder: Path) -> tf.Module | None:
         """Returns the owner of lookup tables that `from_request` uses; called before it, with `save_assets` done."""
         return None

@@ -102,6 +102,11 @@ class TokensInput(Input):
         first, second = (*(tensors[name] for name in self.raw), None)[:2]
         return {f"{name}{self._suffix}": value for name, value in self._graph(first, second).items()}
 
+    def request_columns(self) -> dict[str, str]:
+        """Returns the text columns; none where a table holds token ids or one column twice."""
+        columns = self.table_columns()
+        return dict(zip(self.raw, columns, strict=True)) if len(set(columns)) == len(self.raw) else {}
+
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the tokenizer in a graph."""
         self._graph = self.tokenizer.in_graph(self.max_length, folder)

@@ -77,6 +77,13 @@ class Target(abc.ABC):
         """
         return dict(outputs)
 
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy, for a server without TensorFlow; texts are bytes.
+
+        Who overrides `answer` overrides this too, or such a server takes arrays alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} answers in a graph alone")
+
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns further signatures made from the one on raw inputs, such as those of `tf.Example`."""
         return {}

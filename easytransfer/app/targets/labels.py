@@ -220,6 +220,10 @@ class SingleLabel(LabelTarget):
         label, score = tf.gather(tf.constant(self.names), tf.argmax(logits, axis=-1)), tf.reduce_max(probabilities, -1)
         return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
+        return _class_rows(self.columns(outputs["logits"]), self.num_outputs)
+
     def on_train_table(self, train: EncodedTable) -> None:
         """Resolves `class_weights`.
 
@@ -302,6 +306,25 @@ class MultiLabel(LabelTarget):
         label, score = tf.strings.reduce_join(chosen, axis=-1, separator=","), tf.reduce_max(probabilities, axis=-1)
         return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
+        return _class_rows(self.columns(outputs["logits"]), self.num_outputs)
+
+
+def _class_rows(columns: dict[str, list[Any]], classes: int) -> dict[str, np.ndarray]:
+    """Returns output columns as a server answers them: `probabilities` [batch, classes], `label`, `score` [batch]."""
+    probabilities = np.array(columns["probabilities"], np.float32).reshape(-1, classes)
+    return {
+        "probabilities": probabilities,
+        "label": text_array(columns["predictions"]),
+        "score": probabilities.max(axis=-1),
+    }
+
+
+def text_array(texts: Sequence[str]) -> np.ndarray:
+    """Returns texts as a server answers them: bytes in an array of objects, [batch]."""
+    return np.array([*(text.encode() for text in texts), None], object)[:-1]
+
 
 class Score(LabelTarget):
     """A number per row; `label_id` is float32 [batch]. Predictions are the value itself."""
@@ -343,6 +366,10 @@ class Score(LabelTarget):
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns `score` [batch]."""
+        return {"score": outputs["logits"][:, 0]}
+
+    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
         return {"score": outputs["logits"][:, 0]}
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:

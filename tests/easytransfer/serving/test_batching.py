@@ -1,8 +1,10 @@
 """Micro-batching on functions in place of models: who is joined, who waits, who is refused."""
 
+import os
 import threading
 import time
 from concurrent.futures import CancelledError, wait
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -262,3 +264,20 @@ def test_parameters_are_read_from_the_file_that_export_writes(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(ConfigError, match="other_name.config"):
             BatchingParameters.read(path)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core computes one batch at a time")
+@pytest.mark.parametrize("by_row", [True, False])
+def test_rows_that_are_computed_one_by_one_wait_for_no_companions(make, by_row):
+    batcher, model = make(batch_timeout_micros=1_000_000, num_batch_threads=2), Doubling()
+    model.signature = replace(model.signature, by_row=by_row)
+    model.gate.clear()
+    first = ask(batcher, model, 0.0)
+    assert model.entered.acquire(timeout=10)
+    # One thread computes, the other is idle: with companions to come it waits for them.
+    later = [ask(batcher, model, number) for number in (1.0, 2.0)]
+    assert model.entered.acquire(timeout=10)
+    model.gate.set()
+    found = [future.result(10) for future in (first, *later)]
+    assert [computed.queue_seconds > 0.5 for computed in found[1:]] == [not by_row] * 2
+    assert [computed.batch_rows for computed in found] == ([1, 1, 1] if by_row else [1, 2, 2])

@@ -11,8 +11,8 @@ from PIL import Image
 from easytransfer.image import graph
 from easytransfer.savedmodel.signature import EXAMPLES
 from easytransfer.serving.failures import ServingFailure
-from easytransfer.serving.servable import LoadedSignature, Servable
-from easytransfer.serving.service import _refused
+from easytransfer.serving.saved_model import SavedModelServable, _refused
+from easytransfer.serving.servable import LoadedSignature
 
 FRAMES = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
 
@@ -45,12 +45,12 @@ class Unguarded(tf.Module):
 
 
 @pytest.fixture(scope="module")
-def unguarded(tmp_path_factory) -> Servable:
+def unguarded(tmp_path_factory) -> SavedModelServable:
     folder = tmp_path_factory.mktemp("models") / "1"
     module = Unguarded()
     signatures = {"serving_default": module.of_bytes, "examples": module.of_examples}
     tf.saved_model.save(module, str(folder), signatures=signatures)
-    return Servable("unguarded", 1, folder)
+    return SavedModelServable("unguarded", 1, folder)
 
 
 def example(data: bytes) -> bytes:

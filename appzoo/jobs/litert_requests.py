@@ -1,0 +1,64 @@
+"""Raw texts of requests for a LiteRT export, answered as `predict` answers a table of them. Imports no TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from appzoo import discovery
+from appzoo.jobs.inference import outputs_in_order
+from easytransfer.app.contract import App
+from easytransfer.app.targets.base import Target
+from easytransfer.config.stored import inherited
+from easytransfer.data.table import BadRows, RowChunk, RowCount
+from easytransfer.litert.model import LiteRtModel
+from easytransfer.savedmodel.calling import Arrays, Caller
+
+
+def raw_caller(model: LiteRtModel) -> Caller | None:
+    """Returns the function behind `serving_default` of an export.
+
+    Returns:
+        Takes the raw texts of rows by the names of the inputs, as bytes, to the answer of the target; None for an
+        application whose requests are no texts, or whose target answers in a graph alone.
+
+    Raises:
+        ModelError: Assets are missing or damaged.
+    """
+    stored = inherited(model.manifest["config"])
+    stored.setdefault("data", {})["no_truncate"] = False  # as the graph of a SavedModel: what is too long is cut off
+    name = str(stored["model_name"])
+    app: App = discovery.load_application(name)(discovery.config_class(name).model_validate(stored))
+    app.load_assets(model.assets)
+    columns: dict[str, str] = {}
+    for part in app.inputs:
+        named = part.request_columns()
+        if not named or set(named.values()) & set(columns.values()):
+            return None
+        columns |= named
+    if app.target is None or not _answers_rows(app.target):
+        return None
+
+    def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        texts = {column: [cell.decode("utf-8", "replace") for cell in inputs[raw]] for raw, column in columns.items()}
+        rows = len(next(iter(texts.values())))
+        chunk = RowChunk(
+            texts, file="request", lines=np.arange(1, rows + 1), index=np.arange(rows), texts=[""] * rows,
+            count=RowCount(read=rows, accepted=rows), bad_rows=BadRows("fail"),
+        )  # fmt: skip
+        encoded = app.encode(chunk, with_labels=False)
+        # An empty request has no batch: the model says what its outputs look like.
+        outputs = outputs_in_order(encoded, model, rows) if rows else model(encoded.batch([]))
+        return app.target.answer_rows(outputs)
+
+    return call
+
+
+def _answers_rows(target: Target) -> bool:
+    """Returns whether `answer_rows` is that of the class that has the last word on `answer`, or of one below it."""
+    ancestry = type(target).__mro__
+    graph, rows = (
+        next(i for i, each in enumerate(ancestry) if name in vars(each)) for name in ("answer", "answer_rows")
+    )
+    return ancestry[rows] is not Target and rows <= graph
