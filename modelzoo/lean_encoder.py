@@ -47,7 +47,7 @@ class LeanEncoder:
     def __call__(
         self, inputs: Mapping[str, tf.Tensor], positions: tf.Tensor, pooled_only: bool = False
     ) -> dict[str, Any]:
-        """Returns what the backbone returns for the text, without `hidden_states`.
+        """Returns what the backbone returns for the text.
 
         Args:
             inputs: `input_ids` int32 [1, tokens]; `segment_ids` where the encoder has segments; `added_embeddings`
@@ -56,17 +56,19 @@ class LeanEncoder:
             pooled_only: Return `pooled_output` alone.
         """
         x = self._embedded(inputs, positions)
-        layers = self._config.num_hidden_layers
+        layers, states = self._config.num_hidden_layers, [x]
         for depth in range(layers - 1):
             x = self._layer(depth, x, x)
+            states.append(x)
         first = self._layer(layers - 1, x[:1], x)
         pooled = tf.tanh(self._dense("pooler", first))
         if pooled_only:
             return {"pooled_output": pooled}
         # The converter leaves out what the network does not read.
-        tokens = self._layer(layers - 1, x, x)
-        sequence = tf.reshape(tokens, [1, -1, self._config.hidden_size])
-        return {"sequence_output": sequence, "summary_state": first, "pooled_output": pooled}
+        states.append(self._layer(layers - 1, x, x))
+        hidden = tuple(tf.reshape(each, [1, -1, self._config.hidden_size]) for each in states)
+        found = {"sequence_output": hidden[-1], "summary_state": first, "pooled_output": pooled}
+        return {**found, "hidden_states": hidden}
 
     def _embedded(self, inputs: Mapping[str, tf.Tensor], positions: tf.Tensor) -> tf.Tensor:
         """Returns what the first layer reads, [tokens, hidden]."""

@@ -122,7 +122,8 @@ def check_tables(mode: str, config: JobConfig) -> None:
     if mode == "export" and not data.input_table:
         return
     columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
-    if mode in ("train", "evaluate", "preprocess", "export"):
+    vectors = mode == "export" and config.export.export_type == "ez_bert_feat"
+    if mode in ("train", "evaluate", "preprocess", "export") and not vectors:
         columns["labelName"] = data.label_name
     if _has_ids(config):
         columns = {}

@@ -34,17 +34,17 @@ def export(config: JobConfig) -> dict[str, Any]:
         metrics there, the same under `others` for further variants; or what a conversion wrote.
     """
     kind, base = config.export.export_type, Path(str(config.export.export_dir_base))
-    if kind != "app_model" and config.export.variants != ["float32"]:
-        raise ConfigError("exportVariants needs exportType app_model", received=kind)
+    variants = config.export.variants
     if kind.startswith("convert_"):
+        if variants != ["float32"]:
+            raise ConfigError("exportVariants needs exportType app_model or ez_bert_feat", received=kind)
         return {"mode": "export", **convert(config)}
+    if config.export.flat and len(variants) > 1:
+        raise ConfigError("exportFlat has room for one variant", received=", ".join(variants))
     if kind == "ez_bert_feat":
         source = Path(str(config.checkpoint_path))
-        found = [] if config.runtime.dry_run else [_facts(export_vectors(config, base))]
+        found = [] if config.runtime.dry_run else _export_vectors(config, base)
     else:
-        variants = config.export.variants
-        if config.export.flat and len(variants) > 1:
-            raise ConfigError("exportFlat has room for one variant", received=", ".join(variants))
         trained = open_trained(in_float32(config, str(config.checkpoint_path)))
         if trained.step is None:
             raise ModelError(f"{trained.source} is an export already", fix="copy the folder, or give a run folder")
@@ -56,6 +56,15 @@ def export(config: JobConfig) -> dict[str, Any]:
         return {"mode": "export", "dry_run": True, "checkpoint": str(source)}
     first, *others = found
     return {"mode": "export", **first, **({"others": others} if others else {})}
+
+
+def _export_vectors(config: JobConfig, base: Path) -> list[dict[str, Any]]:
+    found = []
+    for variant, report, compared in export_vectors(config, base):
+        facts = {**_facts(report), **compared}
+        _say_variant(variant, facts)
+        found.append({"variant": variant, **facts})
+    return found
 
 
 def _export_variant(
@@ -104,6 +113,9 @@ def _say_variant(variant: Variant, facts: dict[str, Any]) -> None:
     if compared := facts.get("compared"):
         shown.append(f"{compared['flips']} of {compared['rows']} choices differ from the network")
         shown.append(f"largest difference {compared['largest_difference']:.2g}")
+    for column, cosine in facts.get("cosine", {}).items():
+        mean, smallest = cosine["mean"], cosine["smallest"]
+        shown.append(f"cosine of {column} to the network's over {facts['texts']} texts {mean:.6f} ({smallest:.6f})")
     say(f"{variant}: {', '.join(shown)}")
 
 

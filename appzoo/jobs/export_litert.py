@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from appzoo.jobs.inference import Call
 from easytransfer.app.contract import App
+from easytransfer.app.inputs.base import Input
 from easytransfer.errors import ConfigError
 from easytransfer.export.litert import export_litert
 from easytransfer.export.saved_model import ExportReport
@@ -32,23 +33,9 @@ def export_app_litert(app: App, folder: Path, *, int8: bool, **options: Any) -> 
     Raises:
         ConfigError: The network is none that LiteRT can compute.
     """
-    specs, inputs = _row_inputs(app)
-    backbone = getattr(app.model, "backbone", None)
+    specs, inputs = row_inputs(app.inputs)
+    function = of_rows(app.predict_step, inputs, getattr(app.model, "backbone", None), int8=int8)
     say("converting the network for LiteRT and checking it")
-
-    def function(**tensors: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        with lean(backbone, int8=int8) if isinstance(backbone, EncoderBackbone) else nullcontext() as tell:
-            arrays = {}
-            for name, facts in inputs.items():
-                if not facts.get("positions"):
-                    arrays[facts["array"]] = tensors[name]
-                    continue
-                # A tensor of ones without an operator that makes one of a shape, which XNNPACK does not have.
-                arrays[facts["mask"]] = tf.minimum(tensors[name] + 1, 1)
-                if tell is not None:
-                    tell(tensors[facts["counts"]], tensors[name])
-            return {name: value for name, value in app.predict_step(arrays).items() if tf.is_tensor(value)}
-
     rows = {"inputs": inputs, "padding": dict(getattr(app.model, "padding", {}))}
     signatures = {name: each for name, each in app.signatures(folder).items() if name in _SIGNATURES}
     report = export_litert(function, specs, rows, int8=int8, signatures=signatures, module=app.model, **options)
@@ -60,11 +47,50 @@ def export_app_litert(app: App, folder: Path, *, int8: bool, **options: Any) -> 
 _SIGNATURES = ("serving_default", "predict_ids")
 
 
-def _row_inputs(app: App) -> tuple[dict[str, tf.TensorSpec], dict[str, dict[str, Any]]]:
-    """Returns the inputs of one row, and how arrays of a batch become them; see `easytransfer.litert.model.ROWS`."""
+def of_rows(
+    predict: Callable[[dict[str, tf.Tensor]], Mapping[str, Any]],
+    inputs: Mapping[str, Mapping[str, Any]],
+    backbone: Any,
+    *,
+    int8: bool,
+) -> Callable[..., dict[str, tf.Tensor]]:
+    """Returns a function of one row, whose encoder is computed in its lean form.
+
+    Args:
+        predict: Takes the arrays of a batch to named outputs.
+        inputs: Of the row, as `row_inputs` returns them.
+        backbone: The encoder that `predict` calls; what is none like BERT is left as it is.
+        int8: Whether its tables become whole numbers, see `LeanEncoder`.
+    """
+
+    def function(**tensors: tf.Tensor) -> dict[str, tf.Tensor]:
+        with lean(backbone, int8=int8) if isinstance(backbone, EncoderBackbone) else nullcontext() as tell:
+            arrays = {}
+            for name, facts in inputs.items():
+                if not facts.get("positions"):
+                    arrays[facts["array"]] = tensors[name]
+                    continue
+                # A tensor of ones without an operator that makes one of a shape, which XNNPACK does not have.
+                arrays[facts["mask"]] = tf.minimum(tensors[name] + 1, 1)
+                if tell is not None:
+                    tell(tensors[facts["counts"]], tensors[name])
+            return {name: value for name, value in predict(arrays).items() if tf.is_tensor(value)}
+
+    return function
+
+
+def row_inputs(parts: Sequence[Input]) -> tuple[dict[str, tf.TensorSpec], dict[str, dict[str, Any]]]:
+    """Returns the inputs of one row, and how arrays of a batch become them; see `easytransfer.litert.model.ROWS`.
+
+    Args:
+        parts: The inputs of an application.
+
+    Raises:
+        ConfigError: An array has several axes of any length.
+    """
     specs: dict[str, tf.TensorSpec] = {}
     found: dict[str, dict[str, Any]] = {}
-    for part in app.inputs:
+    for part in parts:
         lengths = {**{source: mask for mask, source in part.masks.items()}, **part.lengths}
         for name, spec in part.specs().items():
             if spec.shape.rank is None or None in spec.shape[2:]:

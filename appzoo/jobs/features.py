@@ -12,6 +12,7 @@ from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.resumable_output import Output, job_key
 from appzoo.jobs.tables import chosen_columns, names
 from appzoo.jobs.vectors import VectorSource, model_path, open_vectors
+from easytransfer.config.job import DataConfig
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, RowChunk, Table, open_table
@@ -49,7 +50,7 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
     layers = parse_layers(settings.layers)
     source = open_vectors(str(config.model_name), columns, layers, max_length=given, runtime=config.runtime)
     rows = _Rows(config, source, append, output)
-    table = _open(config)
+    table = open_texts(data)
     if config.runtime.dry_run:
         return {"mode": "features", "dry_run": True, "columns": [*rows.names, *append]}
     say(f"writing {', '.join(rows.names)} of {data.input_table} with {source.path}")
@@ -70,8 +71,8 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
     }
 
 
-def _open(config: FeatureConfig) -> Table:
-    data = config.data
+def open_texts(data: DataConfig) -> Table:
+    """Opens the table of the texts; bad rows are left out."""
     schema = parse_schema(data.input_schema) if data.input_schema else None
     texts = [name for name in (data.first_sequence, data.second_sequence) if name]
     needed = [*texts, *names(data.append_cols)]
@@ -95,7 +96,7 @@ class _Rows:
         self._source, self._append = source, append
         self._padded, self._done = output.form == "npy", output.done
         self._batch_size = config.features.batch_size
-        self._multiple = pad_multiple(config.runtime)
+        self._multiple = 1 if source.by_row else pad_multiple(config.runtime)
         self._sides = ["", "_b"] if source.two_towers and config.data.second_sequence else [""]
         self.names = [f"{name}{side}" for side in self._sides for name in source.columns]
         lengths = [f"num_tokens{side}" for side in self._sides] if self._padded else []
@@ -107,7 +108,7 @@ class _Rows:
         """Returns the columns to write for a chunk."""
         found: dict[str, Any] = {}
         for number, side in enumerate(self._sides):
-            table = _side(encoded, side)
+            table = one_side(encoded, side)
 
             def done(share: float, before: int = number) -> None:
                 self._done((before + share) / len(self._sides))
@@ -137,7 +138,7 @@ class _Rows:
         return filled
 
 
-def _side(encoded: EncodedTable, suffix: str) -> EncodedTable:
-    """Returns the tokens of one of the two texts."""
+def one_side(encoded: EncodedTable, suffix: str) -> EncodedTable:
+    """Returns the tokens of the first text, or with `_b` of the second."""
     columns = {name: encoded.columns[f"{name}{suffix}"] for name in ("input_ids", "segment_ids")}
     return EncodedTable(columns, {"input_mask": "input_ids"})

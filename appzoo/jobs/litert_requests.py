@@ -6,11 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+import modelzoo.loading as zoo
 from appzoo import discovery
 from appzoo.jobs.inference import outputs_in_order
+from appzoo.jobs.vectors import FACTS
 from easytransfer.app.contract import App
 from easytransfer.app.targets.base import Target
 from easytransfer.config.stored import inherited
+from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import BadRows, RowChunk, RowCount
 from easytransfer.litert.model import LiteRtModel
 from easytransfer.savedmodel.calling import Arrays, Caller
@@ -26,6 +29,8 @@ def raw_caller(model: LiteRtModel) -> Caller | None:
     Raises:
         ModelError: Assets are missing or damaged.
     """
+    if FACTS in model.manifest:
+        return _vector_caller(model)
     stored = inherited(model.manifest["config"])
     stored.setdefault("data", {})["no_truncate"] = False  # as the graph of a SavedModel: what is too long is cut off
     name = str(stored["model_name"])
@@ -41,18 +46,38 @@ def raw_caller(model: LiteRtModel) -> Caller | None:
         return None
 
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
-        texts = {column: [cell.decode("utf-8", "replace") for cell in inputs[raw]] for raw, column in columns.items()}
+        texts = {column: _decoded(inputs[raw]) for raw, column in columns.items()}
         rows = len(next(iter(texts.values())))
         chunk = RowChunk(
             texts, file="request", lines=np.arange(1, rows + 1), index=np.arange(rows), texts=[""] * rows,
             count=RowCount(read=rows, accepted=rows), bad_rows=BadRows("fail"),
         )  # fmt: skip
-        encoded = app.encode(chunk, with_labels=False)
-        # An empty request has no batch: the model says what its outputs look like.
-        outputs = outputs_in_order(encoded, model, rows) if rows else model(encoded.batch([]))
-        return app.target.answer_rows(outputs)
+        return app.target.answer_rows(_outputs(model, app.encode(chunk, with_labels=False)))
 
     return call
+
+
+def _vector_caller(model: LiteRtModel) -> Caller:
+    """Returns the function of raw texts, or pairs of texts, to the columns of `ez_bert_feat`."""
+    tokenizer, longest = zoo.load_tokenizer(model.assets), int(model.manifest["max_length"])
+    names = sorted(model.manifest["signatures"]["serving_default"]["inputs"])  # text; or text_a, text_b
+
+    def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
+        first, second = (*(_decoded(inputs[name]) for name in names), None)[:2]
+        tokens = tokenizer.encode(first, second, max_length=longest)
+        columns = {"input_ids": tokens.input_ids, "segment_ids": tokens.segment_ids}
+        return _outputs(model, EncodedTable(columns, {"input_mask": "input_ids"}))
+
+    return call
+
+
+def _decoded(cells: np.ndarray) -> list[str]:
+    return [cell.decode("utf-8", "replace") for cell in cells]
+
+
+def _outputs(model: LiteRtModel, encoded: EncodedTable) -> Arrays:
+    """Returns the outputs of all rows in their order; of an empty request what they look like."""
+    return outputs_in_order(encoded, model, len(encoded)) if len(encoded) else model(encoded.batch([]))
 
 
 def _answers_rows(target: Target) -> bool:

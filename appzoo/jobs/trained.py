@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,7 @@ def _from_export(config: JobConfig) -> Trained:
     if (found / MODEL).is_file():
         return _from_litert(config, found)
     exported = load_exported(found)
-    if "vectors" in exported.manifest:
-        raise ModelError(f"{exported.path} is an export of vectors", fix="use it with ez_bert_feat --modelName")
+    _refuse_vectors(exported.manifest, found)
     app = new_app(config)
     app.load_assets(exported.assets)
     signature = exported.signatures["predict_ids"]
@@ -97,9 +97,15 @@ def _from_export(config: JobConfig) -> Trained:
 
 def _from_litert(config: JobConfig, folder: Path) -> Trained:
     model = LiteRtModel(folder)
+    _refuse_vectors(model.manifest, folder)
     app = new_app(config)
     app.load_assets(model.assets)
     return Trained(app, model, model.assets, model.folder, None, model, 1)
+
+
+def _refuse_vectors(manifest: Mapping[str, Any], folder: Path) -> None:
+    if "vectors" in manifest:
+        raise ModelError(f"{folder} is an export of vectors", fix="use it with ez_bert_feat --modelName")
 
 
 def model_call(app: App, *, labelled: bool = False) -> Call:

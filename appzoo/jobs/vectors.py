@@ -1,4 +1,7 @@
-"""Vectors of texts from any encoder: pre-trained, fine-tuned by an application, or exported."""
+"""Vectors of texts from any encoder: pre-trained, fine-tuned by an application, or exported.
+
+Of a LiteRT export they are computed without TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
 import modelzoo.loading as zoo
 from appzoo import discovery
-from appzoo.encoder import count_tokens, encode_texts, token_batch
+from appzoo.encoder import count_tokens, encode_texts
 from appzoo.jobs.inference import traced_once
 from appzoo.jobs.trained import open_trained
 from easytransfer.app.contract import App
@@ -22,14 +24,17 @@ from easytransfer.config.stored import has_run_config, inherited, load_run_confi
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
 from easytransfer.errors import ConfigError, ModelError
+from easytransfer.litert.model import MODEL, LiteRtModel
 from easytransfer.presets import resolve
 from easytransfer.run.folder import CONFIG_FILE
-from easytransfer.savedmodel.loading import is_exported, load_exported
+from easytransfer.savedmodel.loading import Exported, find_exported, is_exported, load_exported
 from easytransfer.text.tokenizer import Tokenizer
 from easytransfer.train.precision import compute_precision
-from modelzoo.backbone import Backbone
 from modelzoo.encoder_config import EncoderConfig
 from modelzoo.hub import obtain
+
+if TYPE_CHECKING:
+    from appzoo.jobs.vector_module import VectorModule
 
 Call = Callable[[dict[str, np.ndarray]], dict[str, Any]]
 # Texts of a batch of `text_vectors`.
@@ -52,6 +57,7 @@ class VectorSource:
         name: Its name.
         module: The same encoder inside a graph, None for an export.
         config: Sizes of the encoder, None for an export.
+        by_row: Whether rows are computed one by one, so that padding is of no use.
         text_counts: What `encode` has seen, see `App.text_counts`.
     """
 
@@ -64,6 +70,7 @@ class VectorSource:
     name: str
     module: VectorModule | None = None
     config: EncoderConfig | None = None
+    by_row: bool = False
     text_counts: Counter[str] = field(default_factory=Counter)
 
     def encode(self, chunk: RowChunk, first: str, second: str | None, no_truncate: bool = False) -> EncodedTable:
@@ -83,52 +90,6 @@ class VectorSource:
             columns[f"input_ids{suffix}"] = tokens.input_ids.take(kept)
             columns[f"segment_ids{suffix}"] = tokens.segment_ids.take(kept)
         return EncodedTable(columns, {f"input_mask{suffix}": f"input_ids{suffix}" for suffix in sides})
-
-
-class VectorModule(tf.Module):
-    """Turns token ids into the columns of `ez_bert_feat`, inside a graph.
-
-    Args:
-        backbone: Encoder.
-        vector: Makes `pool_output` of the encoder's outputs.
-        columns: Columns to return, of `VECTOR_COLUMNS`.
-        layers: Layers that all columns but `pool_output` are taken from, as indices of the encoder's hidden states.
-
-    Raises:
-        ConfigError: The encoder has no such layer.
-    """
-
-    def __init__(
-        self, backbone: Any, vector: Callable[[Mapping[str, Any]], Any], columns: Sequence[str], layers: Sequence[int]
-    ) -> None:
-        super().__init__(name="vectors")
-        last = backbone.config.num_hidden_layers
-        wrong = [layer for layer in layers if not -last - 1 <= layer <= last]
-        if wrong:
-            raise ConfigError("the encoder has no such layer", received=wrong[0], accepted=f"{-last - 1} to {last}")
-        self.backbone, self._vector = backbone, vector
-        self._columns, self._layers = tuple(columns), tuple(layers)
-        self._pooled_only = self._columns == ("pool_output",) and self._reads_only_the_pooled()
-
-    def _reads_only_the_pooled(self) -> bool:
-        """Returns whether `pool_output` can be had without the last layer of all but the first token."""
-        try:
-            self._vector(self.backbone(token_batch(), pooled_only=True))
-        except KeyError:
-            return False
-        return True
-
-    def __call__(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Returns vectors [batch, size], and `all_hidden_outputs` [batch, tokens, size], 0 behind the end of a text."""
-        outputs = self.backbone(batch, training=False, pooled_only=self._pooled_only)
-        found = {"pool_output": self._vector(outputs)}
-        if not self._pooled_only:
-            mask = tf.cast(batch["input_mask"], tf.float32)[:, :, None]
-            states = tf.concat([outputs["hidden_states"][layer] for layer in self._layers], axis=-1) * mask
-            found["first_token_output"] = self.backbone.summary_of(states, batch["input_mask"])
-            found["mean_output"] = tf.reduce_sum(states, axis=1) / tf.reduce_sum(mask, axis=1)
-            found["all_hidden_outputs"] = states
-        return {name: tf.cast(found[name], tf.float32) for name in self._columns}
 
 
 def open_vectors(
@@ -186,6 +147,9 @@ def model_path(name: str, root: str | None) -> Path:
 def _from_zoo(
     name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
+    from appzoo.jobs.vector_module import VectorModule
+    from modelzoo.backbone import Backbone
+
     root = runtime.model_zoo_base_path
     preset = obtain(name, root, offline=runtime.offline)
     with compute_precision(runtime.mixed_precision):
@@ -199,6 +163,8 @@ def _from_zoo(
 def _from_run(
     name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
+    from appzoo.jobs.vector_module import VectorModule
+
     stored = inherited(load_run_config(name))
     config_class = discovery.config_class(str(stored.get("model_name")))
     config = config_class.model_validate({**stored, "checkpoint_path": name, "runtime": runtime.model_dump()})
@@ -218,11 +184,12 @@ def _pooled(outputs: Mapping[str, Any]) -> Any:
 
 
 def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None) -> VectorSource:
-    exported = load_exported(name)
-    facts = exported.manifest.get(FACTS)
+    folder = find_exported(name)
+    model: LiteRtModel | Exported = LiteRtModel(folder) if (folder / MODEL).is_file() else load_exported(folder)
+    facts = model.manifest.get(FACTS)
     if facts is None:
         raise ModelError(
-            f"{exported.path} has no vectors",
+            f"{folder} has no vectors",
             fix="export vectors: `easy_transfer_app export --exportType=ez_bert_feat`",
         )
     missing = [column for column in columns if column not in facts["columns"]]
@@ -231,17 +198,20 @@ def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_l
     if columns != ["pool_output"] and list(layers) != facts["layers"]:
         shown = ",".join(map(str, facts["layers"]))
         raise ConfigError("the export was made from other layers", received=list(layers), accepted=f"--layers={shown}")
-    length = max_length or exported.manifest["max_length"]
+    length = max_length or model.manifest["max_length"]
     if length > facts["positions"]:
         raise _too_long(length, facts["positions"])
-    signature = exported.signatures["predict_ids"]
-    tokenizer = zoo.load_tokenizer(exported.assets)
+    signature = model if isinstance(model, LiteRtModel) else (lambda batch: model.signatures["predict_ids"](**batch))
+    tokenizer = zoo.load_tokenizer(model.assets)
 
     def call(batch: dict[str, np.ndarray]) -> dict[str, Any]:
-        found = signature(**batch)
+        found = signature(batch)
         return {column: found[column] for column in columns}
 
-    return VectorSource(tokenizer, length, facts["two_towers"], tuple(columns), call, exported.path, exported.path.name)
+    by_row = isinstance(model, LiteRtModel)
+    return VectorSource(
+        tokenizer, length, facts["two_towers"], tuple(columns), call, folder, folder.name, by_row=by_row
+    )
 
 
 def vectors_facts(source: VectorSource, layers: Sequence[int]) -> dict[str, Any]:

@@ -507,6 +507,27 @@ def test_an_export_of_vectors_answers_like_the_model(capfd, tmp_path, table, two
     assert code == 4 and "export of vectors" in capfd.readouterr().err
 
 
+def test_a_litert_export_has_the_vectors_of_both_towers(capfd, tmp_path, table, two_towers):
+    pytest.importorskip("ai_edge_litert")
+    from appzoo.cli.main import main as command
+
+    words = [f"--checkpointPath={two_towers}", f"--exportDirBase={tmp_path}", "--exportVariants=litert"]
+    capfd.readouterr()
+    code = command(["export", "--exportType=ez_bert_feat", *words, f"--inputTable={two_towers.parent}/train.tsv"])
+    captured = capfd.readouterr()
+    assert code == 0, captured.err
+    found = json.loads(captured.out)
+    assert found["texts"] == 2 * 24 and found["cosine"]["pool_output"]["smallest"] > 1 - 1e-6
+    run(capfd, table, two_towers, f"{tmp_path}/network/", outputSchema="pool_output", secondSequence="other")
+    run(capfd, table, found["export"], f"{tmp_path}/litert/", outputSchema="pool_output", secondSequence="other")
+    mine, theirs = read_npy(tmp_path / "network"), read_npy(tmp_path / "litert")
+    assert mine.keys() == theirs.keys() and {"pool_output", "pool_output_b"} <= mine.keys()
+    for name in ("pool_output", "pool_output_b"):
+        np.testing.assert_allclose(mine[name], theirs[name], atol=1e-5)
+    code = command(["predict", f"--checkpointPath={found['export']}", f"--inputTable={table}", "--outputTable=x.tsv"])
+    assert code == 4 and "export of vectors" in capfd.readouterr().err
+
+
 def test_console_scripts_exist_and_help(repository, capfd):
     import importlib
     from distutils.core import run_setup
