@@ -118,7 +118,9 @@ def _export_litert(
     specs, inputs = row_inputs([TokensInput(source.tokenizer, "text", max_length=source.max_length)])
     function = of_rows(source.module, inputs, source.module.backbone, int8=int8)
     rows = {"inputs": inputs, "padding": {}}
-    return export_litert(function, specs, rows, int8=int8, signatures=signatures, module=source.module, **described)
+    return export_litert(
+        function, specs, rows, int8=int8, signatures=signatures, module=source.module.owner, **described
+    )
 
 
 def _texts(source: VectorSource, config: JobConfig) -> Iterator[EncodedTable]:

@@ -36,6 +36,11 @@ class VectorModule(tf.Module):
         self._columns, self._layers = tuple(columns), tuple(layers)
         self._pooled_only = self._columns == ("pool_output",) and self._reads_only_the_pooled()
 
+    @property
+    def owner(self) -> tf.Module:
+        """What holds all variables: the network whose method makes `pool_output`, or this module."""
+        return getattr(self._vector, "__self__", self)
+
     def _reads_only_the_pooled(self) -> bool:
         """Returns whether `pool_output` can be had without the last layer of all but the first token."""
         try:

@@ -89,7 +89,7 @@ class LiteRtServable(Servable):
         found = signature.call(take_rows({key: decode_array(value) for key, value in samples.items()}, 1))
         if found.keys() != signature.outputs.keys():
             raise ModelError(
-                f"{signature.name} does not answer what export.json declares",
+                f"{signature.name} does not answer what the manifest declares",
                 received=sorted(found),
                 accepted=sorted(signature.outputs),
                 fix="export again",

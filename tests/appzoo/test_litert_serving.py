@@ -333,9 +333,10 @@ def test_a_target_that_answers_otherwise_takes_arrays_alone():
     from appzoo.jobs.litert_requests import _answers_rows
     from easytransfer.app.targets.labels import SingleLabel
     from easytransfer.app.targets.text import TextTarget
+    from easytransfer.data.labels import LabelMap
 
     class Other(SingleLabel):
         def answer(self, outputs):
             return {"logits": outputs["logits"]}
 
-    assert not _answers_rows(Other(None)) and not _answers_rows(TextTarget("a", None, 3))
+    assert not _answers_rows(Other(LabelMap(LABELS))) and not _answers_rows(TextTarget("a", None, 3))
