@@ -43,8 +43,8 @@ def export_app_litert(app: App, folder: Path, *, int8: bool, **options: Any) -> 
     return report
 
 
-# What a LiteRT export says of itself: raw input and arrays.
-_SIGNATURES = ("serving_default", "predict_ids")
+# What a LiteRT export says of itself: raw input, arrays, and names of classes.
+_SIGNATURES = ("serving_default", "predict_ids", "labels")
 
 
 def of_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from easytransfer.serving.servable import DEFAULT_SIGNATURE, LoadedSignature, Se
 
 # Makes the function behind `serving_default`, which takes raw texts; None where an application has no such one.
 RawCaller = Callable[[LiteRtModel], Caller | None]
-ARRAYS_SIGNATURE = "predict_ids"
+ARRAYS_SIGNATURE, NAMES_SIGNATURE = "predict_ids", "labels"
 # Names of the protocol for types of NumPy.
 _PROTOCOL_TYPES = {"string": "DT_STRING", "float32": "DT_FLOAT", "float64": "DT_DOUBLE", "float16": "DT_HALF"}
 
 
 class LiteRtServable(Servable):
-    """A version of a LiteRT export, with the signatures `predict_ids` and, for texts, `serving_default`.
+    """A version of a LiteRT export: `predict_ids`, for texts `serving_default`, and where there are classes `labels`.
 
     A call computes its rows one after the other; calls of several threads take an interpreter each.
 
@@ -42,9 +42,13 @@ class LiteRtServable(Servable):
         super().__init__(name, version)
         self._model = LiteRtModel(folder, 1)
         declared = self._model.manifest["signatures"]
-        callers = {DEFAULT_SIGNATURE: raw(self._model), ARRAYS_SIGNATURE: self._of_arrays}
+        callers = {
+            DEFAULT_SIGNATURE: raw(self._model), ARRAYS_SIGNATURE: self._of_arrays, NAMES_SIGNATURE: self._names
+        }  # fmt: skip
         self.signatures = {
-            key: LoadedSignature(key, *map(facts_of, (each["inputs"], each["outputs"])), _told(caller), by_row=True)
+            key: LoadedSignature(
+                key, *map(facts_of, (each["inputs"], each["outputs"])), _told(caller, each["outputs"]), by_row=True
+            )
             for key, each in declared.items()
             if (caller := callers.get(key)) is not None
         }
@@ -84,6 +88,13 @@ class LiteRtServable(Servable):
                 raise ModelError(f"{facts['mask']} and what it is of have unequally many columns")
         return self._model(inputs)
 
+    def _names(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """Returns the names of classes by their numbers."""
+        ids, names = inputs["class_id"], self._model.manifest["labels"]
+        if (wrong := ids[(ids < 0) | (ids >= len(names))]).size:
+            raise ModelError(f"class_id {wrong[0]} is not in [0, {len(names)})")
+        return {"label": np.array([*(name.encode() for name in names), None], object)[ids]}
+
     def _warm_up(self, signature: LoadedSignature) -> None:
         samples = self._model.manifest["samples"][signature.name]["inputs"]
         found = signature.call(take_rows({key: decode_array(value) for key, value in samples.items()}, 1))
@@ -96,12 +107,15 @@ class LiteRtServable(Servable):
             )
 
 
-def _told(caller: Caller) -> Caller:
-    """Returns the function with what the model refuses as what is told to a client."""
+def _told(caller: Caller, declared: Collection[str]) -> Caller:
+    """Returns the function with what the model refuses as what is told to a client.
+
+    Exports of earlier versions declare fewer outputs than applications answer now, and go on answering those alone.
+    """
 
     def call(inputs: Mapping[str, np.ndarray]) -> Arrays:
         try:
-            return caller(inputs)
+            return {name: value for name, value in caller(inputs).items() if name in declared}
         except EasyTransferError as error:
             raise ServingFailure("INVALID_ARGUMENT", str(error)) from error
 

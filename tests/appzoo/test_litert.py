@@ -54,7 +54,7 @@ def test_an_export_has_model_assets_manifest_and_samples(exports):
     assert whole.parent.name == "text_classify_bert-litert" and whole.name == "1"
     assert {path.name for path in (whole / "assets").iterdir()} >= {"vocab.txt", "config.json", LabelMap.FILE}
     manifest = json.loads((whole / "assets.extra/export.json").read_text(encoding="utf-8"))
-    assert set(manifest["signatures"]) == {"serving_default", "predict_ids"}
+    assert set(manifest["signatures"]) == {"serving_default", "predict_ids", "labels"}
     assert set(manifest["samples"]) == set(manifest["signatures"])
     assert manifest["labels"] == LABELS and manifest["variant"] == "litert"
     sizes = [(folder / "model.tflite").stat().st_size for folder in (whole, eighth)]

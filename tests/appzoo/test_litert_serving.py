@@ -62,6 +62,9 @@ def same(answer, row):
     assert np.array_equal(np.float32(answer["probabilities"]), np.float32(row["probabilities"]))
     assert answer["label"] == row["predictions"]
     assert np.float32(answer["score"]) == np.float32(row["probabilities"]).max()
+    best = np.argsort(row["probabilities"])[::-1]
+    assert answer["top5"] == [LABELS[i] for i in best]
+    assert np.array_equal(np.float32(answer["top5_score"]), np.float32(row["probabilities"])[best])
 
 
 def test_the_process_imports_no_tensorflow(exported, predicted):
@@ -150,8 +153,30 @@ def test_arrays_are_answered_and_those_that_are_none_are_refused(served, app):
         assert status == 400 and told in message, message
         assert served.client.post(f"{NAME}:predict", ask())["outputs"] == [wanted]
     assert served.client.post(f"{NAME}:predict", {"inputs": {"text": []}})["outputs"] == {
-        "label": [], "probabilities": [], "score": []
+        "label": [], "probabilities": [], "score": [], "top5": [], "top5_score": []
     }  # fmt: skip
+
+
+def test_classes_are_named_as_by_the_graph_and_earlier_exports_answer_as_they_declare(served, exported, tmp_path):
+    from running_server import RunningServer
+
+    from appzoo.jobs.litert_requests import raw_caller
+
+    body = {"signature_name": "labels", "instances": [[1, 0, 1]]}
+    assert served.client.post(f"{NAME}:predict", body) == {"predictions": [["yes", "no", "yes"]]}
+    for number in (2, -1):
+        status, message = served.client.refused(f"{NAME}:predict", body | {"instances": [[number]]})
+        assert status == 400 and f"class_id {number} is not in [0, 2)" in message
+    earlier = shutil.copytree(exported[0], tmp_path / NAME)
+    path = earlier / "1/assets.extra/export.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    del manifest["signatures"]["labels"]
+    for name in ("top5", "top5_score"):
+        del manifest["signatures"]["serving_default"]["outputs"][name]
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with RunningServer(earlier, raw=raw_caller) as server:
+        (answer,) = server.client.post(f"{NAME}:predict", {"instances": TEXTS[:1]})["predictions"]
+        assert answer.keys() == {"probabilities", "label", "score"}
 
 
 @pytest.fixture(scope="module")

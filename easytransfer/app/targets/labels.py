@@ -222,7 +222,7 @@ class SingleLabel(LabelTarget):
 
     def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
-        return _class_rows(self.columns(outputs["logits"]), self.num_outputs)
+        return _class_rows(self.columns(outputs["logits"]), outputs["logits"], self.labels.names)
 
     def on_train_table(self, train: EncodedTable) -> None:
         """Resolves `class_weights`.
@@ -308,16 +308,19 @@ class MultiLabel(LabelTarget):
 
     def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
-        return _class_rows(self.columns(outputs["logits"]), self.num_outputs)
+        return _class_rows(self.columns(outputs["logits"]), outputs["logits"], self.labels.names)
 
 
-def _class_rows(columns: dict[str, list[Any]], classes: int) -> dict[str, np.ndarray]:
-    """Returns output columns as a server answers them: `probabilities` [batch, classes], `label`, `score` [batch]."""
-    probabilities = np.array(columns["probabilities"], np.float32).reshape(-1, classes)
+def _class_rows(columns: dict[str, list[Any]], logits: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns output columns as a server answers them, and `top5` with `top5_score`, see `SingleLabel.answer`."""
+    probabilities = np.array(columns["probabilities"], np.float32).reshape(-1, len(names))
+    ids = best_ids(logits)
     return {
         "probabilities": probabilities,
         "label": text_array(columns["predictions"]),
         "score": probabilities.max(axis=-1),
+        "top5": text_array(names)[ids],
+        "top5_score": np.take_along_axis(probabilities, ids, axis=1),
     }
 
 
