@@ -96,7 +96,7 @@ class T5Backbone(Backbone):
             return tf.cast(tf.gather(self._table(), ids), self.compute_dtype)
 
     def _table(self) -> tf.Tensor:
-        # Not the variable itself: once rows are gathered from that, TensorFlow copies the whole table whenever it is read.
+        # Not the variable: once rows are gathered from that, TensorFlow copies the whole table whenever it is read.
         return tf.convert_to_tensor(self.shared)
 
     def _output_table(self) -> tf.Tensor:
