@@ -21,7 +21,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [ROOT / "README.md", *sorted(ROOT.glob("examples/*/README.md")), *sorted(ROOT.glob("appzoo/*/README.md"))]
-SERVING = ROOT / "docs" / "serving.md"
+SERVING, TASKS = ROOT / "docs" / "serving.md", ROOT / "docs" / "tasks.md"
 _BLOCK = re.compile(r"^([ ]*)```(?:bash|sh|shell|console)([^\n]*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
@@ -79,7 +79,7 @@ def _write_fixed_forms(folder: Path) -> None:
 
 
 def test_every_block_has_a_known_tag():
-    pages = [*READMES, SERVING]
+    pages = [*READMES, SERVING, TASKS]
     tags = {given.strip() for readme in pages for _, given, _ in _BLOCK.findall(readme.read_text(encoding="utf-8"))}
     assert tags == {"", "fast", "install"}
 
@@ -103,6 +103,28 @@ def test_commands(readme: Path, scratch: Path):
         assert len(held_out) == 30 and {row["label"] for row in held_out} == {"negative", "positive"}
         assert (scratch / "exported" / "text_classify_bert" / "1" / "saved_model.pb").is_file()
         assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
+
+
+@pytest.mark.slow
+def test_commands_of_the_ten_tasks(scratch: Path):
+    from modelzoo.commands import make_tiny
+
+    make_tiny(scratch / "my-encoder")
+    with open(scratch / "topics.jsonl", "w", encoding="utf-8") as file:
+        for i in range(60):
+            topics = [name for name, number in (("price", 2), ("service", 3)) if i % number == 0]
+            file.write(
+                json.dumps({"text": f"{' and '.join(topics) or 'nothing'} in remark {i}", "topics": topics}) + "\n"
+            )
+    rows = (ROOT / "examples" / "text_match" / "train.tsv").read_text(encoding="utf-8").splitlines()
+    with open(scratch / "pairs.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["question", "other", "same"], *(row.split("\t") for row in rows)])
+    commands = blocks(TASKS, "")
+    assert len(commands) == 9  # serve, the ninth task, is in the text and does not end
+    for command in commands:
+        answer = check(command, scratch)
+    assert json.loads(answer.splitlines()[-1])["metrics"]
+    assert (scratch / "runs" / "study" / "best.json").is_file()
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 # A cell of a column of numbers: a number, perhaps a range or with something in brackets, or none.
-_NUMBER = re.compile(r"(\*\*)?[-+]?[\d,]*\.?\d+(e[-+]?\d+)?\s?%?( to .*| \(.*\))?(\*\*)?|undefined|")
+_NUMBER = re.compile(r"(\*\*)?[-+]?(\d[\d,]*(\.\d+)?|\.\d+)(e[-+]?\d+)?\s?%?( to .*| \(.*\))?(\*\*)?|undefined|")
 
 
 def write_page(folder: str | os.PathLike[str]) -> Path:

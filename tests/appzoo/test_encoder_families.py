@@ -40,7 +40,7 @@ LONGER = {
     ("roberta", "text_classify/configs/smoke"): (8, 4e-3),
     ("roberta", "text_match/configs/smoke"): (16, 4e-3),
     ("roberta", "text_match/configs/smoke_bert_two_tower"): (6, 4e-3),
-    ("xlm-roberta", "text_classify/configs/smoke"): (8, 5e-3),
+    ("xlm-roberta", "text_classify/configs/smoke"): (24, 5e-3),
     ("xlm-roberta", "text_match/configs/smoke"): (16, 4e-3),
     ("xlnet", "text_classify/configs/smoke"): (8, 5e-3),
     ("xlnet", "text_match/configs/smoke"): (12, 5e-3),

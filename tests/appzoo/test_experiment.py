@@ -380,7 +380,7 @@ def test_the_command_with_trainings_that_are_stood_in_for(tmp_path, capsys, monk
     page = Path(result["report"]).read_text()
     for text in (f"{first + 0.005:.4f} ± 0.0071", "1,200", "2.5", "4.00", "text_classify_cnn-11"):
         assert text in page and text in captured.err
-    assert "2 processors, CPU" in page and "<script" not in page
+    assert "2 processors, CPU" in page and "<script src" not in page
 
 
 # The page ------------------------------------------------------------------------------------------------------

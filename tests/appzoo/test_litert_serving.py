@@ -244,7 +244,7 @@ def test_status_and_metadata_have_the_form_of_the_protocol(served, graph):
     again = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    assert shown == again and set(shown["signature_def"]) == {"serving_default", "predict_ids"}
+    assert shown == again and set(shown["signature_def"]) == {"serving_default", "predict_ids", "labels"}
     assert shown["signature_def"]["serving_default"]["inputs"]["text"]["dtype"] == "DT_STRING"
 
 

@@ -163,7 +163,8 @@ def test_reports_are_plain_and_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     from easytransfer.run import pictures
 
-    (tmp_path / "metrics.jsonl").write_text('{"event": "step", "step": 1, "loss": 1.0}\n')
+    steps = ({"event": "step", "step": step, "loss": 1.0 / step} for step in (1, 2))
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
     report = json.loads(json.dumps(evaluated(made_pairs(), np.arange(60) % 2, np.arange(60), 60).report()))
     drawn = pictures.draw_pictures(tmp_path, report, "accuracy")
     assert drawn == [pictures.LEARNING_CURVE, pictures.CONFUSION_MATRIX, pictures.SCORES]

@@ -154,7 +154,11 @@ def test_every_application_refuses_unusable_tables(
     folder = Path(discovery.__file__).parent / name / "configs"
     first = next(iter(discovery.applications()[name].variants))
     config = folder / ("smoke.yaml" if variant == first else f"smoke_{variant}.yaml")
-    suffix = Path(load_file(config)["data"]["train_table"].split(",")[0]).suffix
+    data, places = load_file(config)["data"], ["data.train_table"]
+    if "tasks" in data:
+        places = [f"data.tasks.{task}.train_table" for task in data["tasks"]]
+        data = next(iter(data["tasks"].values()))
+    suffix = Path(data["train_table"].split(",")[0]).suffix
     cases = {
         "empty": (b"", "is empty: it has no row|is not JSON"),
         "binary": (TABLES["picture"][0], "is not text: it looks like a PNG picture"),
@@ -166,10 +170,11 @@ def test_every_application_refuses_unusable_tables(
         del cases["one_cell"]
         cases["cells"] = (cases["cells"][0], "is empty: it has no row")
     for kind, (content, expected) in cases.items():
-        table = tmp_path / f"{kind}{suffix}"
-        table.write_bytes(content)
+        tables = {place: tmp_path / f"{kind}_{number}{suffix}" for number, place in enumerate(places)}
+        for table in tables.values():
+            table.write_bytes(content)
         capfd.readouterr()
-        sets = {"data.train_table": table, "checkpoint_dir": tmp_path / "run", "runtime.dry_run": "true"}
+        sets = {**tables, "checkpoint_dir": tmp_path / "run", "runtime.dry_run": "true"}
         sets |= needed_runs(config)
         code = main(["train", "--config", str(config), *(f"--set={key}={value}" for key, value in sets.items())])
         captured = capfd.readouterr()
