@@ -1,10 +1,13 @@
-"""Which layers of a teacher the layers of a student learn from. Imports no TensorFlow."""
+"""Which layers of a teacher the layers of a student learn from, and the settings of it. Imports no TensorFlow."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
+from pydantic import field_validator
+
+from easytransfer.config.schema import ConfigModel, setting
 from easytransfer.errors import ConfigError
 from easytransfer.losses.distillation import layer_at_height
 
@@ -92,3 +95,36 @@ def attended_pairs(
             fix=f"set model.num_heads={teacher_heads}, or distillation.attention_weight=0",
         )
     return found
+
+
+class LayerMapSettings(ConfigModel):
+    """Which layers of a student are compared with which ones of its teacher, and how much that weighs."""
+
+    hidden_weight: float = setting(
+        0.0, "Weight of the squared distance of the layers' outputs; 0 leaves it out.", advanced=True, modes="T", ge=0
+    )
+    attention_weight: float = setting(
+        0.0,
+        "Weight of the squared distance of the attention probabilities; 0 leaves it out.",
+        advanced=True,
+        modes="T",
+        ge=0,
+    )
+    layer_map: str = setting(
+        "uniform",
+        "Which layer of the teacher each layer of the student learns from: uniform, last, or pairs STUDENT:TEACHER "
+        "with commas between them, 0 for the embeddings.",
+        advanced=True,
+        modes="T",
+    )
+
+    @property
+    def compares_layers(self) -> bool:
+        """Whether outputs or attentions of layers are compared."""
+        return bool(self.hidden_weight or self.attention_weight)
+
+    @field_validator("layer_map")
+    @classmethod
+    def _is_map(cls, value: str) -> str:
+        check_form(value)
+        return value

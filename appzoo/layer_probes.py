@@ -5,9 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from easytransfer import keras
+from easytransfer.layers.plain import get_initializer
 from modelzoo.encoder_backbone import EncoderBackbone
-
-_DEVIATION = 0.02
 
 
 class Probes(keras.layers.Layer):
@@ -31,7 +30,7 @@ class Probes(keras.layers.Layer):
 
     def build(self, shape: tf.TensorShape) -> None:
         """Makes one kernel and one bias for each vector."""
-        start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
+        start = get_initializer()
         self.kernel = self.add_weight("kernel", [self._count, shape[-1], self._classes], initializer=start)
         self.bias = self.add_weight("bias", [self._count, self._classes], initializer="zeros")
         super().build(shape)

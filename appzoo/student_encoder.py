@@ -12,10 +12,9 @@ from easytransfer import keras
 from easytransfer.config.job import JobConfig
 from easytransfer.distributed.workers import Workers
 from easytransfer.errors import ConfigError
+from easytransfer.layers.plain import get_initializer
 from easytransfer.losses.distillation import layer_at_height
 from modelzoo.backbone import Backbone
-
-_DEVIATION = 0.02
 
 
 class StudentEncoder(Encoder):
@@ -118,5 +117,5 @@ class ProjectedStudent(PooledModel):
 
 
 def _projection(width: int, name: str) -> keras.layers.Dense:
-    start = keras.initializers.TruncatedNormal(stddev=_DEVIATION)
+    start = get_initializer()
     return keras.layers.Dense(width, use_bias=False, kernel_initializer=start, dtype="float32", name=name)

@@ -11,10 +11,10 @@ from appzoo.adabert.search import input_masks, strongest
 from appzoo.layer_probes import Probes
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
+from easytransfer.layers.plain import get_initializer
 from easytransfer.train.weights import TRAINING_ONLY
 
 TEACHER_PROBES = f"{TRAINING_ONLY}_teacher_probes"
-_DEVIATION = 0.02
 _EPSILON = 1e-6
 
 
@@ -174,7 +174,7 @@ class AdaBertModel(keras.Model):
         words, positions, embedding, width = sizes
         self._is_pair, self._positions = is_pair, positions
         self.words, self.positions, self.segments = (
-            keras.layers.Embedding(rows, embedding, embeddings_initializer=_start(), name=name)
+            keras.layers.Embedding(rows, embedding, embeddings_initializer=get_initializer(), name=name)
             for rows, name in ((words, "words"), (positions, "positions"), (2, "segments"))
         )
         self.embedding_norm = keras.layers.LayerNormalization(epsilon=_EPSILON, name="embedding_layer_norm")
@@ -232,7 +232,3 @@ class AdaBertModel(keras.Model):
         places = tf.minimum(tf.range(tf.shape(ids)[1]), self._positions - 1)
         total = self.words(ids) + self.positions(places)[tf.newaxis] + self.segments(batch["segment_ids"])
         return self.projection(self.embedding_dropout(self.embedding_norm(total), training=training))
-
-
-def _start() -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=_DEVIATION)

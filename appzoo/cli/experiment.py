@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from appzoo.cli.reader import JobReader
 from appzoo.cli.sections import Section, terminal_text, write_sections
 from appzoo.cli.text import EXPERIMENT_HELP, VERBS
-from appzoo.cli.tune import check_trainings, checked_metric
+from appzoo.cli.tune import checked_metric, read_trainings
 from appzoo.experiment.cost import CALLS, SIZES
 from appzoo.experiment.domains import DOMAINS_PICTURE, domain_points, domains_picture
 from appzoo.experiment.plan import PlannedArm, planned_arms
@@ -57,17 +56,7 @@ def experiment(arguments: Sequence[str], processes: Processes = Processes()) -> 
     if "outputDir" not in given:
         raise ConfigError("experiment needs --outputDir", fix="see easy_transfer_app experiment --help")
     folder = user_path(given["outputDir"])
-    notes: list[str] = []
-    try:
-        reader = JobReader("train", [*rest, f"--checkpointDir={folder}"], notes)
-        if "configDump" in reader.options:
-            raise ConfigError("experiment has no --configDump", fix="easy_transfer_app train ... --configDump")
-        job = reader.read()
-        log.setup_logging(job.config.runtime.log_format)
-    finally:
-        for note in notes:
-            log.warn(note)
-    check_trainings(job, "experiment")
+    job = read_trainings([*rest, f"--checkpointDir={folder}"], "experiment")
     arms = planned_arms(job.config, given["arms"].split(",") if "arms" in given else ())
     runtime = job.config.runtime
     seeds = range(runtime.seed, runtime.seed + seeds_of(given))

@@ -42,17 +42,7 @@ def tune(arguments: Sequence[str]) -> int:
         return 0
     specs, rest = split_search(arguments)
     options, rest = split_options(rest)
-    notes: list[str] = []
-    try:
-        reader = JobReader("train", rest, notes)
-        if "configDump" in reader.options:
-            raise ConfigError("tune has no --configDump", fix="easy_transfer_app train ... --configDump")
-        job = reader.read()
-        log.setup_logging(job.config.runtime.log_format)
-    finally:
-        for note in notes:
-            log.warn(note)
-    check_trainings(job, "tune", TRIALS_FOLDER)
+    job = read_trainings(rest, "tune", TRIALS_FOLDER)
     space = read_space(specs, job.config, job.given)
     require_optuna()
     folder = Path(str(job.config.checkpoint_dir))
@@ -125,17 +115,28 @@ def _option(flag: Given) -> int | str:
     return int(text)
 
 
-def check_trainings(job: Job, verb: str, below: str = "") -> None:
-    """Checks all of several trainings that needs no model, and that they run on this machine.
+def read_trainings(arguments: Sequence[str], verb: str, below: str = "") -> Job:
+    """Reads what several trainings have in common, and checks all of it that needs no model.
 
     Args:
-        job: What they have in common.
+        arguments: Flags of `train`.
         verb: That runs them.
         below: Folder of the runs in `checkpoint_dir`.
 
     Raises:
+        ConfigError: A flag or setting is wrong, or they are to run on other machines.
         EasyTransferError: See `check_job`.
     """
+    notes: list[str] = []
+    try:
+        reader = JobReader("train", arguments, notes)
+        if "configDump" in reader.options:
+            raise ConfigError(f"{verb} has no --configDump", fix="easy_transfer_app train ... --configDump")
+        job = reader.read()
+        log.setup_logging(job.config.runtime.log_format)
+    finally:
+        for note in notes:
+            log.warn(note)
     shares = job.config.distribution
     if shares.hosts or shares.hosts_script:
         raise ConfigError(
@@ -145,6 +146,7 @@ def check_trainings(job: Job, verb: str, below: str = "") -> None:
     # A run folder that is not there yet, as that of the next training will be.
     values = {"checkpoint_dir": folder and str(Path(folder, below, "next"))}
     check_job(Job(job.mode, job.config.model_copy(update=values), None, job.given))
+    return job
 
 
 def checked_metric(config: JobConfig, program: Sequence[str] = PROGRAM) -> str:

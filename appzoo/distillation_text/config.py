@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from appzoo.layer_map import check_form
+from appzoo.layer_map import LayerMapSettings
 from appzoo.settings import EncoderStudentSettings, TargetSettings
 from appzoo.words_settings import TextCnnSettings, check_text_cnn
 from easytransfer.config.job import JobConfig
@@ -69,26 +69,9 @@ class AnswerSettings(ConfigModel):
         return self.kd_loss != "none" or self.looks_inside
 
 
-class LayerSettings(AnswerSettings):
+class LayerSettings(LayerMapSettings, AnswerSettings):
     """How a student that is an encoder learns from the layers of its teacher, too."""
 
-    hidden_weight: float = setting(
-        0.0, "Weight of the squared distance of the layers' outputs; 0 leaves it out.", advanced=True, modes="T", ge=0
-    )
-    attention_weight: float = setting(
-        0.0,
-        "Weight of the squared distance of the attention probabilities; 0 leaves it out.",
-        advanced=True,
-        modes="T",
-        ge=0,
-    )
-    layer_map: str = setting(
-        "uniform",
-        "Which layer of the teacher each layer of the student learns from: uniform, last, or pairs STUDENT:TEACHER "
-        "with commas between them, 0 for the embeddings.",
-        advanced=True,
-        modes="T",
-    )
     probes: bool = setting(
         False,
         "Train linear probes on every layer of the teacher first; probes on the student's layers learn from them.",
@@ -99,11 +82,6 @@ class LayerSettings(AnswerSettings):
         4.0, "Passes over the training table for the teacher's probes.", advanced=True, modes="T", gt=0
     )
     probe_learning_rate: float = setting(5e-3, "Learning rate of the teacher's probes.", advanced=True, modes="T", gt=0)
-
-    @property
-    def compares_layers(self) -> bool:
-        """Whether outputs or attentions of layers are compared."""
-        return bool(self.hidden_weight or self.attention_weight)
 
     @property
     def looks_inside(self) -> bool:
@@ -117,12 +95,6 @@ class LayerSettings(AnswerSettings):
                 "distillation.probes needs a distance of logits; set distillation.kd_loss to another value"
             )
         return self
-
-    @field_validator("layer_map")
-    @classmethod
-    def _is_map(cls, value: str) -> str:
-        check_form(value)
-        return value
 
 
 class EncoderDistillationConfig(JobConfig):

@@ -7,9 +7,8 @@ import tensorflow as tf
 from appzoo.domain_transfer.config import TransferSettings
 from appzoo.pooled_model import PooledModel
 from easytransfer import keras
+from easytransfer.layers.plain import get_initializer
 from modelzoo.backbone import Backbone
-
-_DEVIATION = 0.02
 
 
 class TransferModel(PooledModel):
@@ -50,11 +49,6 @@ class TransferModel(PooledModel):
         return {"logits": self.head(self.features(batch, training))}
 
 
-def _start() -> keras.initializers.Initializer:
-    # One for each layer: a second call of the same one would give the same numbers.
-    return keras.initializers.TruncatedNormal(stddev=_DEVIATION)
-
-
 class TwoLayers(keras.layers.Layer):
     """A dense layer with ReLU and one with a single output, float32.
 
@@ -72,8 +66,8 @@ class TwoLayers(keras.layers.Layer):
 
     def __init__(self, name: str, units: int, width: int) -> None:
         super().__init__(name=name, dtype="float32")
-        self.hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=_start(), name="hidden")
-        self.output_layer = keras.layers.Dense(1, kernel_initializer=_start(), name="output")
+        self.hidden = keras.layers.Dense(units, activation="relu", kernel_initializer=get_initializer(), name="hidden")
+        self.output_layer = keras.layers.Dense(1, kernel_initializer=get_initializer(), name="output")
         self(tf.zeros([1, width]))
 
     def call(self, vectors: tf.Tensor) -> tf.Tensor:
@@ -99,11 +93,11 @@ class DomainHeads(keras.layers.Layer):
     def __init__(self, units: int, classes: int, width: int) -> None:
         super().__init__(name="head", dtype="float32")
         self.shared, *self.specific = (
-            keras.layers.Dense(units, activation="tanh", kernel_initializer=_start(), name=name)
+            keras.layers.Dense(units, activation="tanh", kernel_initializer=get_initializer(), name=name)
             for name in ("shared", "source", "target")
         )
         # Of each domain: weights of shared features, and of its own.
-        self.kernel = self.add_weight("kernel", [2, 2, units, classes], initializer=_start())
+        self.kernel = self.add_weight("kernel", [2, 2, units, classes], initializer=get_initializer())
         self.bias = self.add_weight("bias", [2, classes], initializer="zeros")
         self(tf.zeros([1, width]))
 

@@ -43,19 +43,22 @@ def _by_label(target: LabelTarget, tables: Mapping[str, EncodedTable]) -> dict[s
         edges = np.linspace(low, high, _PARTS + 1) if high > low else np.array([low, low])
         names = [f"{start:.4g} to {end:.4g}" for start, end in zip(edges[:-1], edges[1:], strict=True)]
         return _counted(values, names, edges)
-    classes = len(target.names)
-    counts = {part: np.zeros(classes, np.int64) for part in tables}
-    for part, table in tables.items():
-        for labels in _chunks(table):
-            if labels.ndim > 1:
-                counts[part] += (labels > 0).sum(axis=0)
-            else:  # rows without a label have no class
-                counts[part] += np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
     return {
         "names": target.names,
-        "tables": {part: count.tolist() for part, count in counts.items()},
+        "tables": {part: rows_by_label(table, len(target.names)).tolist() for part, table in tables.items()},
         "rows": {part: len(table) for part, table in tables.items()},
     }
+
+
+def rows_by_label(table: EncodedTable, classes: int) -> np.ndarray:
+    """Returns how many rows have each class, int64 [classes]; rows without a label have none."""
+    counts = np.zeros(classes, np.int64)
+    for labels in _chunks(table):
+        if labels.ndim > 1:
+            counts += (labels > 0).sum(axis=0)
+        else:
+            counts += np.bincount(labels[(labels >= 0) & (labels < classes)], minlength=classes)
+    return counts
 
 
 def _chunks(table: EncodedTable) -> Iterator[np.ndarray]:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-
+from appzoo.jobs.distributions import rows_by_label
 from easytransfer.app.contract import App
 from easytransfer.app.targets.labels import LabelTarget
 from easytransfer.data.duplicates import DuplicateFinder
@@ -96,10 +95,5 @@ class TableChecks:
 
     def _unseen(self, tables: dict[str, EncodedTable]) -> dict[str, int]:
         names = self._app.target.names or []
-
-        def counts(part: str) -> np.ndarray:
-            ids = np.asarray(tables[part].columns["label_id"]).reshape(-1)
-            return np.bincount(ids[ids >= 0], minlength=len(names))  # below 0 are rows without a label
-
-        train, evaluation = map(counts, PARTS)
+        train, evaluation = (rows_by_label(tables[part], len(names)) for part in PARTS)
         return {name: int(evaluation[i]) for i, name in enumerate(names) if evaluation[i] and not train[i]}

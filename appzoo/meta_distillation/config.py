@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import field_validator, model_validator
+from pydantic import model_validator
 
-from appzoo.layer_map import check_form
+from appzoo.layer_map import LayerMapSettings
 from appzoo.settings import DomainDataConfig, EncoderStudentSettings
 from easytransfer.config.job import JobConfig
 from easytransfer.config.schema import ConfigModel, setting
@@ -23,8 +23,8 @@ class MetaStudentSettings(EncoderStudentSettings):
     )
 
 
-class MetaTeachingSettings(ConfigModel):
-    """How the meta-teacher learns, and what the student learns from it."""
+class MetaTeacherSettings(ConfigModel):
+    """The meta-teacher, and how it learns."""
 
     teacher: str | None = setting(
         None,
@@ -56,6 +56,11 @@ class MetaTeachingSettings(ConfigModel):
     layer_learning_rate: float | None = setting(
         None, "Learning rate of the student's layers; default train.learning_rate.", advanced=True, modes="T", gt=0
     )
+
+
+class MetaTeachingSettings(LayerMapSettings, MetaTeacherSettings):
+    """The meta-teacher, and what the student learns from it."""
+
     hidden_weight: float = setting(
         1.0,
         "Weight of the squared distance of embeddings and outputs of layers; 0 leaves it out.",
@@ -77,30 +82,12 @@ class MetaTeachingSettings(ConfigModel):
         modes="T",
         ge=0,
     )
-    layer_map: str = setting(
-        "uniform",
-        "Which layer of the teacher each layer of the student learns from: uniform, last, or pairs STUDENT:TEACHER "
-        "with commas between them, 0 for the embeddings.",
-        advanced=True,
-        modes="T",
-    )
     kd_temperature: float = setting(2.0, "What both logits are divided by.", advanced=True, modes="T", gt=0)
-
-    @property
-    def compares_layers(self) -> bool:
-        """Whether outputs or attentions of layers are compared."""
-        return bool(self.hidden_weight or self.attention_weight)
 
     @property
     def looks_inside(self) -> bool:
         """Whether the student learns from more than answers."""
         return self.compares_layers or bool(self.transfer_weight)
-
-    @field_validator("layer_map")
-    @classmethod
-    def _is_map(cls, value: str) -> str:
-        check_form(value)
-        return value
 
     @model_validator(mode="after")
     def _check_domain(self) -> MetaTeachingSettings:

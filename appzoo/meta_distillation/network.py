@@ -8,11 +8,11 @@ from appzoo.layer_probes import mean_of_tokens
 from appzoo.pooled_model import PooledModel
 from appzoo.student_encoder import ProjectedStudent
 from easytransfer import keras
+from easytransfer.layers.plain import get_initializer
 from easytransfer.train.weights import TRAINING_ONLY
 from modelzoo.backbone import Backbone
 
 TEACHER_SCOPE = f"{TRAINING_ONLY}_teacher"
-_DEVIATION = 0.02
 
 
 class DomainRepresentation(keras.layers.Layer):
@@ -39,18 +39,14 @@ class DomainRepresentation(keras.layers.Layer):
 
     def build(self, shape: tf.TensorShape) -> None:
         """Makes a vector for each domain, kernel and bias."""
-        self.embeddings = self.add_weight("embeddings", [self._domains, shape[-1]], initializer=_start())
-        self.kernel = self.add_weight("kernel", [shape[-1], self._units], initializer=_start())
+        self.embeddings = self.add_weight("embeddings", [self._domains, shape[-1]], initializer=get_initializer())
+        self.kernel = self.add_weight("kernel", [shape[-1], self._units], initializer=get_initializer())
         self.bias = self.add_weight("bias", [self._units], initializer="zeros")
         super().build(shape)
 
     def call(self, vectors: tf.Tensor, domain_id: tf.Tensor) -> tf.Tensor:
         """See the class."""
         return tf.tanh(tf.matmul(vectors + tf.gather(self.embeddings, domain_id), self.kernel) + self.bias)
-
-
-def _start() -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=_DEVIATION)
 
 
 class MetaTeacher(PooledModel):
@@ -67,7 +63,9 @@ class MetaTeacher(PooledModel):
         super().__init__(backbone, num_outputs, dropout_rate)
         width = backbone.config.hidden_size
         self.domain_representation = DomainRepresentation(domains, width)
-        self.domain_head = keras.layers.Dense(domains, kernel_initializer=_start(), dtype="float32", name="domain_head")
+        self.domain_head = keras.layers.Dense(
+            domains, kernel_initializer=get_initializer(), dtype="float32", name="domain_head"
+        )
         self.domain_head(self.domain_representation(tf.zeros([1, width]), tf.zeros([1], tf.int32)))
 
     def inside(self, batch: dict[str, tf.Tensor], training: bool, attentions: bool) -> dict[str, tf.Tensor]:

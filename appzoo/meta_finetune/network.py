@@ -9,10 +9,9 @@ import tensorflow as tf
 from appzoo.layer_probes import mean_of_tokens
 from appzoo.pooled_model import PooledModel
 from easytransfer import keras
+from easytransfer.layers.plain import get_initializer
 from easytransfer.train.weights import TRAINING_ONLY
 from modelzoo.backbone import Backbone
-
-_DEVIATION = 0.02
 
 
 class DomainClassifiers(keras.layers.Layer):
@@ -37,8 +36,10 @@ class DomainClassifiers(keras.layers.Layer):
     def build(self, shape: tf.TensorShape) -> None:
         """Makes a vector for each domain, and one kernel and one bias for each layer."""
         width = shape[-1]
-        self.embeddings = self.add_weight("embeddings", [self._domains, width], initializer=_start())
-        self.kernel = self.add_weight("kernel", [self._layer_count, width, self._domains], initializer=_start())
+        self.embeddings = self.add_weight("embeddings", [self._domains, width], initializer=get_initializer())
+        self.kernel = self.add_weight(
+            "kernel", [self._layer_count, width, self._domains], initializer=get_initializer()
+        )
         self.bias = self.add_weight("bias", [self._layer_count, self._domains], initializer="zeros")
         super().build(shape)
 
@@ -46,10 +47,6 @@ class DomainClassifiers(keras.layers.Layer):
         """See the class."""
         seen = vectors + tf.gather(self.embeddings, domain_id)[:, tf.newaxis]
         return tf.einsum("blh,lhd->bld", seen, self.kernel) + self.bias
-
-
-def _start() -> keras.initializers.Initializer:
-    return keras.initializers.TruncatedNormal(stddev=_DEVIATION)
 
 
 class MetaModel(PooledModel):

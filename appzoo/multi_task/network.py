@@ -8,9 +8,8 @@ import tensorflow as tf
 
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
+from easytransfer.layers.plain import get_initializer
 from modelzoo.backbone import Backbone
-
-_DEVIATION = 0.02
 
 
 def logits_of(task: str) -> str:
@@ -40,7 +39,7 @@ class MultiTaskModel(keras.Model):
         self.heads = {
             task: keras.layers.Dense(
                 count,
-                kernel_initializer=keras.initializers.TruncatedNormal(stddev=_DEVIATION),
+                kernel_initializer=get_initializer(),
                 dtype="float32",
                 name=f"{task}_head",
             )

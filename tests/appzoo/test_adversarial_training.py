@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from pydantic import ValidationError
+from training import StopAt
 
 from appzoo.adversarial_training.app import AdversarialTraining
 from appzoo.adversarial_training.config import AdversarialTrainingConfig, width_ratio
@@ -23,7 +22,6 @@ from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.errors import ConfigError, Interrupted
 from easytransfer.image.statistics import ChannelStatistics
-from easytransfer.run.report import NullReporter
 from easytransfer.train.engine import Engine
 from easytransfer.train.step import Losses, Step
 from easytransfer.train.trainer import Trainer
@@ -237,15 +235,6 @@ def test_the_course_follows_the_table():
 
 
 # Runs --------------------------------------------------------------------------------------------------------
-
-
-class StopAt(NullReporter):
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def step(self, step, metrics):
-        if step == self._step:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(app: AdversarialTraining, folder: Path, reporter=None) -> dict:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tiny_text_distillation import LABELS, ROWS, batch_of, encoded, new_app, save_teacher, softmax, student
+from training import StopAt
 
 from appzoo.distillation_text.losses import attention_loss, hidden_loss
 from appzoo.layer_map import layer_pairs
@@ -19,7 +18,6 @@ from appzoo.pooled_model import PooledModel
 from appzoo.student_encoder import chosen_layers
 from easytransfer.data.batches import Batches
 from easytransfer.errors import ConfigError, Interrupted, ModelError
-from easytransfer.run.report import NullReporter
 from easytransfer.train import checkpoint
 from easytransfer.train.step import EVALUATION
 from easytransfer.train.trainer import Trainer
@@ -268,18 +266,6 @@ def test_layers_that_cannot_be_compared_are_refused_in_one_line(teacher, tiny, t
     )
 
 
-class Stopping(NullReporter):
-    """Stops the training when it has come to a step."""
-
-    def __init__(self, at: int | None) -> None:
-        self.at = at
-
-    def step(self, step: int, metrics: Any) -> None:
-        """Sends the signal."""
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.slow
 def test_a_training_in_stages_goes_on_where_it_was_stopped(teacher, tiny, tmp_path):
     """Two steps for the teacher's probes, two for the student: each moves what is its own, wherever it is stopped."""
@@ -291,7 +277,7 @@ def test_a_training_in_stages_goes_on_where_it_was_stopped(teacher, tiny, tmp_pa
         table = encoded(app, tmp_path)
         app.on_train_table(table)
         runtime = app.config.runtime.model_copy(update={"deterministic": True})
-        Trainer(app, app.config.train, runtime, folder, Stopping(at)).fit(Batches(table, 4, shuffle=True, seed=1))
+        Trainer(app, app.config.train, runtime, folder, StopAt(at)).fit(Batches(table, 4, shuffle=True, seed=1))
 
     def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
         return checkpoint.load(folder / f"model.ckpt-{step}", weights_only=True).weights

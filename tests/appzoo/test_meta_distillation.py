@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import tensorflow as tf
 from test_meta_finetune import ROWS, encoded, new_app
 from tiny_text_distillation import batch_of, softmax
+from training import StopAt
 
 from appzoo.meta_distillation.app import MetaDistillation
 from appzoo.meta_distillation.config import MetaDistillationConfig
@@ -26,7 +25,6 @@ from easytransfer.errors import ConfigError, Interrupted, ModelError
 from easytransfer.layers.draws import RowDraws
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import CONFIG_FILE
-from easytransfer.run.report import NullReporter
 from easytransfer.train import checkpoint
 from easytransfer.train.step import EVALUATION
 from easytransfer.train.trainer import Trainer
@@ -334,18 +332,6 @@ def test_batches_of_some_rows():
     assert np.concatenate(RowSampler(sampler.rows, seed=4).plan(0, 2, 1)).tolist() == first
 
 
-class Stopping(NullReporter):
-    """Stops the training when it has come to a step."""
-
-    def __init__(self, at: int | None) -> None:
-        self.at = at
-
-    def step(self, step: int, metrics: Any) -> None:
-        """Sends the signal."""
-        if step == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.slow
 def test_a_training_goes_on_where_it_was_stopped_in_each_stage(tiny, tmp_path):
     """Two steps for the meta-teacher, for layers and for answers: each moves what is its own."""
@@ -358,7 +344,7 @@ def test_a_training_goes_on_where_it_was_stopped_in_each_stage(tiny, tmp_path):
         app.on_train_table(table)
         app.before_training(table, tmp_path, ONE_WORKER)
         runtime = app.config.runtime.model_copy(update={"deterministic": True})
-        Trainer(app, app.config.train, runtime, folder, Stopping(at)).fit(Batches(table, 6, shuffle=True, seed=1))
+        Trainer(app, app.config.train, runtime, folder, StopAt(at)).fit(Batches(table, 6, shuffle=True, seed=1))
 
     def weights(folder: Path, step: int) -> dict[str, np.ndarray]:
         return checkpoint.load(folder / f"model.ckpt-{step}", weights_only=True).weights
