@@ -119,9 +119,13 @@ def test_commands_of_the_ten_tasks(scratch: Path):
         csv.writer(file).writerows([["question", "other", "same"], *(row.split("\t") for row in rows)])
     commands = blocks(TASKS, "")
     assert len(commands) == 9  # serve, the ninth task, is in the text and does not end
-    for command in commands:
-        answer = check(command, scratch)
-    assert json.loads(answer.splitlines()[-1])["metrics"]
+    *others, own = commands
+    for command in others:
+        check(command, scratch)
+    # Where there is no checkout: in one, the folder would become a part of it.
+    (scratch / "elsewhere").mkdir()
+    written = json.loads(check(own, scratch / "elsewhere").splitlines()[-1])
+    assert written["application"] == "forecast" and not written["inside"]
     assert (scratch / "runs" / "study" / "best.json").is_file()
 
 
