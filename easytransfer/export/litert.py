@@ -135,8 +135,15 @@ def _checked(folder: Path, manifest: Mapping[str, Any], *, int8: bool) -> dict[s
     inputs = {key: decode_array(value) for key, value in samples["inputs"].items()}
     count = len(next(iter(inputs.values())))
     wanted = {key: decode_array(value) for key, value in samples["outputs"][str(count)].items()}
-    found = model(inputs)
-    largest = max((difference(found[key], wanted[key]) for key in wanted), default=0.0)
+    # The network computes something behind the end of shorter rows, which nobody reads.
+    largest = max(
+        (
+            difference(found[key], wanted[key][row : row + 1][tuple(map(slice, found[key].shape))])
+            for row, found in enumerate(model.rows(inputs))
+            for key in wanted
+        ),
+        default=0.0,
+    )
     if not int8 and not largest <= TOLERANCE:
         raise ModelError(
             "the LiteRT model differs from the network on the sample rows",

@@ -57,12 +57,16 @@ class LiteRtModel:
         Raises:
             ModelError: An array is missing or does not fit.
         """
-        rows = len(next(iter(batch.values())))
+        found = self.rows(batch)
+        return {name: self._joined(name, [each[name] for each in found]) for name in self._outputs}
+
+    def rows(self, batch: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Returns the outputs of every row, [1, ...], as long as the row is; arguments and errors as of a call."""
+        count = len(next(iter(batch.values())))
         try:
-            found = self.interpreters([self._row(batch, row) for row in range(rows)])
+            return self.interpreters([self._row(batch, row) for row in range(count)])
         except KeyError as error:
             raise ModelError(f"the model needs the array {error.args[0]}", received=sorted(batch)) from error
-        return {name: self._joined(name, [each[name] for each in found]) for name in self._outputs}
 
     def close(self) -> None:
         """Ends the threads."""

@@ -343,6 +343,7 @@ def test_other_smoke_runs_learn_with_adapters(name, tiny_model, repository, tmp_
     values = {
         "checkpoint_dir": tmp_path / "run", "model.pretrain_model_name_or_path": model, "model.lora_rank": 4,
         "model.lora_targets": ",".join(TARGETS), "train.num_epochs": 2, "train.learning_rate": 5e-3,
+        "train.log_step_count_steps": 1,
     }  # fmt: skip
     if name.startswith("text_generation"):
         values["model.from_scratch"] = "false"
