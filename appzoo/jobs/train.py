@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 
@@ -300,7 +300,7 @@ def _evaluate_best(
     app: App, config: JobConfig, folder: RunFolder, tables: dict[str, EncodedRows], fit: FitResult
 ) -> dict[str, Any]:
     """Puts the weights to export into the model and measures them on the evaluation table."""
-    which = "best" if config.train.export_best_checkpoint else "last"
+    which: Literal["best", "last"] = "best" if config.train.export_best_checkpoint else "last"
     path = checkpoint.load_weights(app.model, folder.path / f"model.ckpt-{which}")
     step = int(path.name.rpartition("-")[2])
     table, call = tables["eval"].encoded, model_call(app, labelled=True)
@@ -309,6 +309,7 @@ def _evaluate_best(
     evaluator, outputs = evaluated_with_outputs(app, table, call, size, multiple, keep=len(shown))
     app.on_evaluation(evaluator, folder.path)
     metrics = evaluator.result()
+    folder.write_measured(which, metrics)
     metric = choose_metric(config.train.metric_for_best, metrics, evaluator.main_metric)
     pages = app.write_pages(folder.path, shown, outputs)
     spec = config.data.eval_table or str(config.data.train_table)

@@ -224,6 +224,16 @@ class RunFolder:
         best = entry if is_best or "best" not in stored else stored["best"]
         self.write_json(EVALUATION_FILE, {"best": best, "last": entry})
 
+    def write_measured(self, which: Literal["best", "last"], metrics: Mapping[str, float]) -> None:
+        """Has `evaluation.json` say what the weights that are exported measure, with what was chosen at the end.
+
+        Args:
+            which: The entry of these weights.
+            metrics: Numbers by name.
+        """
+        stored = self.read_json(EVALUATION_FILE, default={})
+        self.write_json(EVALUATION_FILE, {**stored, which: {**stored.get(which, {}), **metrics}})
+
     def finish(
         self,
         status: Literal["done", "failed", "interrupted"],

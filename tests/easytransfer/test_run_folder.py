@@ -298,6 +298,8 @@ def test_evaluation_file_keeps_best_and_last(tmp_path):
         "best": {"step": 10, "accuracy": 0.8},
         "last": {"step": 20, "accuracy": 0.75},
     }
+    folder.write_measured("best", {"accuracy": 0.9})
+    assert folder.read_json("evaluation.json") == {**stored, "best": {"step": 10, "accuracy": 0.9}}
 
 
 def test_labels_come_in_id_order(tmp_path):
