@@ -215,7 +215,7 @@ def test_inside_of_a_checkout_it_passes_its_test_and_the_contract(tmp_path):
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".git", ".venv", "build", "runs", "__pycache__"))
     assert main(["new-app", "gestures", "--input=sequence", "--target=class", f"--folder={checkout}"]) == 0
-    words = ["-q", "-p", "no:cacheprovider", "-m", "slow or not slow", "-k", "gestures"]
+    words = ["-p", "no:cacheprovider", "-m", "slow or not slow", "-k", "gestures"]
     files = ["tests/appzoo/test_gestures.py", "tests/appzoo/test_contract.py"]
     command = [sys.executable, "-m", "pytest", *words, *files]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
