@@ -33,6 +33,7 @@ NOT_INHERITED = (
     "data.output_schema",
     "data.encoding",
     "data.bad_rows",
+    "data.region_cache",
     "data.max_bad_rows",
     "data.merge",
     "runtime.resume",

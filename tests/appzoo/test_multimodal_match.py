@@ -354,6 +354,7 @@ def test_pictures_are_read_in_the_graph_of_an_export(shop, repository, monkeypat
         lines = (tmp_path / f"{name}.jsonl").read_text().splitlines()
         found[name] = np.array([json.loads(line)["logits"] for line in lines])
     np.testing.assert_allclose(found["run"], found["export"], atol=2e-5)
+    assert not Path("kept").exists()  # an export knows the name of that folder alone
     export = tf.saved_model.load(str(result["export"]))
     pictures = [(shop / f"{number}.png").read_bytes() for number in (0, 5)]
     raw = {"text": tf.constant(["there is a circle", "there is a star"]), "image_bytes": tf.constant(pictures)}
