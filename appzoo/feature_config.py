@@ -8,8 +8,9 @@ from easytransfer.errors import ConfigError
 
 # What can be written for every row, in the order of `all`.
 VECTOR_COLUMNS = ("pool_output", "first_token_output", "mean_output", "all_hidden_outputs")
-# The original's choice.
-DEFAULT_COLUMNS = "pool_output,first_token_output,all_hidden_outputs"
+# What is written where nobody says it: the original's choice, and of two towers what they were trained to compare.
+DEFAULT_COLUMNS = ("pool_output", "first_token_output", "all_hidden_outputs")
+TOWER_COLUMNS = ("pool_output",)
 
 
 class FeatureSettings(ConfigModel):

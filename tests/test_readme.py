@@ -107,6 +107,13 @@ def test_commands(readme: Path, scratch: Path):
         assert (scratch / "runs" / "mine" / "export" / "models.config").is_file()
 
 
+def test_no_task_needs_more_than_five_flags():
+    shown = re.findall(r"`((?:easy_transfer_app|ez_bert_feat)[^`]*)`", TASKS.read_text(encoding="utf-8"))
+    commands = [line for block in blocks(TASKS, "") for line in block.replace("\\\n", " ").splitlines()] + shown
+    assert len(commands) > 11
+    assert {line: line.count(" --") for line in commands if line.count(" --") > 5 or "inputSchema" in line} == {}
+
+
 @pytest.mark.slow
 def test_commands_of_the_ten_tasks(scratch: Path):
     from modelzoo.commands import make_tiny
@@ -115,10 +122,10 @@ def test_commands_of_the_ten_tasks(scratch: Path):
     with open(scratch / "topics.jsonl", "w", encoding="utf-8") as file:
         for i in range(60):
             topics = [name for name, number in (("price", 2), ("service", 3)) if i % number == 0] or ["place"]
-            file.write(json.dumps({"text": f"{' and '.join(topics)} in remark {i}", "topics": topics}) + "\n")
+            file.write(json.dumps({"text": f"{' and '.join(topics)} in remark {i}", "label": topics}) + "\n")
     rows = (ROOT / "examples" / "text_match" / "train.tsv").read_text(encoding="utf-8").splitlines()
     with open(scratch / "pairs.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["question", "other", "same"], *(row.split("\t") for row in rows)])
+        csv.writer(file).writerows([["question", "other", "label"], *(row.split("\t") for row in rows)])
     commands = blocks(TASKS, "")
     assert len(commands) == 9  # serve, the ninth task, is in the text and does not end
     *others, own = commands

@@ -16,6 +16,7 @@ from easytransfer.config.paths import user_path
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.duplicates import DuplicateFinder
 from easytransfer.data.inspection import Picture, Pictures, TokenCounter, read_table, texts_of
+from easytransfer.data.label_names import label_column
 from easytransfer.data.schema import Schema, parse_schema
 from easytransfer.data.table import Table, open_table
 from easytransfer.errors import ConfigError
@@ -24,8 +25,6 @@ from easytransfer.run import log, suspicions
 PAGE_FILE = "inspection.html"
 _OWN_FLAGS = ("outputDir", "json", "help", "debug")
 _PRETRAINED, _TOKENIZER = "pretrainedModel", "model.pretrain_model_name_or_path"
-# Columns that are taken for the labels where none is named.
-_LABELS = ("label", "labels")
 # No text has so many tokens: all of them are counted.
 _NO_LIMIT = 1 << 24
 
@@ -96,7 +95,7 @@ def inspect_tables(specs: Sequence[str], config: JobConfig, model: str | None) -
     """
     data = config.data
     tables = [_open(spec, config) for spec in specs]
-    label = data.label_name or next((name for name in _LABELS if name in tables[0].schema), None)
+    label = data.label_name or label_column(tables[0].schema.names)
     texts = [name for name in (data.first_sequence, data.second_sequence) if name]
     compared = texts or [
         column.name for column in tables[0].schema if column.type in ("str", "image") and column.name != label

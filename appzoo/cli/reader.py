@@ -20,8 +20,11 @@ from easytransfer.config.original import from_original_json, is_original
 from easytransfer.config.paths import user_path
 from easytransfer.config.schema import MODES, ConfigModel
 from easytransfer.config.stored import has_run_config, inherited, load_run_config
+from easytransfer.data.bad_rows import BadRows
+from easytransfer.data.label_names import label_column
 from easytransfer.data.labels import LabelMap
-from easytransfer.errors import ConfigError, ModelError, did_you_mean
+from easytransfer.data.table import open_table
+from easytransfer.errors import ConfigError, DataError, ModelError, did_you_mean
 from easytransfer.presets import catalogue, default_zoo, hub
 from easytransfer.presets import resolve as resolve_preset
 from easytransfer.run import log
@@ -174,7 +177,7 @@ class JobReader:
         self.draft.fill(self.stored, "the stored configuration")
         self._name_tokenizer(config_class)
         dump = self.options.get("configDump")
-        config = self.draft.build(config_class)
+        config = self._with_label_column(self.draft.build(config_class))
         self._note_empty_labels(config, given)
         return Job(self.mode, config, None if dump is None else dump.value or "", given)
 
@@ -329,6 +332,23 @@ class JobReader:
         # A trained run has its own list.
         if path in given and self.draft.get(path) in ("", []) and not (config.checkpoint_path or classes):
             self.notes.append("labelEnumerateValues is empty: the training table says what its labels are")
+
+    def _with_label_column(self, config: JobConfig) -> JobConfig:
+        """Returns the configuration of a training with the label column that its table has, where none is named."""
+        wanted = any(item.path == "data.label_name" and "T" in item.required for item in settings_of(type(config)))
+        data, table = config.data, config.training_tables()
+        known = data.label_name is not None or data.input_schema is not None
+        if self.mode != "train" or not config.model_name or not wanted or known or table is None:
+            return config
+        try:
+            names = open_table(table, schema=None, data=data, bad_rows=BadRows("skip")).schema.names
+        except (ConfigError, DataError):  # told where tables are checked
+            return config
+        found = label_column(names)
+        if found is None:
+            return config
+        log.say(f"labels: the column {found!r} of {table}")
+        return config.model_copy(update={"data": data.model_copy(update={"label_name": found})})
 
     def _name_tokenizer(self, config_class: type[JobConfig]) -> None:
         """Lets the tokenizer of a preprocess job stand where the application looks for it."""

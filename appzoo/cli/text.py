@@ -135,9 +135,10 @@ Exit codes: 0 success, 2 flags or configuration, 3 data, 4 model or checkpoint, 
 
 FEATURES_MORE = """\
 outputSchema: pool_output, first_token_output, mean_output (over the tokens of the row) and all_hidden_outputs (one
-vector for each token); default pool_output,first_token_output,all_hidden_outputs. A model of two towers writes each
-for the first text and, with _b, for the second. The name of outputTable decides the form: .jsonl, .parquet, .tfrecord,
-a name that ends in / is a folder of .npy files, others are TSV with commas in vectors and semicolons between tokens.
+vector for each token); default pool_output,first_token_output,all_hidden_outputs, of a model of two towers pool_output
+alone, which it compares. Such a model writes each for the first text and, with _b, for the second. The name of
+outputTable decides the form: .jsonl, .parquet, .tfrecord, a name that ends in / is a folder of .npy files, others are
+TSV with commas in vectors and semicolons between tokens.
 A killed job goes on when it is started again. Worker w of n (--workerCount=n --task_index=w) writes
 <outputTable>.part-<w>-of-<n>; the same command with --merge joins them.
 Further flags: --config FILE, --set KEY=VALUE, --configDump [FILE], --debug, --version."""

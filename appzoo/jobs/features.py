@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.feature_config import DEFAULT_COLUMNS, VECTOR_COLUMNS, FeatureConfig, parse_layers
+from appzoo.feature_config import VECTOR_COLUMNS, FeatureConfig, parse_layers
 from appzoo.jobs.inference import outputs_in_order
 from appzoo.jobs.resumable_output import Output, job_key
 from appzoo.jobs.tables import chosen_columns, names
@@ -38,7 +38,7 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     data, settings = config.data, config.features
-    columns = chosen_columns(data.output_schema or DEFAULT_COLUMNS, VECTOR_COLUMNS)
+    columns = chosen_columns(data.output_schema, VECTOR_COLUMNS) if data.output_schema else None
     append = names(data.append_cols)
     key = job_key("features", config, model_path(str(config.model_name), config.runtime.model_zoo_base_path))
     digits = settings.float_precision
@@ -59,7 +59,7 @@ def extract_features(config: FeatureConfig) -> dict[str, Any]:
         lambda chunk: source.encode(chunk, str(data.first_sequence), data.second_sequence, data.no_truncate),
         rows.columns,
         columns=[*rows.names, *append],
-        chunk_rows=HIDDEN_CHUNK_ROWS if "all_hidden_outputs" in columns else CHUNK_ROWS,
+        chunk_rows=HIDDEN_CHUNK_ROWS if "all_hidden_outputs" in source.columns else CHUNK_ROWS,
         text_counts=source.text_counts,
     )
     return {

@@ -16,6 +16,7 @@ import numpy as np
 import modelzoo.loading as zoo
 from appzoo import discovery
 from appzoo.encoder import count_tokens, encode_texts
+from appzoo.feature_config import DEFAULT_COLUMNS, TOWER_COLUMNS
 from appzoo.jobs.inference import traced_once
 from appzoo.jobs.trained import open_trained
 from easytransfer.app.contract import App
@@ -93,13 +94,13 @@ class VectorSource:
 
 
 def open_vectors(
-    name: str, columns: Sequence[str], layers: Sequence[int], *, max_length: int | None, runtime: RuntimeConfig
+    name: str, columns: Sequence[str] | None, layers: Sequence[int], *, max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
     """Opens an encoder.
 
     Args:
         name: ModelZoo name, model folder, checkpoint prefix, run folder or checkpoint of training, or an export.
-        columns: Columns to compute.
+        columns: Columns to compute; None for those of `ez_bert_feat` without `outputSchema`.
         layers: Layers to take them from; of an export those it was made with.
         max_length: Tokens a row is cut to; None takes those of the training or export, 128 for pre-trained models.
         runtime: Precision, compilation and root of the ModelZoo.
@@ -145,7 +146,7 @@ def model_path(name: str, root: str | None) -> Path:
 
 
 def _from_zoo(
-    name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
+    name: str, columns: Sequence[str] | None, layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
     from appzoo.jobs.vector_module import VectorModule
     from modelzoo.backbone import Backbone
@@ -154,14 +155,14 @@ def _from_zoo(
     preset = obtain(name, root, offline=runtime.offline)
     with compute_precision(runtime.mixed_precision):
         backbone = Backbone.from_preset(name, zoo=root)
-    module = VectorModule(backbone, lambda outputs: outputs["pooled_output"], columns, layers)
+    module = VectorModule(backbone, lambda outputs: outputs["pooled_output"], columns or DEFAULT_COLUMNS, layers)
     return _source(
         module, zoo.load_tokenizer(name, root), max_length or 128, runtime, path=preset.folder, name=preset.name
     )
 
 
 def _from_run(
-    name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
+    name: str, columns: Sequence[str] | None, layers: Sequence[int], max_length: int | None, runtime: RuntimeConfig
 ) -> VectorSource:
     from appzoo.jobs.vector_module import VectorModule
 
@@ -172,10 +173,12 @@ def _from_run(
     app: App = trained.app
     if not hasattr(app, "encoder") or not hasattr(app.model, "backbone"):
         raise ModelError(f"{config.model_name} has no pre-trained encoder, so there are no vectors", received=name)
+    two_towers = any(part.reads_apart for part in app.inputs)
+    columns = columns or _usual_columns(two_towers)
     module = VectorModule(app.model.backbone, getattr(app.model, "text_vector", _pooled), columns, layers)
     length = max_length or config.data.sequence_length
     source = _source(module, app.encoder.tokenizer, length, runtime, path=trained.source, name=str(config.model_name))
-    source.two_towers = any(part.reads_apart for part in app.inputs)
+    source.two_towers = two_towers
     return source
 
 
@@ -183,7 +186,13 @@ def _pooled(outputs: Mapping[str, Any]) -> Any:
     return outputs["pooled_output"]
 
 
-def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_length: int | None) -> VectorSource:
+def _usual_columns(two_towers: bool) -> Sequence[str]:
+    return TOWER_COLUMNS if two_towers else DEFAULT_COLUMNS
+
+
+def _from_export(
+    name: str, columns: Sequence[str] | None, layers: Sequence[int], max_length: int | None
+) -> VectorSource:
     folder = find_exported(name)
     model: LiteRtModel | Exported = LiteRtModel(folder) if (folder / MODEL).is_file() else load_exported(folder)
     facts = model.manifest.get(FACTS)
@@ -192,10 +201,11 @@ def _from_export(name: str, columns: Sequence[str], layers: Sequence[int], max_l
             f"{folder} has no vectors",
             fix="export vectors: `easy_transfer_app export --exportType=ez_bert_feat`",
         )
+    columns = columns or _usual_columns(facts["two_towers"])
     missing = [column for column in columns if column not in facts["columns"]]
     if missing:
         raise ConfigError("the export has no such column", received=missing[0], accepted=facts["columns"])
-    if columns != ["pool_output"] and list(layers) != facts["layers"]:
+    if list(columns) != ["pool_output"] and list(layers) != facts["layers"]:
         shown = ",".join(map(str, facts["layers"]))
         raise ConfigError("the export was made from other layers", received=list(layers), accepted=f"--layers={shown}")
     length = max_length or model.manifest["max_length"]

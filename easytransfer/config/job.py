@@ -76,7 +76,7 @@ class DataConfig(ConfigModel):
     )
     second_sequence: str | None = setting(None, "Column with the second text of a pair.", modes="TEPS")
     label_name: str | None = setting(
-        None, "Label column.", modes="TEPS", required="T", unless="tables hold token ids or pictures"
+        None, "Label column.", modes="TEPS", required="T", unless="called label, or tables hold token ids or pictures"
     )
     label_enumerate_values: str | None = setting(
         None,

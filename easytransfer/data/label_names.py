@@ -24,8 +24,19 @@ _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]{1,3})?", r
 _MISSING = frozenset(
     "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(",")
 )
+# Columns that hold the labels where none is named.
+_LABEL_COLUMNS = ("label", "labels")
 # Groups of names that a warning shows.
 _MOST_SHOWN = 5
+
+
+def label_column(names: Sequence[str]) -> str | None:
+    """Returns which column of a table holds the labels where nobody says it: `label`, or `labels`; None for neither.
+
+    Args:
+        names: Columns of the table.
+    """
+    return next((name for name in _LABEL_COLUMNS if name in names), None)
 
 
 def class_name(cell: Any) -> str:

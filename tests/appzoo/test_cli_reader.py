@@ -520,3 +520,26 @@ def test_an_empty_label_list_is_told(tmp_path):
         job = JobReader("train", line, notes).read()
         value = "none" if words[-1].endswith("=none") else None
         assert job.config.data.label_enumerate_values == value and notes == expected, words
+
+
+def _labelled(columns, folder, **flags):
+    """Returns the label column of a training on a table with these columns, by a command line without `labelName`."""
+    (folder / "train.csv").write_text(f"{columns}\na,b,c\n")
+    words = {"modelName": "text_classify_bert", "inputTable": folder / "train.csv", "firstSequence": "text"} | flags
+    return JobReader("train", [f"--{name}={value}" for name, value in words.items()], []).read().config.data.label_name
+
+
+def test_a_column_called_label_is_that_of_the_labels(tmp_path, capsys):
+    assert _labelled("text,label,other", tmp_path) == "label"
+    assert capsys.readouterr().err.splitlines()[-1] == f"labels: the column 'label' of {tmp_path}/train.csv"
+    assert _labelled("labels,text,label", tmp_path) == "label"
+    assert _labelled("text,labels,other", tmp_path) == "labels"
+    assert _labelled("text,label,other", tmp_path, labelName="other") == "other"
+    # Not where another column may be meant, where columns are declared, or where the labels are words of the text.
+    for columns, flags in (
+        ("text,Label,class", {}),
+        ("text,label,other", {"inputSchema": "text:str:1,label:str:1,other:str:1"}),
+        ("text,label,other", {"modelName": "text_pretrain"}),
+        ("text,label,other", {"inputTable": tmp_path / "none.csv"}),
+    ):
+        assert _labelled(columns, tmp_path, **flags) is None

@@ -58,7 +58,7 @@ def test_exceptions_are_stated_and_true(capsys):
         "--inputSchema                       text; required unless the tables name their columns",
         "--trainTable                        text; required unless --inputTable names it",
         "--firstSequence                     text; required unless tables hold token ids or pictures",
-        "--labelName                         text; required unless tables hold token ids or pictures",
+        "--labelName                         text; required unless called label, or tables hold token ids or pictures",
     ):
         assert line in train
     common = {"model_name": "text_classify_bert", "checkpoint_dir": "run"}

@@ -73,7 +73,7 @@ def models_are_loaded_once(monkeypatch):
     load = features.open_vectors
 
     def open_vectors(name, columns, layers, **options):
-        key = (name, tuple(columns), tuple(layers), options["max_length"])
+        key = (name, tuple(columns or ()), tuple(layers), options["max_length"])
         if key not in _opened:
             _opened[key] = load(name, columns, layers, **options)
         return _opened[key]
@@ -470,8 +470,9 @@ def test_original_second_texts_were_encoded_differently(capfd, tmp_path, table, 
     assert found["pool_output"].shape == (ROWS, 12), "the projection"
     np.testing.assert_allclose(found["pool_output"], outputs["vector_a"], atol=1e-5)
     np.testing.assert_allclose(found["pool_output_b"], outputs["vector_b"], atol=1e-5)
-    # The same text has the same vector on either side.
-    run(capfd, table, two_towers, f"{tmp_path}/swapped/", outputSchema="pool_output", firstSequence="other")
+    # The same text has the same vector on either side; without outputSchema it is what the towers compare.
+    swapped = run(capfd, table, two_towers, f"{tmp_path}/swapped/", firstSequence="other")
+    assert swapped["columns"] == ["pool_output", "id"]
     np.testing.assert_allclose(read_npy(tmp_path / "swapped")["pool_output"], found["pool_output_b"], atol=1e-5)
 
 
@@ -502,7 +503,9 @@ def test_an_export_of_vectors_answers_like_the_model(capfd, tmp_path, table, two
         np.testing.assert_allclose(mine[name], theirs[name], atol=1e-5)
     raw = exported.signatures["serving_default"](text=np.array(texts(5), object))
     np.testing.assert_allclose(raw["pool_output"], mine["pool_output"][:5], atol=1e-5)
-    assert "other layers" in run(capfd, table, tmp_path / "saved", tmp_path / "x.tsv", layers="0", code=2)
+    assert "other layers" in run(
+        capfd, table, tmp_path / "saved", tmp_path / "x.tsv", layers="0", outputSchema=COLUMNS, code=2
+    )
     code = command(["predict", f"--checkpointPath={tmp_path}/saved", f"--inputTable={table}", "--outputTable=x.tsv"])
     assert code == 4 and "export of vectors" in capfd.readouterr().err
 
