@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -156,7 +157,7 @@ class Browser:
         assert [text for number, text in enumerate(controls) if not reached[number]] == []
 
     def _next(self) -> tuple[int, bool]:
-        self.driver.switch_to.active_element.send_keys(Keys.TAB)
+        ActionChains(self.driver).send_keys(Keys.TAB).perform()
         number, shown = self.run(_REACHED)
         return number, shown
 

@@ -15,6 +15,8 @@ from easytransfer.run.page import source_hash
 from easytransfer.savedmodel.failure import CheckFailed
 from easytransfer.savedmodel.manifest import read_manifest
 
+# Base64 of a PNG file begins so.
+_PNG = "iVBORw0KGgo"
 _HTML = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
@@ -44,8 +46,8 @@ def model_facts(folder: Path) -> dict[str, Any]:
     """Returns what an export says of itself: all of it optional, nothing for a SavedModel without `export.json`.
 
     `model` and `run` are the names of application and training, `exported` is the day of the export, `labels` has the
-    names of the classes, and `examples`, by signature, texts of a row that the export was checked with: rows of the
-    application, never of a table.
+    names of the classes, and `examples`, by signature, texts and images of a row that the export was checked with: rows
+    of the application, never of a table.
     """
     try:
         manifest = read_manifest(folder)
@@ -66,12 +68,19 @@ def model_facts(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _example(sample: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the first row of a sample whose inputs are all texts with something in them; pictures say nothing."""
+def _example(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the first row of a sample whose inputs are all PNG files and texts with something in them."""
     inputs = sample.get("inputs", {})
     if not inputs or any(each["dtype"] != "string" or len(each["shape"]) != 1 for each in inputs.values()):
         return {}
     for row in zip(*(each["values"] for each in inputs.values()), strict=True):
-        if all(isinstance(text, str) and text.strip() for text in row):
-            return dict(zip(inputs, row, strict=True))
+        example = dict(zip(inputs, row, strict=True))
+        if all(map(_is_shown, example, example.values())):
+            return example
     return {}
+
+
+def _is_shown(name: str, value: Any) -> bool:
+    if name.endswith("_bytes"):
+        return isinstance(value, dict) and str(value.get("b64")).startswith(_PNG)
+    return isinstance(value, str) and bool(value.strip())

@@ -163,6 +163,20 @@ def save_facts(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(facts))
 
 
+def three_quarters() -> bytes:
+    """Returns a PNG file of 16 x 16 pixels, a quarter of them black."""
+    parts = [tf.fill([16, 12, 1], tf.constant(255, tf.uint8)), tf.zeros([16, 4, 1], tf.uint8)]
+    return tf.io.encode_png(tf.concat(parts, 1)).numpy()
+
+
+def save_picture_facts(folder: Path) -> None:
+    """Puts rows of pictures beside a model: what begins as a JPEG file does, and a PNG file."""
+    rows = {"image_bytes": encode_array(np.array([b"\xff\xd8\xff\xe0", three_quarters()], object))}
+    facts = {"config": {"checkpoint_dir": "runs/photos"}, "samples": {"serving_default": {"inputs": rows}}}
+    (folder / MANIFEST).parent.mkdir()
+    (folder / MANIFEST).write_text(json.dumps(facts))
+
+
 class Page:
     """The page of a server in a window."""
 
@@ -219,6 +233,8 @@ def models(tmp_path_factory) -> Path:
     save_classifier(base / "hundred" / "1", ("text",), many)
     save_tagger(base / "tags" / "1")
     save_curves(base / "curves" / "1")
+    save_classifier(base / "photos" / "1", ("image_bytes",), brightness)
+    save_picture_facts(base / "photos" / "1")
     save_tagger(base / "told" / "1")
     save_facts(base / "told" / "1")
     save_lanes(base / "lanes" / "1")
@@ -459,6 +475,33 @@ def test_an_export_says_what_it_is_and_an_example_is_asked(page, tmp_path):
         button.click()
         page.browser.wait(lambda _, button=button: button.text == "Copied")
         assert page.browser.run("return window.copied") == page.find(f"#{name}").get_property("textContent")
+
+
+def test_an_image_that_an_export_was_checked_with_is_asked_by_one_click(page, models, tmp_path):
+    page.open("photos")
+    assert page.find("#example").is_displayed() and page.find("#clear").is_displayed()
+    assert not page.find("#hint").is_displayed()
+    page.find("#send").click()
+    assert page.rows() == [["bright", "75.0 %"], ["dark", "25.0 %"]]
+    assert page.browser.run("return document.querySelector('#fields img').naturalWidth") == 16
+    page.check()
+    # The command and the program read the file where the reader has saved it.
+    allowed = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    page.browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", allowed)
+    save = page.find("#fields a")
+    save.click()
+    page.browser.wait(lambda _: (tmp_path / "image.png").is_file())
+    assert (tmp_path / "image.png").read_bytes() == three_quarters()
+    page.repeat(tmp_path)
+    page.browser.check_access("page-image-example")
+    tf.io.write_file(str(tmp_path / "own.png"), tf.io.encode_png(tf.fill([8, 8, 1], tf.constant(0, tf.uint8))))
+    page.find("#input-image_bytes").send_keys(str(tmp_path / "own.png"))
+    assert not save.is_displayed()
+    page.find("#send").click()
+    page.browser.wait(lambda _: page.rows()[0] == ["dark", "100.0 %"])
+    page.find("#clear").click()
+    assert not page.find("#input-image_bytes").get_property("value") and not page.find("#example").is_displayed()
+    assert not page.find("#fields img").is_displayed()
 
 
 def test_facts_of_exports(models, tmp_path):
