@@ -11,16 +11,13 @@ import numpy as np
 from appzoo.multimodal_match.target import MATCH
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.run.atomic import write_text
+from easytransfer.run.page import application_page, html_table
 from easytransfer.text.tokenizer import Tokenizer
 
 PAGE = "retrieval.html"
 _SHOWN, _IMAGES = 50, 5
-_HEAD = """<!doctype html><meta charset="utf-8"><title>Retrieval</title>
-<style>body{font:14px sans-serif;max-width:70em}td,th{text-align:left;padding:2px 8px}b{color:#080}i{color:#c00}</style>
-<p>Texts with several rows of the evaluation table: the images of these rows by score, <b>those that match</b> and
-<i>others</i>, with the probability of the match.</p>
-<table><tr><th>text</th><th>best match at</th><th>images</th></tr>
-"""
+_LEAD = """<p>Texts with several rows of the evaluation table: the images of these rows by score,
+<mark class="hue-2">those that match</mark> and others, with the probability of the match.</p>"""
 
 
 def write_retrieval(folder: Path, table: EncodedTable, logits: np.ndarray, tokenizer: Tokenizer) -> list[str]:
@@ -40,16 +37,17 @@ def write_retrieval(folder: Path, table: EncodedTable, logits: np.ndarray, token
         groups.setdefault(key, []).append(row)
     score = (logits[:, MATCH] - logits[:, 1 - MATCH]).astype(np.float64)
     label = np.asarray(table.columns["label_id"])
-    lines = []
+    found = []
     for rows in [rows for rows in groups.values() if len(rows) > 1][:_SHOWN]:
         order = np.array(rows)[np.argsort(-score[rows], kind="stable")]
         matches = np.flatnonzero(label[order] == MATCH)
         place = f"{matches[0] + 1} of {len(order)}" if len(matches) else "none"
-        shown = " ".join(_image(str(names[row]), score[row], label[row] == MATCH) for row in order[:_IMAGES].tolist())
-        lines.append(f"<tr><td>{_text(ids[rows[0]], tokenizer)}</td><td>{place}</td><td>{shown}</td></tr>")
-    if not lines:
+        shown = ", ".join(_image(str(names[row]), score[row], label[row] == MATCH) for row in order[:_IMAGES].tolist())
+        found.append((_text(ids[rows[0]], tokenizer), place, shown))
+    if not found:
         return []
-    write_text(folder / PAGE, _HEAD + "\n".join([*lines, "</table>", ""]))
+    listed = html_table(("text", "best match at", "images"), found)
+    write_text(folder / PAGE, application_page("Retrieval", _LEAD, [listed]))
     return [PAGE]
 
 
@@ -60,5 +58,5 @@ def _text(ids: np.ndarray, tokenizer: Tokenizer) -> str:
 
 
 def _image(name: str, score: float, match: bool) -> str:
-    mark = "b" if match else "i"
-    return f"<{mark}>{html.escape(name)} {1 / (1 + np.exp(-score)):.2f}</{mark}>"
+    shown = f"{html.escape(name)} {1 / (1 + np.exp(-score)):.2f}"
+    return f'<mark class="hue-2">{shown}</mark>' if match else shown

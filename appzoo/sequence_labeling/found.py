@@ -10,16 +10,10 @@ import numpy as np
 
 from appzoo.sequence_labeling.data import Unit, unit_offsets
 from appzoo.sequence_labeling.entities import TagSet
+from easytransfer.run.page import HUES, application_page, html_table
 
 # Rows shown by the page.
 PAGE_ROWS = 100
-# Hues far apart for neighbouring types.
-_HUE_STEP = 137
-_STYLE = """body{font:16px/2 sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;width:100%}td{border-top:1px solid #ddd;padding:.2em .6em;vertical-align:top}
-td:first-child{color:#888;font-size:.8em;white-space:nowrap}
-mark{padding:.1em .25em;border-radius:.3em;color:inherit}mark small{font-size:.65em;color:#444;margin-left:.3em}
-.wrong{outline:2px solid #c00}.missed{outline:2px dashed #c00}"""
 
 Entity = dict[str, Any]
 
@@ -58,37 +52,33 @@ def entity_page(texts: Sequence[str], true: Sequence[list[Entity]], predicted: S
         predicted: Predicted entities of each.
     """
     types = sorted({entity["type"] for row in [*true, *predicted] for entity in row})
-    colours = {kind: f"hsl({_HUE_STEP * i % 360} 70% 85%)" for i, kind in enumerate(types)}
-    lines = []
+    hues = {kind: f"hue-{number % HUES}" for number, kind in enumerate(types)}
+    rows = []
     right = sum(a == b for a, b in zip(true, predicted, strict=True))
     for row, text in enumerate(texts[:PAGE_ROWS]):
         if true[row] == predicted[row]:
-            lines.append(_line(f"{row + 1}", text, predicted[row], predicted[row], colours, ""))
+            rows.append((f"{row + 1}", _line(text, predicted[row], predicted[row], hues, "")))
         else:
-            lines.append(_line(f"{row + 1} predicted", text, predicted[row], true[row], colours, "wrong"))
-            lines.append(_line(f"{row + 1} true", text, true[row], predicted[row], colours, "missed"))
-    legend = " ".join(_mark(kind, kind, colours, "") for kind in types)
-    return (
-        f'<!DOCTYPE html>\n<html><head><meta charset="utf-8"><title>Entities</title><style>{_STYLE}</style></head>\n'
-        f"<body><h1>Entities of the evaluation table</h1>\n<p>{right:,} of {len(texts):,} rows are right; the first "
-        f"{min(len(texts), PAGE_ROWS)} are shown, with both readings where they differ. "
-        '<mark class="wrong">predicted only</mark> <mark class="missed">true only</mark></p>\n'
-        f"<p>{legend}</p>\n<table>\n" + "\n".join(lines) + "\n</table></body></html>\n"
+            rows.append((f"{row + 1} predicted", _line(text, predicted[row], true[row], hues, "wrong")))
+            rows.append((f"{row + 1} true", _line(text, true[row], predicted[row], hues, "missed")))
+    lead = (
+        f"<p>{right:,} of {len(texts):,} rows are right; the first {min(len(texts), PAGE_ROWS)} are shown, "
+        'with both readings where they differ. <mark class="wrong">predicted only</mark> '
+        '<mark class="missed">true only</mark></p>'
+        f"\n<p>{' '.join(_mark(kind, kind, hues, '') for kind in types)}</p>"
     )
+    return application_page("Entities of the evaluation table", lead, [html_table(("row", "text"), rows)])
 
 
-def _line(
-    name: str, text: str, entities: list[Entity], others: list[Entity], colours: dict[str, str], difference: str
-) -> str:
+def _line(text: str, entities: list[Entity], others: list[Entity], hues: dict[str, str], difference: str) -> str:
     parts, at = [], 0
     for entity in entities:
         parts.append(escape(text[at : entity["start"]]))
-        parts.append(_mark(entity["text"], entity["type"], colours, "" if entity in others else difference))
+        parts.append(_mark(entity["text"], entity["type"], hues, "" if entity in others else difference))
         at = entity["end"]
-    return f"<tr><td>{name}</td><td>{''.join(parts)}{escape(text[at:])}</td></tr>"
+    return f'<div class="text">{"".join(parts)}{escape(text[at:])}</div>'
 
 
-def _mark(text: str, kind: str, colours: dict[str, str], style: str) -> str:
-    name = f' class="{style}"' if style else ""
+def _mark(text: str, kind: str, hues: dict[str, str], style: str) -> str:
     small = f"<small>{escape(kind)}</small>" if text != kind else ""
-    return f'<mark{name} style="background:{colours[kind]}">{escape(text)}{small}</mark>'
+    return f'<mark class="{f"{hues[kind]} {style}".strip()}">{escape(text)}{small}</mark>'

@@ -17,17 +17,12 @@ from appzoo.text_comprehension.windows import Window
 from easytransfer.metrics.collector import RowCollector
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.metrics.scores import exact_mean, log_softmax
+from easytransfer.run.atomic import write_text
+from easytransfer.run.page import application_page
 
 PAGE = "answers.html"
 # Questions shown: enough to see what goes wrong, little enough for any browser.
 MOST_QUESTIONS = 200
-_STYLE = """
-body { font-family: sans-serif; max-width: 60em; margin: 2em auto; line-height: 1.5; }
-.context { background: #f6f6f6; padding: .6em; border-radius: .3em; white-space: pre-wrap; }
-.gold { background: #b9e6b9; } .found { border-bottom: .18em solid #d9480f; }
-.right { color: #1a7f37; } .wrong { color: #b42318; }
-"""
-
 POSITIONS = ("start_accuracy", "end_accuracy", "window_accuracy", "loss")
 
 
@@ -150,15 +145,11 @@ def write_answers(folder: Path, found: Sequence[tuple[Asked, Answer]], metric: s
     scored.sort(key=lambda entry: entry[0][1])
     parts = [_question(score, asked, answer) for score, asked, answer in scored[:MOST_QUESTIONS]]
     wrong = sum(not exact for (exact, _), _, _ in scored)
-    head = (
+    lead = (
         f"<p>{len(scored)} questions, {wrong} without an exact match; shown: {len(parts)}, the worst first. "
-        '<span class="gold">Right answer</span>, <span class="found">predicted answer</span>.</p>'
+        '<mark class="hue-2">Right answer</mark>, <span class="found">predicted answer</span>.</p>'
     )
-    text = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Answers</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>Answers</h1>{head}\n" + "\n".join(parts) + "\n</body></html>\n"
-    )
-    (folder / PAGE).write_text(text, encoding="utf-8")
+    write_text(folder / PAGE, application_page("Answers", lead, parts))
     return PAGE
 
 
@@ -166,10 +157,9 @@ def _question(score: tuple[float, float], asked: Asked, answer: Answer) -> str:
     exact, f1 = score
     golds = " | ".join(escape(gold.text) for gold in asked.golds) or "<i>no answer</i>"
     return (
-        f"<h2>{escape(asked.question)}</h2><p>{escape(asked.id)}: right {golds}; predicted "
-        f'<span class="{"right" if exact else "wrong"}">{escape(answer.text) or "<i>no answer</i>"}</span> '
-        f"(probability {answer.probability:.2f}, F1 {f1:.2f})</p>"
-        f'<div class="context">{_marked(asked, answer)}</div>'
+        f"<h2>{escape(asked.question)}</h2>\n<p>{escape(asked.id)}: right {golds}; predicted "
+        f"{escape(answer.text) or '<i>no answer</i>'} (probability {answer.probability:.2f}, "
+        f'{"exact" if exact else f"F1 {f1:.2f}"})</p>\n<p class="text">{_marked(asked, answer)}</p>\n'
     )
 
 
@@ -179,10 +169,8 @@ def _marked(asked: Asked, answer: Answer) -> str:
     edges = sorted({0, len(asked.context), answer.start, answer.end, *(edge for gold in golds for edge in gold)} - {-1})
     pieces = []
     for start, end in zip(edges, edges[1:], strict=False):
-        kinds = [
-            *(["gold"] if any(first <= start and end <= last for first, last in golds) else []),
-            *(["found"] if answer.start <= start and end <= answer.end else []),
-        ]
         text = escape(asked.context[start:end])
-        pieces.append(f'<span class="{" ".join(kinds)}">{text}</span>' if kinds else text)
+        if any(first <= start and end <= last for first, last in golds):
+            text = f'<mark class="hue-2">{text}</mark>'
+        pieces.append(f'<span class="found">{text}</span>' if answer.start <= start and end <= answer.end else text)
     return "".join(pieces)

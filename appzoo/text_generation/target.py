@@ -18,7 +18,8 @@ from easytransfer.data.encoded import EncodedTable, HostColumn
 from easytransfer.data.table import RowChunk
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.run.atomic import atomic_path
+from easytransfer.run.atomic import write_text
+from easytransfer.run.page import application_page, html_table
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
@@ -89,10 +90,9 @@ class GeneratedText(Target):
         wanted = [encoded.columns["wanted"][row] for row in rows]
         written = self.tokenizer.decode([outputs["ids"][row] for row in rows])
         pairs = sorted(zip(wanted, written, strict=True), key=lambda pair: pair[0].split() == pair[1].split())
-        lines = [f"<tr><td>{html.escape(a)}</td><td>{html.escape(b)}</td></tr>" for a, b in pairs[:_SHOWN]]
-        head = '<!doctype html><meta charset="utf-8"><title>Texts</title><style>td,th{border:1px solid #ccc;'
-        head += "padding:.3em;text-align:left;vertical-align:top}table{border-collapse:collapse;font:14px sans-serif}"
-        table = "<table><tr><th>wanted</th><th>written</th></tr>" + "\n".join(lines) + "</table>"
-        with atomic_path(folder / _PAGE) as partial:
-            partial.write_text(f"{head}</style>{table}\n", encoding="utf-8")
+        wrong = sum(a.split() != b.split() for a, b in pairs)
+        lead = f"<p>{wrong:,} of the first {len(pairs):,} evaluation rows have other words; shown: "
+        lead += f"{min(len(pairs), _SHOWN)}, those first.</p>"
+        cells = ((html.escape(a), html.escape(b)) for a, b in pairs[:_SHOWN])
+        write_text(folder / _PAGE, application_page("Texts", lead, [html_table(("wanted", "written"), cells)]))
         return [_PAGE]

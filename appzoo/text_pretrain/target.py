@@ -19,12 +19,14 @@ from easytransfer.data.table import RowChunk
 from easytransfer.errors import DataError
 from easytransfer.losses.classification import softmax_cross_entropy_sum
 from easytransfer.metrics.evaluator import Evaluator
-from easytransfer.run.atomic import atomic_path
+from easytransfer.run.atomic import write_text
+from easytransfer.run.page import application_page
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
 
 _PAGE = "words.html"
 _SHOWN = 100
+_GUESSED, _MISSED = '<mark class="hue-2">{}</mark>', '<mark class="hue-1 wrong">{}</mark>'
 
 
 class Perplexity(Target):
@@ -75,7 +77,7 @@ class HiddenWords(Perplexity):
         return PretrainEvaluator()
 
     def report(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
-        """Writes a page of passages with hidden words: green what was guessed, red with the guess what was not."""
+        """Writes a page of passages with hidden words: what was guessed, and what was not, with the guess."""
         ids, vocab = encoded.columns["input_ids"], self.tokenizer.vocab
         lines = []
         for row in range(min(len(encoded), _SHOWN)):
@@ -83,12 +85,9 @@ class HiddenWords(Perplexity):
             places = outputs["hidden_positions"][row][:count]
             guesses = dict(zip(places.tolist(), outputs["guesses"][row][:count].tolist(), strict=True))
             cells = [_piece(vocab, number, guesses.get(place)) for place, number in enumerate(ids[row].tolist())]
-            lines.append(f"<p>{' '.join(cells)}</p>")
-        style = "<style>body{font:14px sans-serif;max-width:60em}b{color:#080}i{color:#c00;font-style:normal}</style>"
-        head = f'<!doctype html><meta charset="utf-8"><title>Words</title>{style}'
-        told = "<p>Hidden pieces: <b>guessed</b>, or <i>missed (with the guess)</i>.</p>"
-        with atomic_path(folder / _PAGE) as partial:
-            partial.write_text("\n".join([head, told, *lines, ""]), encoding="utf-8")
+            lines.append(f'<p class="text">{" ".join(cells)}</p>')
+        lead = f"<p>Hidden pieces: {_GUESSED.format('guessed')}, or {_MISSED.format('missed (with the guess)')}.</p>"
+        write_text(folder / _PAGE, application_page("Words", lead, ["\n".join(lines)]))
         return [_PAGE]
 
 
@@ -96,7 +95,7 @@ def _piece(vocab: Sequence[str], number: int, guess: int | None) -> str:
     shown = html.escape(vocab[number])
     if guess is None:
         return shown
-    return f"<b>{shown}</b>" if guess == number else f"<i>{shown} ({html.escape(vocab[guess])})</i>"
+    return _GUESSED.format(shown) if guess == number else _MISSED.format(f"{shown} ({html.escape(vocab[guess])})")
 
 
 class PairedWords(HiddenWords):

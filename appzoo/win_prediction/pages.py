@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,9 @@ from appzoo.win_prediction.metrics import Games
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.metrics.scores import sigmoid
 from easytransfer.run.atomic import atomic_path, write_text
+from easytransfer.run.card import table
 from easytransfer.run.log import say
+from easytransfer.run.page import PAGE_FILE, html_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +24,6 @@ PICTURE, PAGE = "games.png", "minutes.html"
 SHOWN_GAMES = 4
 _DPI = 120
 _COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#9c755f", "#edc948", "#76b7b2", "#ff9da7")
-_STYLE = """body{font:16px/1.5 sans-serif;max-width:50em;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{border-top:1px solid #ddd;padding:.2em 1em;
-text-align:right}"""
 
 
 def write_game_pages(
@@ -42,8 +40,8 @@ def write_game_pages(
     Returns:
         File names.
     """
-    table = games_of(encoded, outputs)
-    write_text(folder / PAGE, minute_page(table.by_minute(), table.intervals(), len(table.lengths)))
+    played = games_of(encoded, outputs)
+    write_text(folder / PAGE, minute_page(played.by_minute(), played.intervals(), len(played.lengths)))
     return [PAGE, *_picture(folder / PICTURE, encoded, outputs, groups)]
 
 
@@ -59,20 +57,25 @@ def games_of(encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> Games:
 def minute_page(minutes: Sequence[dict[str, Any]], intervals: dict[str, list[float]], games: int) -> str:
     """Returns an HTML page with metrics by minute, and their intervals over all minutes."""
     names = ("minute", "games", "frames", "accuracy", "nll", "brier", "auc")
-    head = "".join(f"<th>{name}</th>" for name in names)
-    rows = "".join("<tr>" + "".join(f"<td>{_shown(row[name])}</td>" for name in names) + "</tr>" for row in minutes)
-    ends = "".join(
-        f"<tr><td>{escape(n)}</td><td>{low:.4f}</td><td>{high:.4f}</td></tr>" for n, (low, high) in intervals.items()
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Accuracy by minute</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>Accuracy by minute</h1>\n"
-        f"<p>{games:,} games of the evaluation table; <i>games</i> are those still running in that minute. As only "
-        "long games reach the last minutes, minutes are not the same games.</p>\n"
-        f"<table><tr>{head}</tr>{rows}</table>\n<h2>95% intervals over all minutes</h2>\n"
-        "<p>By bootstrap over games: the frames of one game share its outcome.</p>\n"
-        f"<table><tr><th>metric</th><th>from</th><th>to</th></tr>{ends}</table></body></html>\n"
-    )
+    rows = [tuple(_shown(row[name]) for name in names) for row in minutes]
+    ends = [(name, f"{low:.4f}", f"{high:.4f}") for name, (low, high) in intervals.items()]
+    lines = [
+        "# Accuracy by minute",
+        "",
+        f"{games:,} games of the evaluation table; *games* are those still running in that minute. As only long games "
+        "reach the last minutes, minutes are not the same games.",
+        "",
+        "## Metrics by minute",
+        "",
+        *table(names, rows),
+        "",
+        "## 95% intervals over all minutes",
+        "",
+        "By bootstrap over games: the frames of one game share its outcome.",
+        "",
+        *table(("metric", "from", "to"), ends),
+    ]
+    return html_page("Accuracy by minute", "\n".join(lines), pages=[PAGE_FILE])
 
 
 def _shown(value: float | int | None) -> str:

@@ -1,4 +1,4 @@
-"""The report of a run as one HTML page that needs no other file: model card, pictures, slowest steps.
+"""The report of a run as one HTML page that needs no other file, and pages of applications in its style.
 
 Style and script of all pages are `page.css` and `page.js`, which the policy of a page names by their hashes: nothing
 else is loaded and nothing else runs, as names of classes and files in a page are other people's text.
@@ -14,7 +14,7 @@ import os
 import re
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,8 @@ from easytransfer.run.progress import format_seconds
 from easytransfer.run.secrets import without_secrets
 
 PAGE_FILE = "report.html"
+# How many hues there are for parts of texts: `<mark class="hue-0">` and so on.
+HUES = 8
 _MOST_STEPS = 10
 _LONGEST_LINE = 60
 # Intervals of a training below which the slowest of them say nothing.
@@ -129,12 +131,44 @@ def html_page(
     # A page of one table has no sections.
     cards += [] if cards else [_card(before)]
     cards += [_card(end)] if end else []
+    header = f"{show(tokens[:top])}{lead}{contents}{before if begins else ''}"
+    return _document(title, header, cards, kind)
+
+
+def application_page(title: str, lead: str, cards: Iterable[str]) -> str:
+    """Returns a page beside the report, which it links, for what is no table of texts: HTML that an application made.
+
+    The policy allows no style but that of `page.css`: `<mark>` with a class `hue-0`, ... is a part of a text, of some
+    kind (see `HUES`), `wrong` and `missed` outline it, `found` is a line below; `text` keeps white space.
+
+    Args:
+        title: Heading, a text.
+        lead: HTML below it.
+        cards: HTML of each card.
+    """
+    link = f'<nav aria-label="Contents"><a href="{PAGE_FILE}">{title_of(PAGE_FILE)}</a></nav>'
+    return _document(title, f"<h1>{html.escape(title)}</h1>\n{link}\n{lead}\n", map(_card, cards), "page")
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table that scrolls where it is wider than the page.
+
+    Args:
+        header: Headings of the columns, texts.
+        rows: HTML of the cells of each row.
+    """
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll">\n<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n</div>\n'
+
+
+def _document(title: str, header: str, cards: Iterable[str], kind: str) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f'<body class="{kind}">\n<header>\n{show(tokens[:top])}{lead}{contents}{before if begins else ""}</header>\n'
+        f'<body class="{kind}">\n<header>\n{header}</header>\n'
         f'<main class="cards">\n{"".join(cards)}</main>\n<script>{_SCRIPT}</script>\n</body>\n</html>\n'
     )
 

@@ -152,13 +152,13 @@ def test_a_page_of_texts_with_their_images(tmp_path, repository):
     assert write_retrieval(tmp_path, EncodedTable(columns), logits, tokenizer) == ["retrieval.html"]
     page = (tmp_path / "retrieval.html").read_text()
     # 1 / (1 + e^-2) and 1 / (1 + e^-1).
-    shown = "<td>star</td><td>2 of 3</td><td><i>d 0.88</i> <b>&lt;b&gt; 0.73</b> <i>a 0.50</i></td>"
+    shown = '<td>star</td><td>2 of 3</td><td>d 0.88, <mark class="hue-2">&lt;b&gt; 0.73</mark>, a 0.50</td>'
     assert shown in page and "<td>moon</td><td>1 of 2</td>" in page
     # Two lists of one text each are two, and a list of one row is none.
     columns["list_id"] = np.array([1, 2, 3, 1, 4])
     write_retrieval(tmp_path, EncodedTable(columns), logits, tokenizer)
     page = (tmp_path / "retrieval.html").read_text()
-    assert "<td>none</td><td><i>d 0.88</i> <i>a 0.50</i></td>" in page and "moon" not in page
+    assert "<td>none</td><td>d 0.88, a 0.50</td>" in page and "moon" not in page
     assert write_retrieval(tmp_path, EncodedTable(columns).take([0, 1, 2]), logits, tokenizer) == []
 
 

@@ -100,7 +100,7 @@ def test_page_marks_answers_and_escapes_texts(tiny_model, tmp_path):
     answer = Search().answer([window], [start], [end])
     assert answer.text == "<b>bold</b> & big"
     page = (tmp_path / write_answers(tmp_path, [(asked, answer)], "auto")).read_text(encoding="utf-8")
-    assert "who &lt;script&gt;?" in page and "<script" not in page and "<b>" not in page and "id&lt;1&gt;" in page
+    assert "who &lt;script&gt;?" in page and "<script>?" not in page and "<b>" not in page and "id&lt;1&gt;" in page
     assert '<span class="found">&lt;b&gt;bold&lt;/b&gt; &amp; </span>' in page
-    assert '<span class="gold found">big</span><span class="gold"> man</span>' in page
-    assert "http" not in page
+    assert '<span class="found"><mark class="hue-2">big</mark></span><mark class="hue-2"> man</mark>' in page
+    assert "http:" not in page and "https:" not in page
