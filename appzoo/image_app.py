@@ -41,8 +41,10 @@ from modelzoo.cnn.pretrained import network_shape, start_network
 
 NETWORK_FILE = "network.json"
 MISTAKES_FILE = "mistakes.png"
+# Of the picture: as many as are readable in a card of the report.
+_COLUMNS = 4
 # Shown on the contact sheet.
-MOST_MISTAKES = 48
+MOST_MISTAKES = 24
 
 
 class ImageApp(App):
@@ -192,10 +194,10 @@ class ImageApp(App):
             return []
         names = self.labels
         captions = [
-            (f"{names[predicted[row]]} {probabilities[row, predicted[row]]:.2f}", f"is {names[true[row]]}")
+            (f"{names[predicted[row]]} ({probabilities[row, predicted[row]]:.0%})", f"true: {names[true[row]]}")
             for row in chosen
         ]
-        write_contact_sheet(folder / MISTAKES_FILE, encoded.columns["image"][chosen], captions)
+        write_contact_sheet(folder / MISTAKES_FILE, encoded.columns["image"][chosen], captions, columns=_COLUMNS)
         return [MISTAKES_FILE]
 
 

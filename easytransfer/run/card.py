@@ -343,7 +343,7 @@ def _training(config: Mapping[str, Any], report: Mapping[str, Any]) -> Iterator[
     yield "## Training"
     yield ""
     rows = [(name, train[name]) for name in _SETTINGS if train.get(name) is not None]
-    rows += [("sequence_length", (config.get("data") or {}).get("sequence_length"))]
+    rows += [("sequence_length", (config.get("data") or {}).get("sequence_length"))] if report.get("text", True) else []
     rows += [(name, runtime.get(name)) for name in ("seed", "deterministic", "mixed_precision")]
     rows += [
         (name, value) for name, value in (config.get("model") or {}).items() if not isinstance(value, (dict, list))

@@ -163,4 +163,6 @@ def test_contact_sheet_shows_every_image_unchanged(tmp_path):
     sheet = np.asarray(Image.open(tmp_path / "s.png"))
     tile = np.repeat(np.repeat(images[0, ..., 0], 4, 0), 4, 1)
     np.testing.assert_array_equal(sheet[8 : 8 + 112, 8 : 8 + 112, 0], tile)
-    assert sheet.shape[1] == 2 * 120 + 8 and sheet.shape[0] == 2 * (112 + 28 + 8) + 8
+    assert sheet.shape[1] == 2 * 120 + 8 and sheet.shape[0] == 2 * (112 + 36 + 8) + 8
+    # The second line is cut at the end of its tile: nothing is drawn into the gap.
+    assert (sheet[8 + 112 : 8 + 112 + 36, 8 : 8 + 112] < 128).any() and (sheet[:156, 120:128] == 255).all()
