@@ -14,7 +14,7 @@ from easytransfer.config.job import NO_CLASSES, DataConfig, JobConfig
 from easytransfer.config.schema import ConfigModel
 from easytransfer.config.stored import require_checkpoint, run_settings
 from easytransfer.data.bad_rows import BadRows
-from easytransfer.data.files import part_path
+from easytransfer.data.files import expand, part_path
 from easytransfer.data.formats import names_columns
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.labels import LabelMap
@@ -38,6 +38,10 @@ def check_job(job: Job) -> None:
         ModelError: The pre-trained model is not on this machine.
         ResourceError: An output cannot be written.
     """
+    if job.config.model_name or job.config.checkpoint_path:
+        # Before columns are asked for, which a table that is there may have said itself.
+        for spec in given_tables(job.mode, job.config):
+            expand(spec)
     check_required(job.mode, job.config)
     check_distribution(job.mode, job.config)
     check_tables(job.mode, job.config)
@@ -113,13 +117,20 @@ def check_distribution(mode: str, config: JobConfig) -> None:
         )
 
 
-def check_tables(mode: str, config: JobConfig) -> None:
-    """Checks that input tables exist and declare every column the job names."""
+def given_tables(mode: str, config: JobConfig) -> list[str]:
+    """Returns the input tables that a job names."""
     data = config.data
     tables = [config.training_tables(), data.eval_table] if mode == "train" else [data.input_table]
     if mode == "evaluate":
         tables = [config.evaluated_tables()]
-    if mode == "export" and not data.input_table:
+    return [spec for spec in tables if spec]
+
+
+def check_tables(mode: str, config: JobConfig) -> None:
+    """Checks that input tables exist and declare every column the job names."""
+    data = config.data
+    tables = given_tables(mode, config)
+    if not tables:
         return
     columns: dict[str, str | None] = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
     vectors = mode == "export" and config.export.export_type == "ez_bert_feat"
@@ -130,11 +141,11 @@ def check_tables(mode: str, config: JobConfig) -> None:
     check_columns(tables, columns, data, append=mode in ("predict", "preprocess"))
 
 
-def check_columns(tables: Sequence[str | None], columns: dict[str, str | None], data: DataConfig, append: bool) -> None:
+def check_columns(tables: Sequence[str], columns: dict[str, str | None], data: DataConfig, append: bool) -> None:
     """Checks that tables exist and declare columns.
 
     Args:
-        tables: Tables; None stands for one that is not given.
+        tables: Tables.
         columns: Columns by the flag that asks for them.
         data: Their schema and form.
         append: Whether the columns of `append_cols` are needed, too.
@@ -150,11 +161,10 @@ def check_columns(tables: Sequence[str | None], columns: dict[str, str | None], 
                 schema.require([column], where=f"the input schema (asked for by {flag})")
     needed = [column for column in columns.values() if column is not None]
     for spec in tables:
-        if spec is not None:
-            table = open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"))
-            # Structures have a text for some applications, which say so when they open the table.
-            table.take_text({column: "json" for column in read if column not in table.schema})
-            table.require(needed, where=f"table {spec}" if schema is None else "the input schema")
+        table = open_table(spec, schema=schema, data=data, bad_rows=BadRows("skip"))
+        # Structures have a text for some applications, which say so when they open the table.
+        table.take_text({column: "json" for column in read if column not in table.schema})
+        table.require(needed, where=f"table {spec}" if schema is None else "the input schema")
 
 
 def check_outputs(mode: str, config: Any) -> None:

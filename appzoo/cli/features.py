@@ -78,7 +78,7 @@ def check(config: FeatureConfig) -> None:
     config.distribution.workers()
     data = config.data
     columns = {"firstSequence": data.first_sequence, "secondSequence": data.second_sequence}
-    check_columns([data.input_table], columns, data, append=True)
+    check_columns([str(data.input_table)], columns, data, append=True)
     check_outputs(MODE, config)
     name = str(config.model_name)
     if not (has_run_config(name) or Path(name).is_dir()):

@@ -107,3 +107,9 @@ def test_a_missing_application_is_what_is_missing(verb, without_name, capsys):
 def test_a_missing_application_on_the_command_line(words, part, capsys):
     assert main(["train", "--checkpointDir=x", *words]) == 2
     assert part in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["text_classify_bert", "image_classify"])
+def test_a_table_that_is_not_there_is_told_before_columns_are_asked_for(name, capsys):
+    assert main(["train", f"--modelName={name}", "--inputTable=nowhere.csv", "--checkpointDir=x"]) == 3
+    assert capsys.readouterr().err.startswith("error: table file nowhere.csv does not exist")

@@ -18,6 +18,7 @@ from appzoo.cli.tune import split_options, split_search
 from appzoo.discovery import config_class
 from appzoo.tuning.space import Choices, Range, read_space, with_values
 from appzoo.tuning.study import StudyOptions, tune
+from appzoo.tuning.trial import PROGRAM as TRAINING
 from easytransfer.errors import ConfigError, EasyTransferError, Interrupted
 from easytransfer.run.folder import RunFolder
 
@@ -297,15 +298,76 @@ def test_settings_that_do_not_go_together_fail_the_trial_alone(tmp_path):
         with_values(config, {"train.batch_size": 0}, "trial 3")
 
 
+def _kill_in_the_middle(study: subprocess.Popen, folder: Path, done: int) -> None:
+    """Kills a study of two trials at a time with its trials, as a power cut does, while both are trained.
+
+    Args:
+        study: Its process.
+        folder: Its folder.
+        done: Trials that have ended by then, at least.
+    """
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children")
+    deadline = time.monotonic() + 1800
+    while study.poll() is None and time.monotonic() < deadline:
+        trained = [path.parent for path in folder.glob("trials/*/metrics.jsonl")]
+        going = [path for path in trained if not (path / "DONE").exists()]
+        if len(trained) - len(going) >= done and len(going) == 2:
+            trials = [int(pid) for pid in children.read_text().split()]
+            study.kill()
+            for pid in trials:
+                os.killpg(pid, signal.SIGKILL)  # a trial is a session of its own
+            study.wait()
+            return
+        time.sleep(0.2)
+    raise AssertionError("the study ended before it was killed")
+
+
 @pytest.mark.slow
-def test_a_study_of_the_sample(tmp_path, capsys, monkeypatch):
+def test_a_study_of_the_sample_is_killed_and_goes_on_with_trackers(tmp_path, capsys, monkeypatch):
+    """Twelve trials, none lost or doubled, neither in the study nor in the files of MLflow and W&B."""
+    from mlflow.tracking import MlflowClient
+
     monkeypatch.chdir(Path(__file__).parents[2])
-    words = ["--config=appzoo/text_classify/configs/smoke_cnn.yaml", f"--checkpointDir={tmp_path}/s", "--numEpochs=2"]
-    search = ["--search", "train.learning_rate=1e-4..1e-2:log", "train.batch_size=8,16"]
-    assert main(["tune", *words, *search, "--trials=3", "--parallel=2"]) == 0
+    folder = tmp_path / "study"
+    words = ["--config=appzoo/text_classify/configs/smoke_cnn.yaml", f"--checkpointDir={folder}", "--numEpochs=2"]
+    words += ["--trackers=mlflow,wandb", "--trials=12", "--parallel=2", "--pruner=none", "--startup=3"]
+    words += ["--search", "train.learning_rate=1e-4..1e-2:log", "train.batch_size=8,16"]
+    log = tmp_path / "log"
+    with open(log, "wb") as file:
+        study = subprocess.Popen([*TRAINING, "tune", *words], stdout=subprocess.DEVNULL, stderr=file)
+    _kill_in_the_middle(study, folder, done=4)
+    assert states(folder).count("RUNNING") == 2 and len(states(folder)) < 12, log.read_text()
+    before = {trial.number: (trial.params, trial.value) for trial in trials_of(folder) if trial.state.is_finished()}
+    assert len(before) >= 4
+    assert main(["tune", *words]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["metric"] == "accuracy" and sum(result["trials"].values()) == 3
+    trials = trials_of(folder)
+    assert [trial.number for trial in trials] == list(range(12)) and states(folder) == ["COMPLETE"] * 12
+    assert {trial.number: (trial.params, trial.value) for trial in trials if trial.number in before} == before
+    assert sorted(path.name for path in folder.glob("trials/*/")) == [f"{i:04d}" for i in range(12)] + [
+        "mlruns",
+        "wandb",
+    ]
+    for trial in trials:
+        run = RunFolder(folder / "trials" / f"{trial.number:04d}")
+        assert run.status == "done" and run.config["train"]["learning_rate"] == trial.params["train.learning_rate"]
+        assert run.read_json("report.json")["metrics"]["accuracy"] == trial.value
+    # Each trial is one run of either tracker, those that were killed too.
+    identities = [json.loads((folder / f"trials/{i:04d}/tracking.json").read_text()) for i in range(12)]
+    client = MlflowClient(tracking_uri=str(folder / "trials" / "mlruns"))
+    experiment = client.get_experiment_by_name("easytransfer")
+    tracked = {run.info.run_id: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(tracked) == {each["mlflow"] for each in identities} and len(tracked) == 12
+    for trial, each in zip(trials, identities, strict=True):
+        run = tracked[each["mlflow"]]
+        assert run.info.status == "FINISHED" and run.data.metrics["final/accuracy"] == pytest.approx(trial.value)
+        assert run.data.params["train.learning_rate"] == str(trial.params["train.learning_rate"])
+    offline = {path.name.rpartition("-")[2] for path in folder.glob("trials/wandb/offline-run-*")}
+    assert offline == {each["wandb"] for each in identities} and len(offline) == 12
+    # The best configuration is one that `train` takes, and gives the same again.
+    best = max(trials, key=lambda trial: trial.value)
+    assert (result["best"]["trial"], result["metric"]) == (best.number, "accuracy")
     assert (Path(result["best"]["run"]) / "report.html").is_file()
     assert main(["train", f"--config={result['best']['config']}"]) == 0
     again = json.loads(capsys.readouterr().out)["metrics"]["accuracy"]
-    assert again == pytest.approx(result["best"]["value"])
+    assert again == pytest.approx(best.value)
