@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -114,11 +115,9 @@ def test_no_task_needs_more_than_five_flags():
     assert {line: line.count(" --") for line in commands if line.count(" --") > 5 or "inputSchema" in line} == {}
 
 
-@pytest.mark.slow
-def test_commands_of_the_ten_tasks(scratch: Path):
-    from modelzoo.commands import make_tiny
-
-    make_tiny(scratch / "my-encoder")
+@pytest.fixture
+def of_tasks(scratch: Path) -> Path:
+    """The same folder with the further tables of the ten tasks."""
     with open(scratch / "topics.jsonl", "w", encoding="utf-8") as file:
         for i in range(60):
             topics = [name for name, number in (("price", 2), ("service", 3)) if i % number == 0] or ["place"]
@@ -126,6 +125,31 @@ def test_commands_of_the_ten_tasks(scratch: Path):
     rows = (ROOT / "examples" / "text_match" / "train.tsv").read_text(encoding="utf-8").splitlines()
     with open(scratch / "pairs.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["question", "other", "label"], *(row.split("\t") for row in rows)])
+    return scratch
+
+
+def test_trainings_of_the_ten_tasks_need_no_further_flag(of_tasks: Path, monkeypatch: pytest.MonkeyPatch):
+    from appzoo.cli.checks import check_required, check_tables
+    from appzoo.cli.reader import JobReader
+
+    monkeypatch.chdir(of_tasks)
+    labels = []
+    for block in blocks(TASKS, ""):
+        verb, *words = shlex.split(block.replace("\\\n", " ").splitlines()[0])[1:]
+        if verb == "train":
+            config = JobReader(verb, words, []).read().config
+            check_required(verb, config)
+            check_tables(verb, config)
+            labels.append(config.data.label_name)
+    assert labels == ["label", "label", "tags", "answers", "label", "label", "label"]
+
+
+@pytest.mark.slow
+def test_commands_of_the_ten_tasks(of_tasks: Path):
+    from modelzoo.commands import make_tiny
+
+    scratch = of_tasks
+    make_tiny(scratch / "my-encoder")
     commands = blocks(TASKS, "")
     assert len(commands) == 9  # serve, the ninth task, is in the text and does not end
     *others, own = commands
