@@ -327,6 +327,7 @@ def test_a_study_of_the_sample_is_killed_and_goes_on_with_trackers(tmp_path, cap
     """Twelve trials, none lost or doubled, neither in the study nor in the files of MLflow and W&B."""
     from mlflow.tracking import MlflowClient
 
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.chdir(Path(__file__).parents[2])
     folder = tmp_path / "study"
     words = ["--config=appzoo/text_classify/configs/smoke_cnn.yaml", f"--checkpointDir={folder}", "--numEpochs=2"]
