@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from appzoo.jobs.inference import evaluated
+from appzoo.jobs.resumable_output import LINE_SECONDS
 from appzoo.jobs.tables import evaluation_store, job_bad_rows, load_rows
 from appzoo.jobs.text_counts import say_table
 from appzoo.jobs.trained import Trained, open_trained
@@ -16,6 +17,7 @@ from easytransfer.distributed.workers import Workers
 from easytransfer.run.folder import write_json
 from easytransfer.run.log import quiet, say, warn
 from easytransfer.run.pictures import draw_further
+from easytransfer.run.progress import Progress
 from easytransfer.run.suspicions import upside_down
 
 
@@ -47,9 +49,15 @@ def _evaluate(config: JobConfig, workers: Workers, trained: Trained) -> dict[str
     say_table("input", loaded.count, loaded.text)
     if config.runtime.dry_run:
         return {"mode": "evaluate", "dry_run": True, **loaded.summary()}
-    with workers.explained_losses():
-        size, multiple = config.train.batch_size, trained.pad_multiple
-        evaluator = evaluated(app, loaded.encoded, trained.labelled_call, size, multiple, workers)
+    size, multiple, total = config.train.batch_size, trained.pad_multiple, len(loaded.encoded)
+    form = config.runtime.log_format
+    with workers.explained_losses(), Progress("evaluate", total, log_format=form, min_interval_s=LINE_SECONDS) as meter:
+
+        def show(share: float) -> None:
+            meter.update(round(share * total))
+
+        done = show if workers.is_chief else None
+        evaluator = evaluated(app, loaded.encoded, trained.labelled_call, size, multiple, workers, done)
         # A worker that leaves ends the exchanges of those that are still reading.
         workers.barrier()
     if not workers.is_chief:

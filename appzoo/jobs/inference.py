@@ -59,7 +59,13 @@ def _open_shape(value: np.ndarray) -> list[int | None]:
 
 
 def evaluated(
-    app: App, table: EncodedTable, call: Call, batch_size: int, pad_multiple: int = 1, workers: Workers = ONE_WORKER
+    app: App,
+    table: EncodedTable,
+    call: Call,
+    batch_size: int,
+    pad_multiple: int = 1,
+    workers: Workers = ONE_WORKER,
+    done: Callable[[float], None] | None = None,
 ) -> Evaluator:
     """Returns the evaluator of an application after every row of a table; no output is kept.
 
@@ -70,8 +76,9 @@ def evaluated(
         batch_size: Rows per call.
         pad_multiple: Widths are rounded up to a multiple of this.
         workers: Share the batches, which are those of one worker; each has the whole table.
+        done: Is told after each batch which part of this worker's share, 0 to 1, has been through the model.
     """
-    return evaluated_with_outputs(app, table, call, batch_size, pad_multiple, workers)[0]
+    return evaluated_with_outputs(app, table, call, batch_size, pad_multiple, workers, done=done)[0]
 
 
 def evaluated_with_outputs(
@@ -83,12 +90,13 @@ def evaluated_with_outputs(
     workers: Workers = ONE_WORKER,
     *,
     keep: int = 0,
+    done: Callable[[float], None] | None = None,
 ) -> tuple[Evaluator, dict[str, np.ndarray]]:
     """Returns the evaluator, and the outputs of the first `keep` examples in their order; see `outputs_in_order`."""
-    evaluator, batches = app.evaluator(), _batches(table, batch_size)
+    evaluator, batches = app.evaluator(), _share(_batches(table, batch_size), workers.rank, workers.size)
     kept: list[np.ndarray] = []
     parts: dict[str, list[np.ndarray]] = {}
-    for rows in _share(batches, workers.rank, workers.size):
+    for number, rows in enumerate(batches, start=1):
         batch = table.batch(rows, pad_multiple=pad_multiple)
         outputs = call(batch)
         evaluator.update(batch, outputs)
@@ -96,6 +104,8 @@ def evaluated_with_outputs(
             kept.append(rows[first])
             for name, value in outputs.items():
                 parts.setdefault(name, []).append(np.asarray(value)[first])
+        if done is not None:
+            done(number / len(batches))
     if workers.size > 1:
         states, evaluator = workers.gather(evaluator.state()), app.evaluator()
         for state in states:

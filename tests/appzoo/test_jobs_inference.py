@@ -60,8 +60,9 @@ def test_an_evaluation_keeps_the_outputs_that_are_asked_for_and_workers_share_it
     assert [int((tokens == 7).sum()) for tokens in outputs["tokens"]] == [5, 1, 4]
     assert evaluated_with_outputs(app, table, call, 2)[1] == {}
     # Batches 1 and 3 of 4 are the second worker's: lengths 2, 3 and 9; the first has 1, 1, 4 and 5.
-    both = evaluated(app, table, call, 2, workers=SecondOfTwo((7.0 * 11, 4)))
-    assert both.result() == {"mean": expected}
+    told: list[float] = []
+    both = evaluated(app, table, call, 2, workers=SecondOfTwo((7.0 * 11, 4)), done=told.append)
+    assert both.result() == {"mean": expected} and told == [0.5, 1.0]
 
 
 def test_windows_of_a_row_follow_each_other_and_few_rows_have_some_in_two_shares():

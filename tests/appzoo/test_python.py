@@ -82,9 +82,10 @@ def test_answers_are_those_of_predict_in_the_order_of_the_rows(trained, tmp_path
     assert model([]) == []
 
 
-def test_metrics_are_those_of_the_training(trained):
+def test_metrics_are_those_of_the_training(trained, capfd):
     folder, model = trained
     assert model.evaluate(folder / "run" / "held_out" / "eval.jsonl") == pytest.approx(model.result["metrics"])
+    assert "evaluate 4/4 100%" in capfd.readouterr().err
     held_out = [json.loads(line) for line in open(folder / "run" / "held_out" / "eval.jsonl")]
     assert model.evaluate(Frame(held_out)) == pytest.approx(model.result["metrics"])
 
