@@ -155,10 +155,11 @@ def write_answers(folder: Path, found: Sequence[tuple[Asked, Answer]], metric: s
 
 def _question(score: tuple[float, float], asked: Asked, answer: Answer) -> str:
     exact, f1 = score
-    golds = " | ".join(escape(gold.text) for gold in asked.golds) or "<i>no answer</i>"
+    golds = " | ".join(f"<q>{escape(gold.text)}</q>" for gold in asked.golds) or "<i>no answer</i>"
+    found = f"<q>{escape(answer.text)}</q>" if answer.text else "<i>no answer</i>"
     return (
         f"<h2>{escape(asked.question)}</h2>\n<p>{escape(asked.id)}: right {golds}; predicted "
-        f"{escape(answer.text) or '<i>no answer</i>'} (probability {answer.probability:.2f}, "
+        f"{found} (probability {answer.probability:.2f}, "
         f'{"exact" if exact else f"F1 {f1:.2f}"})</p>\n<p class="text">{_marked(asked, answer)}</p>\n'
     )
 

@@ -99,6 +99,7 @@ def test_what_they_show(tmp_path):
     assert "9 of 10 rows are right" in found["entities"] and "<td>10 predicted</td>" in found["entities"]
     assert '<mark class="hue-3 missed">London<small>LOC</small></mark>' in found["entities"]
     assert "2 questions, 1 without an exact match" in found["answers"]
+    assert "right <q>a rock</q>; predicted <q>rock above</q> (probability 0.50, F1 0.67)" in found["answers"]
     assert '<mark class="hue-2">a </mark><span class="found"><mark class="hue-2">rock</mark></span>' in found["answers"]
     # Two of three rows have other words than wanted, and come first.
     assert "2 of the first 3 evaluation rows have other words" in found["texts"]
