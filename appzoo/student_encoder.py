@@ -104,9 +104,13 @@ class ProjectedStudent(PooledModel):
         projection = self.hidden_projection if layer else self.embedding_projection
         return state if projection is None else projection(state)
 
+    def projections(self) -> list[keras.layers.Layer]:
+        """Returns the projections, none where the widths are the same."""
+        return [part for part in (self.embedding_projection, self.hidden_projection) if part is not None]
+
     def training_parts(self) -> list[keras.layers.Layer | None]:
         """Returns what is there for the training alone; None where it is not wanted."""
-        return [self.embedding_projection, self.hidden_projection]
+        return [*self.projections()]
 
     def layer_groups(self) -> list[list[tf.Variable]]:
         """Returns the groups of the student, what is there for the training in the last one."""

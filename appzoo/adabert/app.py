@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -13,15 +13,14 @@ from appzoo.adabert.architecture import EDGES, OPERATIONS, Architecture, derive
 from appzoo.adabert.config import AdaBertConfig
 from appzoo.adabert.network import AdaBertModel
 from appzoo.adabert.search import gumbel_choice, layer_table, layers_distance, network_cost, temperature
-from appzoo.distilled_label import TEACHER_LOGITS, StudentLabel
+from appzoo.distilled_label import TEACHER_LOGITS
 from appzoo.encoder import Encoder, token_batch
 from appzoo.layer_probes import probed
-from appzoo.text_teacher import ROLE, Teacher
+from appzoo.taught_app import TaughtClassifier
 from easytransfer import keras
-from easytransfer.app.contract import App, Assets
+from easytransfer.app.contract import Assets
 from easytransfer.app.frozen import Frozen
 from easytransfer.app.inputs.base import Input
-from easytransfer.app.targets.labels import label_target
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import ONE_WORKER, Workers
 from easytransfer.errors import ConfigError
@@ -40,17 +39,16 @@ STREAM = "search_stream"
 TEACHER_LAYERS, COST = "teacher_layer_logits", "cost"
 
 
-class AdaBert(App):
+class AdaBert(TaughtClassifier):
     """Cells of convolutions and pools over the tokens of one text or a pair, found by a search or given.
 
     Reference: Chen et al., AdaBERT, IJCAI 2020 (https://arxiv.org/abs/2001.04246).
     """
 
+    purpose = "the search"
+
     config: AdaBertConfig
-    target: StudentLabel
     model: AdaBertModel
-    splits: ClassVar[tuple[str, ...]] = ()
-    teacher: Teacher | None = None
 
     # Preparation ---------------------------------------------------------------------------------------------
 
@@ -59,35 +57,18 @@ class AdaBert(App):
         self.encoder, self.is_new = Encoder(self.config, assets.folder), assets.folder is None
         return [self.encoder.tokens(self.config.data.first_sequence, self.config.data.second_sequence)]
 
-    def build_target(self, assets: Assets) -> StudentLabel:
-        """Returns the classes.
-
-        Raises:
-            ConfigError: There are none.
-        """
-        target = label_target(self.config, assets, StudentLabel, numbers=False)
-        target.require_classes("the search")
-        return target
-
     def open_frozen(self) -> dict[str, Frozen]:
-        """Opens the teacher.
+        """Opens the teacher, where one is learnt from.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: None is given.
             ModelError: It is not usable, does not fit, or its layers cannot be seen.
         """
-        settings = self.config.distillation
-        if not settings.kd_weight:
-            return {}
-        if settings.teacher is None:
-            raise ConfigError(
-                f"distillation.kd_weight={settings.kd_weight:g} needs a teacher",
-                fix="give the run folder of an encoder with --teacher=RUN, or set distillation.kd_weight=0",
-            )
-        self.teacher = Teacher(settings.teacher, self.target, self.inputs, self.config.data)
-        config = self.teacher.model.backbone.config
-        self.probes = config.num_hidden_layers + 1, config.hidden_size
-        return {ROLE: self.teacher.frozen}
+        found = super().open_frozen()
+        if self.teacher is not None:
+            config = self.teacher.model.backbone.config
+            self.probes = config.num_hidden_layers + 1, config.hidden_size
+        return found
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the network of a search, or the one that `model.arch_path` describes.

@@ -5,19 +5,16 @@ from __future__ import annotations
 from pydantic import model_validator
 
 from appzoo.settings import EncoderSettings, TargetSettings
+from appzoo.teacher_settings import ProbeSettings, TeacherSettings
 from easytransfer.config.job import JobConfig
-from easytransfer.config.schema import ConfigModel, setting
+from easytransfer.config.schema import setting
 
 
-class TeacherSettings(ConfigModel):
-    """The teacher, and how much of the loss is its."""
+class SearchTeacherSettings(ProbeSettings, TeacherSettings):
+    """The teacher, whose layers are looked at, and how much of the loss is its."""
 
-    teacher: str | None = setting(
-        None,
-        "Teacher: run folder or checkpoint of a pre-trained encoder that classifies one text or a pair.",
-        modes="T",
-        path="one",
-    )
+    without_teacher = "kd_weight=0"
+
     kd_weight: float = setting(
         0.8,
         "Share of the distance to the teacher's probes in the loss, gamma; the rest is the labels'. 0: no teacher.",
@@ -26,16 +23,11 @@ class TeacherSettings(ConfigModel):
         ge=0,
         le=1,
     )
-    probe_epochs: float = setting(
-        4.0, "Passes over the training table for the teacher's probes.", advanced=True, modes="T", gt=0
-    )
-    probe_learning_rate: float = setting(5e-3, "Learning rate of the teacher's probes.", advanced=True, modes="T", gt=0)
 
-    @model_validator(mode="after")
-    def _check_teacher(self) -> TeacherSettings:
-        if self.teacher is not None and not self.kd_weight:
-            raise ValueError("distillation.teacher is given, and distillation.kd_weight=0 does not use it; remove one")
-        return self
+    @property
+    def needs_teacher(self) -> str:
+        """The setting that asks for a teacher; empty where nothing is learnt from one."""
+        return f"kd_weight={self.kd_weight:g}" if self.kd_weight else ""
 
 
 class AdaBertSettings(EncoderSettings, TargetSettings):
@@ -100,7 +92,7 @@ class AdaBertConfig(
     """Search a small network of convolutions for one text or a pair, or train the one that was found."""
 
     model: AdaBertSettings = AdaBertSettings()
-    distillation: TeacherSettings = TeacherSettings()
+    distillation: SearchTeacherSettings = SearchTeacherSettings()
 
     @model_validator(mode="after")
     def _check_pair(self) -> AdaBertConfig:

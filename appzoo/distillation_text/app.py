@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
 
 from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
 from appzoo.distillation_text.losses import attention_loss, hidden_loss
 from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentModel
-from appzoo.distilled_label import TEACHER_LOGITS, StudentLabel
+from appzoo.distilled_label import TEACHER_LOGITS
 from appzoo.encoder import token_batch
 from appzoo.layer_map import attended_pairs, layer_pairs
 from appzoo.layer_probes import probed
 from appzoo.pooled_app import PooledApp
 from appzoo.student_encoder import StudentEncoder
+from appzoo.taught_app import TaughtClassifier
 from appzoo.teacher_outputs import outputs_of_machine
 from appzoo.text_cnn_app import TextCnnApp
-from appzoo.text_teacher import ROLE, Teacher
 from easytransfer import keras
-from easytransfer.app.contract import App, Assets
+from easytransfer.app.contract import Assets
 from easytransfer.app.frozen import Frozen
 from easytransfer.app.inputs.base import Input
-from easytransfer.app.targets.labels import label_target
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.distributed.workers import Workers
-from easytransfer.errors import ConfigError
 from easytransfer.losses.distillation import kd_rows, layer_at_height
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import RunFolder
@@ -37,49 +36,19 @@ from easytransfer.train.task import Batch, Outputs
 EXTRAS_FILE = "distillation.json"
 # What layers of the teacher compute, among the outputs of a training.
 TEACHER_STATES, TEACHER_ATTENTIONS = "teacher_hidden_states", "teacher_attentions"
-PROBE_STAGE, STUDENT_STAGE = TEACHER_PROBES, "student"
+PROBE_STAGE, LAYER_STAGE, STUDENT_STAGE = TEACHER_PROBES, "layers", "student"
 
 
-class Distilled(App):
+class Distilled(TaughtClassifier):
     """A classifier of one text or a pair with a teacher, which is no part of `model`: never trained, saved or exported.
 
     Reference: Hinton et al., https://arxiv.org/abs/1503.02531. With a teacher, labelled rows come with what it says of
     them as outputs: `teacher_logits`, and what its layers compute where they are compared.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ()
+    purpose = "distillation"
 
     config: EncoderDistillationConfig | CnnDistillationConfig
-    target: StudentLabel
-    teacher: Teacher | None = None
-
-    def build_target(self, assets: Assets) -> StudentLabel:
-        """Returns the classes.
-
-        Raises:
-            ConfigError: There are none.
-        """
-        target = label_target(self.config, assets, StudentLabel, numbers=False)
-        target.require_classes("distillation")
-        return target
-
-    def open_frozen(self) -> dict[str, Frozen]:
-        """Opens the teacher.
-
-        Raises:
-            ConfigError: There is none.
-            ModelError: It is not usable or does not fit.
-        """
-        settings = self.config.distillation
-        if not settings.needs_teacher:
-            return {}
-        if settings.teacher is None:
-            raise ConfigError(
-                f"distillation.kd_loss={settings.kd_loss} needs a teacher",
-                fix="give the run folder of one with --teacher=RUN, or set distillation.kd_loss=none",
-            )
-        self.teacher = Teacher(settings.teacher, self.target, self.inputs, self.config.data)
-        return {ROLE: self.teacher.frozen}
 
     def before_training(self, train: EncodedTable, run_dir: Path, workers: Workers) -> None:
         """Asks the teacher about the training table where its answers are cached, once on every machine."""
@@ -103,26 +72,19 @@ class Distilled(App):
         """
         if self.teacher is None:
             return super().losses(batch, outputs, step)
-        settings, hard = self.config.distillation, self.hard_factor
+        settings = self.config.distillation
         labels, weight = super().losses(batch, outputs, step)["loss"]
-        found = {"ce_loss": Loss(hard * labels, weight)}
+        found = {"ce_loss": Loss(settings.hard_factor * labels, weight)}
         if settings.kd_loss != "none":
             soft = self.soft_sum(batch, outputs[TEACHER_LOGITS], outputs["logits"])
             found["kd_loss"] = Loss(soft, tf.reduce_sum(batch["example_weight"]))
         return found
 
-    @property
-    def hard_factor(self) -> float:
-        """What the cross entropy of the labels is multiplied by."""
-        settings = self.config.distillation
-        return settings.kd_task_balance if settings.kd_loss in ("xent", "kld") else 1.0
-
     def soft_sum(self, batch: Batch, teacher_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Returns the distance of logits [batch, classes] to a teacher's, summed over rows, with its factor in."""
         settings = self.config.distillation
-        factor = settings.kd_alpha if settings.kd_loss == "mse" else 1 - settings.kd_task_balance
         rows = kd_rows(teacher_logits, logits, settings.kd_loss, settings.kd_temperature)
-        return factor * tf.reduce_sum(rows * batch["example_weight"])
+        return settings.soft_factor * tf.reduce_sum(rows * batch["example_weight"])
 
 
 class CnnStudent(Distilled, TextCnnApp):
@@ -194,17 +156,30 @@ class EncoderStudent(Distilled, PooledApp):
     # Training ------------------------------------------------------------------------------------------------
 
     def stages(self) -> list[TrainingStage]:
-        """Returns the training of the teacher's probes, where there are any, and that of the student."""
-        settings = self.config.distillation
-        if not settings.probes:
-            return super().stages()
-        probes = self.model.teacher_probes.trainable_variables
-        others = [variable for variable in self.model.trainable_variables if not any(variable is p for p in probes)]
-        rate = {"learning_rate": settings.probe_learning_rate}
-        return [
-            TrainingStage(PROBE_STAGE, epochs=settings.probe_epochs, trains=probes, settings=rate),
-            TrainingStage(STUDENT_STAGE, trains=others),
-        ]
+        """Returns the trainings of the teacher's probes and of the student's layers, where there are any, and its own.
+
+        Layers first and answers then are the two steps of TinyBERT's task distillation (arXiv 1909.10351, section 3.2).
+        """
+        settings, model, found = self.config.distillation, self.model, []
+        others = model.trainable_variables
+        if settings.probes:
+            probes, rate = model.teacher_probes.trainable_variables, {"learning_rate": settings.probe_learning_rate}
+            found.append(TrainingStage(PROBE_STAGE, epochs=settings.probe_epochs, trains=probes, settings=rate))
+            others = _without(others, probes)
+        if settings.layer_epochs is not None:
+            *depths, _ = model.backbone.layer_groups()
+            projections = [v for part in model.projections() for v in part.trainable_variables]
+            own = settings.layer_learning_rate
+            found.append(
+                TrainingStage(
+                    LAYER_STAGE,
+                    epochs=settings.layer_epochs,
+                    trains=[*(variable for depth in depths for variable in depth), *projections],
+                    settings={} if own is None else {"learning_rate": own},
+                )
+            )
+            others = _without(others, projections)
+        return [*found, TrainingStage(STUDENT_STAGE, trains=others)] if found else super().stages()
 
     def forward(self, batch: Batch, training: bool = False) -> Outputs:
         """Returns logits, and for labelled rows what the layers of both networks compute where that is compared."""
@@ -217,14 +192,26 @@ class EncoderStudent(Distilled, PooledApp):
         return {**ours, **{f"teacher_{name}": value for name, value in theirs.items()}}
 
     def losses(self, batch: Batch, outputs: Outputs, step: Step) -> Losses:
-        """Returns the losses of answers, layers and probes; while the teacher's probes are trained, theirs alone."""
+        """Returns the losses of answers, layers and probes; in the stages of probes and of layers those of them alone.
+
+        Where layers have a stage, those behind it and evaluations leave them out.
+        """
         settings = self.config.distillation
         if self.teacher is None or not settings.looks_inside:
             return super().losses(batch, outputs, step)
         if step.stage == PROBE_STAGE:
             logits = self.model.teacher_probes(self._teacher_probed(batch, outputs))
             return {"probe_loss": Loss(self._labels_sum(batch, logits), self.target.loss_weight(batch))}
+        if step.stage == LAYER_STAGE:
+            return self._layer_losses(batch, outputs)
         found = super().losses(batch, outputs, step)
+        if settings.layer_epochs is None:
+            found |= self._layer_losses(batch, outputs)
+        return found | self._probe_losses(batch, outputs) if settings.probes else found
+
+    def _layer_losses(self, batch: Batch, outputs: Outputs) -> Losses:
+        """Returns the distances of outputs and attentions, their weights in."""
+        settings, found = self.config.distillation, {}
         token_weight = tf.cast(batch["input_mask"], tf.float32) * batch["example_weight"][:, tf.newaxis]
         if settings.hidden_weight:
             ours = [self.model.projected(outputs["hidden_states"][:, i], i) for i, _ in self.pairs]
@@ -234,7 +221,7 @@ class EncoderStudent(Distilled, PooledApp):
             ours = [outputs["attentions"][:, i - 1] for i, _ in self.attended]
             theirs = [outputs[TEACHER_ATTENTIONS][:, j - 1] for _, j in self.attended]
             found["attention_loss"] = _scaled(attention_loss(ours, theirs, token_weight), settings.attention_weight)
-        return found | self._probe_losses(batch, outputs) if settings.probes else found
+        return found
 
     def _probe_losses(self, batch: Batch, outputs: Outputs) -> Losses:
         """Returns what the student's probes below the last layer learn from the teacher's; the last is its answer."""
@@ -246,7 +233,7 @@ class EncoderStudent(Distilled, PooledApp):
         soft = tf.add_n([self.soft_sum(batch, theirs[:, j], ours[:, i]) for i, j in pairs])
         found = {"probe_kd_loss": Loss(soft, tf.reduce_sum(batch["example_weight"]))}
         if self.config.distillation.kd_loss != "mse":
-            hard = self.hard_factor * self._labels_sum(batch, ours)
+            hard = self.config.distillation.hard_factor * self._labels_sum(batch, ours)
             found["probe_ce_loss"] = Loss(hard, self.target.loss_weight(batch))
         return found
 
@@ -262,6 +249,11 @@ class EncoderStudent(Distilled, PooledApp):
 
 def _scaled(loss: Loss, factor: float) -> Loss:
     return Loss(factor * loss.sum, loss.weight)
+
+
+def _without(variables: Sequence[tf.Variable], left_out: Sequence[tf.Variable]) -> list[tf.Variable]:
+    ids = {id(variable) for variable in left_out}
+    return [variable for variable in variables if id(variable) not in ids]
 
 
 VARIANTS: dict[str, Any] = {"bert": EncoderStudent, "cnn": CnnStudent}

@@ -8,20 +8,17 @@ from pydantic import model_validator
 
 from appzoo.layer_map import LayerMapSettings
 from appzoo.settings import EncoderStudentSettings, TargetSettings
+from appzoo.teacher_settings import ProbeSettings, TeacherSettings
 from appzoo.words_settings import TextCnnSettings, check_text_cnn
 from easytransfer.config.job import JobConfig
-from easytransfer.config.schema import ConfigModel, setting
+from easytransfer.config.schema import setting
 
 
-class AnswerSettings(ConfigModel):
+class AnswerSettings(TeacherSettings):
     """The teacher, and how the student learns from its answers."""
 
-    teacher: str | None = setting(
-        None,
-        "Teacher: run folder, checkpoint or export of an application that classifies one text or a pair.",
-        modes="T",
-        path="one",
-    )
+    without_teacher = "kd_loss=none"
+
     kd_loss: Literal["mse", "xent", "kld", "none"] = setting(
         "mse",
         "Distance of the student's logits to the teacher's: half the squared distance, cross entropy, or divergence; "
@@ -43,20 +40,6 @@ class AnswerSettings(ConfigModel):
     kd_temperature: float = setting(
         2.0, "What both logits are divided by in kd_loss=xent and kld.", advanced=True, modes="T", gt=0
     )
-    kd_teacher_logits: Literal["on_the_fly", "cached"] = setting(
-        "on_the_fly",
-        "cached: the teacher sees the training table once, before training; the file is found again by what is in it.",
-        advanced=True,
-        modes="T",
-    )
-
-    @model_validator(mode="after")
-    def _check_teacher(self) -> AnswerSettings:
-        if self.teacher is not None and not self.needs_teacher:
-            raise ValueError(
-                "distillation.teacher is given, and distillation.kd_loss=none does not use it; remove one of them"
-            )
-        return self
 
     @property
     def looks_inside(self) -> bool:
@@ -64,12 +47,33 @@ class AnswerSettings(ConfigModel):
         return False
 
     @property
-    def needs_teacher(self) -> bool:
-        """Whether anything is learnt from a teacher."""
-        return self.kd_loss != "none" or self.looks_inside
+    def needs_teacher(self) -> str:
+        """The setting that asks for a teacher; empty where nothing is learnt from one."""
+        return "" if self.kd_loss == "none" else f"kd_loss={self.kd_loss}"
+
+    @property
+    def hard_factor(self) -> float:
+        """What the cross entropy of the labels is multiplied by: 1, with xent and kld b."""
+        return self.kd_task_balance if self.kd_loss in ("xent", "kld") else 1.0
+
+    @property
+    def soft_factor(self) -> float:
+        """What the distance to the teacher is multiplied by: alpha, with xent and kld 1 - b."""
+        return self.kd_alpha if self.kd_loss == "mse" else 1 - self.kd_task_balance
 
 
-class LayerSettings(LayerMapSettings, AnswerSettings):
+class RowAnswerSettings(AnswerSettings):
+    """The teacher, and how the student learns from its answers, which are one for each row."""
+
+    kd_teacher_logits: Literal["on_the_fly", "cached"] = setting(
+        "on_the_fly",
+        "cached: the teacher sees the training table once, before training; the file is found again by what is in it.",
+        advanced=True,
+        modes="T",
+    )
+
+
+class LayerSettings(LayerMapSettings, ProbeSettings, RowAnswerSettings):
     """How a student that is an encoder learns from the layers of its teacher, too."""
 
     probes: bool = setting(
@@ -78,22 +82,47 @@ class LayerSettings(LayerMapSettings, AnswerSettings):
         advanced=True,
         modes="T",
     )
-    probe_epochs: float = setting(
-        4.0, "Passes over the training table for the teacher's probes.", advanced=True, modes="T", gt=0
+    layer_epochs: float | None = setting(
+        None,
+        "Passes over the training table in which the student learns from outputs and attentions of layers alone, "
+        "before it learns from answers alone; default: from both at once.",
+        advanced=True,
+        modes="T",
+        gt=0,
     )
-    probe_learning_rate: float = setting(5e-3, "Learning rate of the teacher's probes.", advanced=True, modes="T", gt=0)
+    layer_learning_rate: float | None = setting(
+        None,
+        "Learning rate of these passes; default train.learning_rate.",
+        advanced=True,
+        modes="T",
+        gt=0,
+    )
 
     @property
     def looks_inside(self) -> bool:
         """Whether the student learns from layers of the teacher."""
         return self.compares_layers or self.probes
 
+    @property
+    def needs_teacher(self) -> str:
+        """The setting that asks for a teacher; empty where nothing is learnt from one."""
+        layers = {"hidden_weight": self.hidden_weight, "attention_weight": self.attention_weight}
+        asking = (f"{name}={weight:g}" for name, weight in layers.items() if weight)
+        return super().needs_teacher or next(asking, "")
+
     @model_validator(mode="after")
-    def _check_probes(self) -> LayerSettings:
+    def _check_layers(self) -> LayerSettings:
         if self.probes and self.kd_loss == "none":
             raise ValueError(
                 "distillation.probes needs a distance of logits; set distillation.kd_loss to another value"
             )
+        if self.layer_epochs is not None and not self.compares_layers:
+            raise ValueError(
+                "distillation.layer_epochs needs layers that are compared; set distillation.hidden_weight or "
+                "attention_weight, or remove it"
+            )
+        if self.layer_learning_rate is not None and self.layer_epochs is None:
+            raise ValueError("distillation.layer_learning_rate is that of layer_epochs; give both, or remove it")
         return self
 
 
@@ -121,7 +150,7 @@ class CnnDistillationConfig(JobConfig):
     """Train convolutions over the words of one text on the answers of a larger network."""
 
     model: CnnStudentSettings = CnnStudentSettings()
-    distillation: AnswerSettings = AnswerSettings()
+    distillation: RowAnswerSettings = RowAnswerSettings()
 
     @model_validator(mode="after")
     def _check_network(self) -> CnnDistillationConfig:

@@ -231,6 +231,9 @@ def test_teachers_that_do_not_fit_are_refused_in_one_line(teachers, tiny, tmp_pa
         assert "\n" not in str(caught.value)
 
     refused(None, "kd_loss=mse needs a teacher; give the run folder of one with --teacher=RUN", kind=ConfigError)
+    inside = {"kd_loss": "none", "hidden_weight": 2}
+    wanted = "distillation.hidden_weight=2 needs a teacher; .*, or set distillation.hidden_weight=0"
+    refused(None, wanted, kind=ConfigError, distillation=inside)
     refused(tmp_path / "nothing", "no teacher: there is no checkpoint .*nothing")
     refused(teachers["encoder"], "other labels, or in another order", data={"label_enumerate_values": "hot,cold,warm"})
     refused(
@@ -261,6 +264,8 @@ def test_settings_that_make_no_sense_are_refused():
         ("distillation", {"teacher": "x", "kd_loss": "none"}, "distillation.kd_loss=none does not use it"),
         ("distillation", {"probes": True, "kd_loss": "none"}, "probes needs a distance of logits"),
         ("distillation", {"kd_teacher_logits": "cached", "hidden_weight": 1}, "cached keeps logits alone"),
+        ("distillation", {"layer_epochs": 2}, "layer_epochs needs layers that are compared"),
+        ("distillation", {"hidden_weight": 1, "layer_learning_rate": 1e-3}, "is that of layer_epochs; give both"),
         ("distillation", {"layer_map": "1-2"}, "'1-2' is no map of layers; accepted: uniform, last, or pairs"),
         ("distillation", {"layer_map": "1:2,1:3"}, "names a layer of the student twice"),
     ):

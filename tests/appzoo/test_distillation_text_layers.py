@@ -266,13 +266,51 @@ def test_layers_that_cannot_be_compared_are_refused_in_one_line(teacher, tiny, t
     )
 
 
+def test_layers_first_and_answers_then(teacher, tiny, tmp_path):
+    """The two steps of TinyBERT: the sums of both stages are those of one training on everything."""
+    settings = {**ALL, "probes": False, "layer_epochs": 3, "layer_learning_rate": 1e-3}
+    app = student(teacher, {**tiny, **SMALL}, distillation=settings)
+    table = encoded(app, tmp_path)
+    app.build_model()
+    first, second = app.stages()
+    assert (first.name, first.epochs, first.settings) == ("layers", 3, {"learning_rate": 1e-3})
+    assert second.name == "student" and second.epochs is None
+    every, batch = app.model.trainable_variables, batch_of(table)
+    layers, answers = first.trained(every), second.trained(every)
+    names = {id(v): v.name for v in every}
+    assert {names[i] for i in answers - layers} == {v.name for v in every if "pooler" in v.name or "head/" in v.name}
+    assert {names[i] for i in layers - answers} == {
+        "embedding_projection/kernel:0",
+        "hidden_projection/kernel:0",
+    }
+
+    def found(stage: str | None) -> dict[str, float]:
+        losses = app.losses(batch, outputs, SimpleNamespace(stage=stage))
+        return {name: float(total / weight) for name, (total, weight) in losses.items()}
+
+    with tf.GradientTape() as tape:
+        outputs = app.forward(batch, training=True)
+        total = tf.add_n([loss.sum for loss in app.losses(batch, outputs, SimpleNamespace(stage="layers")).values()])
+    reached = {v.name for v, g in zip(every, tape.gradient(total, every), strict=True) if g is not None}
+    assert reached == {names[i] for i in layers}
+    assert found("layers").keys() == {"hidden_loss", "attention_loss"}
+    assert found("student").keys() == {"ce_loss", "kd_loss"} and found(None) == found("student")
+    at_once = student(teacher, {**tiny, **SMALL}, distillation={**ALL, "probes": False})
+    at_once.model = app.model
+    whole = at_once.losses(batch, outputs, EVALUATION)
+    assert {n: float(t / w) for n, (t, w) in whole.items()} == pytest.approx({**found("layers"), **found(None)})
+
+
 @pytest.mark.slow
-def test_a_training_in_stages_goes_on_where_it_was_stopped(teacher, tiny, tmp_path):
-    """Two steps for the teacher's probes, two for the student: each moves what is its own, wherever it is stopped."""
+@pytest.mark.parametrize("two_steps", [False, True], ids=["at_once", "two_steps"])
+def test_a_training_in_stages_goes_on_where_it_was_stopped(two_steps, teacher, tiny, tmp_path):
+    """Two steps for the teacher's probes, two for layers if apart, two for the student: each moves what is its own."""
+    stages = {"teacher_probes": (1, 2), "layers": (3, 4) if two_steps else (), "student": (5, 6) if two_steps else (3, 4)}
+    last = 6 if two_steps else 4
 
     def trained(folder: Path, at: int | None = None) -> None:
         train = {"batch_size": 4, "num_epochs": 2, "log_step_count_steps": 1, "save_checkpoint_steps": 1}
-        settings = {**ALL, "probe_epochs": 2}
+        settings = {**ALL, "probe_epochs": 2, "layer_epochs": 2 if two_steps else None}
         app = student(teacher, {**tiny, **SMALL}, distillation=settings, train={**train, "keep_checkpoint_max": 9})
         table = encoded(app, tmp_path)
         app.on_train_table(table)
@@ -284,16 +322,28 @@ def test_a_training_in_stages_goes_on_where_it_was_stopped(teacher, tiny, tmp_pa
 
     whole = tmp_path / "whole"
     trained(whole)
-    steps = {step: weights(whole, step) for step in (1, 2, 3, 4)}
+    steps = {step: weights(whole, step) for step in range(1, last + 1)}
+    moved = {
+        step: {name for name, value in steps[step].items() if not np.array_equal(value, steps[step - 1][name])}
+        for step in range(2, last + 1)
+    }
     probes = {name for name in steps[1] if name.startswith("teacher_probes")}
-    for first, second, moves_probes in ((1, 2, True), (2, 3, False), (3, 4, False)):
-        moved = {name for name in steps[1] if not np.array_equal(steps[first][name], steps[second][name])}
-        assert moved and (moved == probes if moves_probes else not moved & probes), (first, second)
-    assert {name.split("/")[0] for name in moved} >= {"student_probes", "hidden_projection", "embedding_projection"}
-    for at in (1, 3):
+    projections = {name for name in steps[1] if "_projection/" in name}
+    of_answers = {name for name in steps[1] if name.startswith(("head/", "student_probes"))}
+    assert probes and projections and of_answers
+    for step, names in moved.items():
+        stage = next(name for name, its in stages.items() if step in its)
+        if stage == "teacher_probes":
+            assert names == probes, step
+        elif stage == "layers":
+            assert projections < names and not names & (probes | of_answers), step
+        else:
+            assert of_answers < names and not names & probes, step
+            assert projections <= names if not two_steps else not names & projections, step
+    for at in (its[0] for its in stages.values() if its):
         folder = tmp_path / f"stopped_{at}"
         with pytest.raises(Interrupted):
             trained(folder, at)
         trained(folder)
-        for name, value in weights(folder, 4).items():
-            np.testing.assert_array_equal(value, steps[4][name], name)
+        for name, value in weights(folder, last).items():
+            np.testing.assert_array_equal(value, steps[last][name], name)
