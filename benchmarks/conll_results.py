@@ -4,7 +4,7 @@
 
 Recipe of all: batch 32, AdamW 5e-5 with weight decay 0.01, linear schedule with 10 % warm-up, clipping at 1, dropout
 0.1, at most 128 tokens, label on the first piece. The score is the entity F1 of the last epoch on testa, never the best
-one, by one scorer for all (`appzoo.sequence_labeling.entities`). Every finished run is appended to the log, and runs
+one, by one scorer for all (`appzoo.labeling.entities`). Every finished run is appended to the log, and runs
 found there are not repeated, so the script can be stopped and started again.
 DIR holds `eng.train` and `eng.testa`: lines `token POS chunk tag`, an empty line behind each sentence. They become
 tables `text TAB tags` with IOB1 turned into BIO; `--convert FILE TABLE` does only that.
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sides import MAX_LENGTH, MODEL, history, mean_and_spread, print_table, run_process, train_ours, versions
 
-from appzoo.sequence_labeling.entities import to_bio
+from appzoo.labeling.entities import to_bio
 
 OURS, CRF, PEER = "EasyTransfer", "EasyTransfer, CRF", "transformers + PyTorch"
 SYSTEMS = {"ours": OURS, "crf": CRF, "peer": PEER}

@@ -25,7 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from appzoo.sequence_labeling.entities import entities
+from appzoo.labeling.entities import entities
 
 IGNORED = -100
 

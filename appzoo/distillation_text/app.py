@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from appzoo.distillation_text.config import CnnDistillationConfig, EncoderDistillationConfig
+from appzoo.distillation_text.labeling import LabelingStudent
 from appzoo.distillation_text.losses import attention_loss, hidden_loss
 from appzoo.distillation_text.network import TEACHER_PROBES, Extras, StudentModel
 from appzoo.distilled_label import TEACHER_LOGITS
@@ -256,4 +257,4 @@ def _without(variables: Sequence[tf.Variable], left_out: Sequence[tf.Variable]) 
     return [variable for variable in variables if id(variable) not in ids]
 
 
-VARIANTS: dict[str, Any] = {"bert": EncoderStudent, "cnn": CnnStudent}
+VARIANTS: dict[str, Any] = {"bert": EncoderStudent, "cnn": CnnStudent, "labeling": LabelingStudent}

@@ -1,4 +1,4 @@
-"""Configuration of the distillation of text classifiers."""
+"""Configuration of the distillation of text classifiers and of labellers of words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
+from appzoo.labeling.settings import LabelingConfig, TagSettings
 from appzoo.layer_map import LayerMapSettings
 from appzoo.settings import EncoderStudentSettings, TargetSettings
 from appzoo.teacher_settings import ProbeSettings, TeacherSettings
@@ -158,4 +159,15 @@ class CnnDistillationConfig(JobConfig):
         return self
 
 
-VARIANTS = {"bert": EncoderDistillationConfig, "cnn": CnnDistillationConfig}
+class LabelingStudentSettings(EncoderStudentSettings, TagSettings):
+    """The student, an encoder, and what it gives a tag."""
+
+
+class LabelingDistillationConfig(LabelingConfig):
+    """Train an encoder that gives every word or character a tag on the answers of a larger one."""
+
+    model: LabelingStudentSettings = LabelingStudentSettings()
+    distillation: AnswerSettings = AnswerSettings()
+
+
+VARIANTS = {"bert": EncoderDistillationConfig, "cnn": CnnDistillationConfig, "labeling": LabelingDistillationConfig}

@@ -93,9 +93,9 @@ class PatternTokens(EncoderTokens):
         """Returns ids, mask, segments, and `slots`: -i at the i-th mask, i at the i-th prompt, 0 elsewhere."""
         return super().specs() | {"slots": tf.TensorSpec([None, None], tf.int32)}
 
-    def meaning(self) -> tuple[Any, ...]:
+    def meaning(self) -> dict[str, Any]:
         """Returns the digest of the tokenizer, and what the pattern makes of texts."""
-        return (*super().meaning(), self.pattern.layout, tuple(self.pattern.ids.items()))
+        return {**super().meaning(), "pattern": (self.pattern.layout, self.pattern.ids)}
 
     def from_request(self, tensors: Tensors) -> Tensors:
         """Tokenizes the raw texts and puts them into the pattern."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -62,9 +62,9 @@ class SourceText(Input):
         """Returns ids and mask."""
         return {name: tf.TensorSpec([None, None], tf.int32) for name in ("input_ids", "input_mask")}
 
-    def meaning(self) -> tuple[str, str]:
+    def meaning(self) -> dict[str, Any]:
         """Returns the digest of the tokenizer and the prefix."""
-        return self.tokenizer.digest, self.prefix
+        return {"vocabulary": self.tokenizer.digest, "prefix": self.prefix}
 
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the raw text."""

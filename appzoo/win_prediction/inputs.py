@@ -67,9 +67,9 @@ class GameInput(Input):
         """Features of a frame."""
         return sum(column.width for column in self.columns)
 
-    def meaning(self) -> list[str]:
+    def meaning(self) -> dict[str, Any]:
         """Returns the declarations of the groups."""
-        return list(self.settings.groups)
+        return {"set of groups": list(self.settings.groups)}
 
     # Tables --------------------------------------------------------------------------------------------------
 

@@ -103,7 +103,7 @@ class Frozen:
             settings, app = _application(found.parent, find, role)
             frozen = cls.of_run(app, found, role, settings, arrays)
         if inputs is not None and arrays is None:
-            frozen._check_inputs(inputs)
+            frozen.require_inputs(inputs)
         return frozen
 
     @classmethod
@@ -181,8 +181,15 @@ class Frozen:
                     fix="give a rule that makes its arrays of the batch (`arrays`), or take another network",
                 )
 
-    def _check_inputs(self, inputs: Sequence[Input]) -> None:
-        """Refuses a network whose inputs have the names of the training's, and mean something else."""
+    def require_inputs(self, inputs: Sequence[Input]) -> None:
+        """Refuses a network whose inputs have the names of the training's, and mean something else.
+
+        Args:
+            inputs: Those of the training.
+
+        Raises:
+            ModelError: An array, its shape, or what its values mean differs.
+        """
         theirs = {name: (part, spec) for part in self.app.inputs for name, spec in part.specs().items()}
         ours = {name: (part, spec) for part in inputs for name, spec in part.specs().items()}
         for name, (part, spec) in theirs.items():
@@ -197,10 +204,16 @@ class Frozen:
                     f"{self.place} takes {name} as {_shown(spec)}, and this run has {_shown(own)}",
                     fix="take a network of the same inputs, or change those of this run",
                 )
-            if part.meaning() != own_part.meaning():
+            mine, its = own_part.meaning(), part.meaning()
+            for what in (key for key in {**its, **mine} if its.get(key) != mine.get(key)):
+                if what == "vocabulary":
+                    raise ModelError(
+                        f"{self.place} reads {name} with another vocabulary than this run: equal ids are other words",
+                        fix="take a network of the same vocabulary, or start this run from that network's",
+                    )
                 raise ModelError(
-                    f"{self.place} reads {name} with another vocabulary than this run: equal ids are other words",
-                    fix="take a network of the same vocabulary, or start this run from that network's",
+                    f"{self.place} reads {name} with another {what} than this run",
+                    fix="take a network that reads the same, or change the settings of this run",
                 )
 
 

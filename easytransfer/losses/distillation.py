@@ -27,13 +27,13 @@ def kd_rows(
         kld    T^2 KL(p_i || q_i)
 
     Args:
-        teacher_logits: z, [batch, classes].
-        student_logits: s, [batch, classes].
+        teacher_logits: z, [..., classes].
+        student_logits: s, of the same shape.
         loss_type: `mse`, `xent` or `kld`.
         temperature: T; not used by `mse`.
 
     Returns:
-        float32 [batch].
+        float32 [...].
 
     Raises:
         ValueError: Unknown `loss_type`, or shapes that differ.

@@ -305,7 +305,11 @@ def test_layers_first_and_answers_then(teacher, tiny, tmp_path):
 @pytest.mark.parametrize("two_steps", [False, True], ids=["at_once", "two_steps"])
 def test_a_training_in_stages_goes_on_where_it_was_stopped(two_steps, teacher, tiny, tmp_path):
     """Two steps for the teacher's probes, two for layers if apart, two for the student: each moves what is its own."""
-    stages = {"teacher_probes": (1, 2), "layers": (3, 4) if two_steps else (), "student": (5, 6) if two_steps else (3, 4)}
+    stages = {
+        "teacher_probes": (1, 2),
+        "layers": (3, 4) if two_steps else (),
+        "student": (5, 6) if two_steps else (3, 4),
+    }
     last = 6 if two_steps else 4
 
     def trained(folder: Path, at: int | None = None) -> None:

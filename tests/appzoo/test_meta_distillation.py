@@ -265,7 +265,13 @@ def test_runs_that_do_not_fit_are_refused_in_one_line(run, tiny, tmp_path):
         (tmp_path / "nothing", {}, {}, ModelError, "no teacher: there is no checkpoint"),
         (other, {}, {}, ModelError, "holds no meta-teacher; got 'run of meta_finetune'"),
         (run, {}, {"label_enumerate_values": "good,bad"}, ModelError, "other labels, or in another order"),
-        (run, {}, {"second_sequence": "other"}, ModelError, "with another vocabulary"),
+        (
+            run,
+            {},
+            {"second_sequence": "other"},
+            ModelError,
+            "input_ids with another number of texts",
+        ),
         (None, strange, {}, ConfigError, "model.teacher_encoder has another vocabulary"),
         (None, {**SMALL, "num_heads": 4}, {}, ConfigError, "set model.num_heads=2"),
     ):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from appzoo.sequence_labeling.data import encode_words, split_units
-from appzoo.sequence_labeling.entities import EntityEvaluator
-from appzoo.sequence_labeling.graph import GraphWindows
-from appzoo.sequence_labeling.model import at_words
+from appzoo.labeling.data import encode_words, split_units
+from appzoo.labeling.entities import EntityEvaluator
+from appzoo.labeling.graph import GraphWindows
+from appzoo.labeling.model import at_words
 from appzoo.text_comprehension.questions import Asked, Gold
 from appzoo.text_comprehension.search import Search
 from appzoo.text_comprehension.serving import GraphQuestions, best_answers

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from appzoo.labeling.data import encode_words, split_units, unit_offsets
 from appzoo.sequence_labeling.config import BertLabelingConfig
-from appzoo.sequence_labeling.data import encode_words, split_units, unit_offsets
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.schema import parse_schema
 from easytransfer.data.table import BadRows, open_table
@@ -242,7 +242,7 @@ def test_compiled_answers_are_those_of_the_words(tiny_model, tmp_path, use_crf):
 
 
 def test_crf_loss_and_prediction_are_those_of_the_words(tiny_model, tmp_path):
-    from appzoo.sequence_labeling import crf
+    from appzoo.labeling import crf
 
     app = make_app(tiny_model, use_crf=True)
     encoded, _ = encode(app, tmp_path, ["xylophonist the\tB-PER O", "the the the\tO B-LOC I-LOC"])

@@ -5,8 +5,8 @@ import gzip
 import pytest
 
 from appzoo import discovery
+from appzoo.labeling.entities import entities
 from appzoo.sequence_labeling.config import BertLabelingConfig
-from appzoo.sequence_labeling.entities import entities
 from easytransfer.config.job import DataConfig
 from easytransfer.data.bad_rows import BadRows
 from easytransfer.data.table import open_table

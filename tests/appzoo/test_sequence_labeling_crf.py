@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from appzoo.sequence_labeling.crf import LinearChainCRF, log_likelihood, log_marginals, viterbi
+from appzoo.labeling.crf import LinearChainCRF, log_likelihood, log_marginals, viterbi
 
 RNG = np.random.default_rng(0)
 TAGS, WORDS = 3, 5

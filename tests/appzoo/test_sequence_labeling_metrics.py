@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from appzoo.sequence_labeling.entities import (
+from appzoo.labeling.entities import (
     EntityEvaluator,
     TagSet,
     entities,

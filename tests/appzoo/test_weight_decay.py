@@ -57,6 +57,7 @@ ON_REGIONS |= {
 T5_APPS = {"text_generation": "text_generation/configs/smoke.yaml"}
 T5_APPS |= {"text_pretrain_t5": "text_pretrain/configs/smoke_t5.yaml"}
 STUDENTS = {"distillation_text_bert": "smoke.yaml", "distillation_text_cnn": "smoke_cnn.yaml"}
+STUDENTS |= {"distillation_text_labeling": "smoke_labeling.yaml"}
 ENCODERS = {name: f"{name}/configs/smoke.yaml" for name in ("meta_distillation", "meta_finetune", "multi_task")}
 OTHER_APPS |= {*ON_REGIONS, *T5_APPS, *STUDENTS, *ENCODERS, "domain_transfer", "adabert"}
 FEW_SHOT = {"few_shot_pet": "smoke.yaml", "few_shot_p_tuning": "smoke_p_tuning.yaml"}

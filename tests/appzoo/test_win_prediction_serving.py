@@ -239,7 +239,7 @@ def test_spatial_networks_that_do_not_fit_are_refused(first_run, tmp_path):
     app.on_train_table(encoded(app, rows, tmp_path).encoded)
     with pytest.raises(ModelError, match="has other spatial networks; got .* parameters"):
         app.build_model()
-    with pytest.raises(ModelError, match="with another vocabulary"):
+    with pytest.raises(ModelError, match="with another set of groups than this run"):
         prepared(config_of(spatial_from=str(run), groups=["gold = gold", *GROUPS[1:]]))
     with pytest.raises((ModelError, ConfigError), match="no spatial networks"):
         prepared(config_of(spatial_from=str(tmp_path / "nowhere")))

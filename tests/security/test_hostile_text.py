@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from time_limit import within
 
-from appzoo.sequence_labeling.found import entity_page
+from appzoo.labeling.found import entity_page
 from appzoo.text_comprehension.evaluation import write_answers
 from easytransfer.config.job import DataConfig
 from easytransfer.data.bad_rows import BadRows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -85,9 +85,9 @@ class SpanPassages(Input):
         """Returns ids and mask."""
         return {name: tf.TensorSpec([None, None], tf.int32) for name in ("input_ids", "input_mask")}
 
-    def meaning(self) -> str:
+    def meaning(self) -> dict[str, Any]:
         """Returns the digest of the tokenizer."""
-        return self.tokenizer.digest
+        return {"vocabulary": self.tokenizer.digest}
 
     def augment(self, batch: Tensors, draws: RowDraws) -> Tensors:
         """Returns the batch with spans left out."""

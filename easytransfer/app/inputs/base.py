@@ -130,12 +130,12 @@ class Input(abc.ABC):
     def specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of each array of a batch, masks included; axes that batches differ in are None."""
 
-    def meaning(self) -> Any:
-        """Returns what says, beside shapes, what the numbers mean, such as a vocabulary; None where shapes say all.
+    def meaning(self) -> dict[str, Any]:
+        """Returns what says, beside shapes, what the numbers mean, such as a vocabulary; empty where shapes say all.
 
-        Networks that share arrays must agree on it, see `app.frozen`.
+        Networks that share arrays must agree on it, see `app.frozen`; keys are words for a message.
         """
-        return None
+        return {}
 
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns shape and dtype of each raw tensor of a request; by default those of the arrays."""

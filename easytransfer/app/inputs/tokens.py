@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -84,9 +84,9 @@ class TokensInput(Input):
         """Returns ids, mask and segments."""
         return {f"{name}{self._suffix}": tf.TensorSpec([None, None], tf.int32) for name in NAMES}
 
-    def meaning(self) -> tuple[str, bool]:
+    def meaning(self) -> dict[str, Any]:
         """Returns the digest of the tokenizer, and whether rows are pairs."""
-        return self.tokenizer.digest, self.second is not None
+        return {"vocabulary": self.tokenizer.digest, "number of texts": 1 if self.second is None else 2}
 
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the raw texts."""

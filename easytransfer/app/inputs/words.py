@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -64,9 +64,9 @@ class WordsInput(Input):
         """Returns ids and mask."""
         return {name: tf.TensorSpec([None, None], tf.int32) for name in (self.ids, self.mask)}
 
-    def meaning(self) -> tuple[list[str], str]:
+    def meaning(self) -> dict[str, Any]:
         """Returns the words in the order of their ids, and how texts are split into them."""
-        return self.vocabulary.words, self.vocabulary.split
+        return {"vocabulary": self.vocabulary.words, "way of splitting texts": self.vocabulary.split}
 
     def serving_specs(self) -> dict[str, tf.TensorSpec]:
         """Returns the raw text."""

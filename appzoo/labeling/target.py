@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from appzoo.sequence_labeling.config import BertLabelingConfig
-from appzoo.sequence_labeling.crf import LinearChainCRF
-from appzoo.sequence_labeling.data import split_tags
-from appzoo.sequence_labeling.entities import EntityEvaluator, unusual_tags
-from appzoo.sequence_labeling.found import Entity, entity_page, found_entities
-from appzoo.sequence_labeling.inputs import EncodedWords, WordWindows
-from appzoo.sequence_labeling.model import at_words
+from appzoo.labeling.crf import LinearChainCRF
+from appzoo.labeling.data import split_tags
+from appzoo.labeling.entities import EntityEvaluator, unusual_tags
+from appzoo.labeling.found import Entity, entity_page, found_entities
+from appzoo.labeling.inputs import EncodedWords, WordWindows
+from appzoo.labeling.model import at_words
+from appzoo.labeling.settings import LabelingConfig
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
@@ -52,7 +52,7 @@ class TagTarget(Target):
     asset_files: ClassVar[tuple[str, ...]] = (LabelMap.FILE,)
     pad_values = {"label_id": -1}
 
-    def __init__(self, labels: LabelMap | None, words: WordWindows, config: BertLabelingConfig) -> None:
+    def __init__(self, labels: LabelMap | None, words: WordWindows, config: LabelingConfig) -> None:
         self.labels, self.words, self.config = labels, words, config
         # Tags that nobody has been told of yet, with how they are read; None before the first row.
         self._unusual: dict[str, str] | None = None
@@ -185,7 +185,7 @@ class TagTarget(Target):
         self.labels.save(folder)
 
 
-def known_tags(config: BertLabelingConfig, assets: Assets) -> LabelMap | None:
+def known_tags(config: LabelingConfig, assets: Assets) -> LabelMap | None:
     """Returns the tags of a trained run, or those that the label option lists; None where there are none.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from appzoo.sequence_labeling.data import Unit
+from appzoo.labeling.data import Unit
 from easytransfer.text.graph import GraphTokenizer
 
 

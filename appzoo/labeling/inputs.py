@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from appzoo.encoder import Encoder, EncoderTokens
-from appzoo.sequence_labeling.data import Unit, Windows, encode_words, split_units
-from appzoo.sequence_labeling.graph import GraphWindows
+from appzoo.labeling.data import Unit, Windows, encode_words, split_units
+from appzoo.labeling.graph import GraphWindows
 from easytransfer.app.inputs.base import Encoded, Tensors
 from easytransfer.data.encoded import HostColumn
 from easytransfer.data.schema import ListForm

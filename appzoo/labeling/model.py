@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import tensorflow as tf
 
-from appzoo.sequence_labeling.crf import LinearChainCRF
+from appzoo.labeling.crf import LinearChainCRF
 from easytransfer import keras
 from easytransfer.layers.dropout import Dropout
 from modelzoo.backbone import Backbone

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from appzoo.sequence_labeling.data import Unit, unit_offsets
-from appzoo.sequence_labeling.entities import TagSet
+from appzoo.labeling.data import Unit, unit_offsets
+from appzoo.labeling.entities import TagSet
 from easytransfer.run.page import HUES, application_page, html_table
 
 # Rows shown by the page.

@@ -1,0 +1,1 @@
+"""What applications that give words tags share: tables, windows, network, tags and entities."""
