@@ -71,21 +71,37 @@ def report_rows(
         `slices`, `interval` of the metric, and `pages` with the name of a page; nothing for applications whose rows
         have no label and answer.
     """
-    results = evaluator.row_results()
-    if results is None or len(results) != loaded.encoded.row_count or len(results) != len(loaded.encoded):
+    part_of, parts = evaluator.row_parts()
+    encoded = loaded.encoded
+    if not parts or len(part_of) != encoded.row_count or len(part_of) != len(encoded):
         return {}
-    results = results.take(np.argsort(row_order(loaded.encoded, size)))
-    worst = results.worst(MOST_WRONG)
+    order = row_order(encoded, size)
+    of_parts = [order[part_of == number] for number in range(len(parts))]
+    # The rows of each part in the order of the table, and their results.
+    found = {
+        name: (np.sort(mine), results.take(np.argsort(mine)))
+        for mine, (name, results) in zip(of_parts, parts.items(), strict=True)
+        if len(mine)
+    }
+    worst = {name: rows[results.worst(MOST_WRONG)] for name, (rows, results) in found.items()}
     shown = [name for name in app.input_columns() if name in app.text_columns()]
     columns = check_slice_columns(app, spec)
-    numbers, texts, values = _read(app, loaded, spec, worst, shown, columns)
-    results.arrays["row"] = numbers
-    results.save(folder / ROWS_FILE)
-    report: dict[str, Any] = {"slices": slices(results, loaded.encoded.row_lengths if shown else None, values)}
-    report |= drawn_interval(results, metric, app.config.runtime.seed)
-    if shown and len(worst) and texts:
-        page = html_page("Wrong rows", _page(results, worst, shown, texts), pages=[PAGE_FILE])
-        write_text(folder / WRONG_ROWS_FILE, page)
+    wanted = np.concatenate(list(worst.values()))
+    numbers, texts, values = _read(app, loaded, spec, wanted, shown, columns)
+    lengths, page = encoded.row_lengths if shown else None, ["# Wrong rows", ""]
+    report: dict[str, Any] = {"slices": []}
+    for name, (rows, results) in found.items():
+        results.arrays["row"] = numbers[rows]
+        cells = {column: [every[row] for row in rows.tolist()] for column, every in values.items()}
+        for each in slices(results, None if lengths is None else lengths[rows], cells):
+            report["slices"].append({**each, "by": f"{name}, {each['by']}"} if name else each)
+        page += [f"## {name}", ""] if name else []
+        page += _wrong_rows(results, results.worst(MOST_WRONG), shown, texts)
+    if "" in found:
+        results.save(folder / ROWS_FILE)
+        report |= drawn_interval(results, metric, app.config.runtime.seed)
+    if shown and len(wanted) and texts:
+        write_text(folder / WRONG_ROWS_FILE, html_page("Wrong rows", "\n".join(page), pages=[PAGE_FILE]))
         report["pages"] = [WRONG_ROWS_FILE]
     return report
 
@@ -114,7 +130,7 @@ def _read(
     shown: Sequence[str],
     columns: Sequence[str],
 ) -> tuple[np.ndarray, dict[int, list[str]], dict[str, list[str]]]:
-    """Reads the table once more: the numbers of its rows from 1, the texts of some, and whole columns."""
+    """Reads the table once more: the numbers of its rows from 1, the texts of some by them, and whole columns."""
     numbers, texts, first = [], {}, 0
     values: dict[str, list[str]] = {name: [] for name in columns}
     wanted = set(worst.tolist())
@@ -122,7 +138,7 @@ def _read(
         numbers.append(chunk.index + 1)
         for place in range(len(chunk.index)):
             if first + place in wanted and set(shown) <= chunk.columns.keys():
-                texts[first + place] = [str(chunk.columns[name][place]) for name in shown]
+                texts[int(chunk.index[place]) + 1] = [str(chunk.columns[name][place]) for name in shown]
         for name, cells in values.items():
             cells += map(class_name, chunk.columns[name])
         first += len(chunk.index)
@@ -189,21 +205,31 @@ def _by_length(lengths: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         start = end + 1
 
 
-def _page(results: RowResults, worst: np.ndarray, shown: Sequence[str], texts: dict[int, list[str]]) -> str:
-    """Returns the wrong rows as Markdown."""
+def _wrong_rows(results: RowResults, worst: np.ndarray, shown: Sequence[str], texts: dict[int, list[str]]) -> list[str]:
+    """Returns the wrong rows of a part as lines of Markdown, without columns in which all of them are empty.
+
+    Args:
+        results: Of the rows of the part.
+        worst: Places of the worst ones in it.
+        shown: Columns with texts.
+        texts: Those of the worst rows, by the number of a row in the table from 1.
+    """
     wrong = int((~results.right).sum())
     confidence = results.confidence()
     number = results.kind == "regression"
     last = ["error"] if number else ["probability"] if confidence is not None else []
     order = "farthest from the truth" if number else "most confident" if last else "first"
     what = "another number than the true one" if number else "a wrong answer"
-    first = f"{wrong:,} of {len(results):,} evaluation rows have {what}; the {order} {len(worst)}:"
-    lines = ["# Wrong rows", "", first, ""]
+    lines = [f"{wrong:,} of {len(results):,} evaluation rows have {what}; the {order} {len(worst)}:", ""]
+    found = {row: texts.get(int(results.arrays["row"][row]), []) for row in worst.tolist()}
+    filled = [place for place in range(len(shown)) if any(cells[place] for cells in found.values() if cells)]
     rows = []
-    for row in worst.tolist():
+    for row, given in found.items():
         measured = results.errors[row] if number else None if confidence is None else confidence[row]
-        cells = [text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "..." for text in texts[row]]
+        chosen = [given[place] for place in filled]
+        cells = [text if len(text) <= _LONGEST_CELL else text[:_LONGEST_CELL] + "..." for text in chosen]
         cells += [results.names("true", row), results.names("predicted", row)]
         cells += [f"{measured:.6g}" if number else f"{measured:.4f}"] if last else []
         rows.append((f"{results.arrays['row'][row]:,}", *cells))
-    return "\n".join([*lines, *table(("row", *shown, "true", "predicted", *last), rows)])
+    names = [shown[place] for place in filled]
+    return [*lines, *(table(("row", *names, "true", "predicted", *last), rows) if rows else []), ""]

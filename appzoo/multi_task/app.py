@@ -18,7 +18,7 @@ from appzoo.multi_task.target import TaskLabels
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
-from easytransfer.app.serving import Served, arrays_signature, request_signature
+from easytransfer.app.serving import Served, arrays_signature, labels_signature, request_signature
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.id_tables import is_id_table
 from easytransfer.data.schema import parse_schema
@@ -93,7 +93,7 @@ class MultiTask(App):
         """Returns a signature for each task, by its name, `predict_ids`, and `serving_default` of several heads.
 
         The last one reads one text where a task does, else a pair, and has `<task>_label` and the like of all tasks
-        that read the same.
+        that read the same. `<task>_labels` gives names of classes for their numbers.
 
         Args:
             folder: Where `save_assets` has written.
@@ -113,6 +113,11 @@ class MultiTask(App):
             }
 
         every = request_signature(served[main], answers)
+        found |= {
+            f"{name}_labels": labels_signature(target.names)
+            for name, target in self.target.targets.items()
+            if name in texts and target.names is not None
+        }
         return {"serving_default": every, "predict_ids": arrays_signature(served[main]), **found}
 
     def _kinds(self) -> list[EncoderTokens]:

@@ -52,6 +52,16 @@ class Evaluator(abc.ABC):
         """Returns label and answer of each row, in the order in which rows were added; None where rows have neither."""
         return None
 
+    def row_parts(self) -> tuple[np.ndarray, dict[str, RowResults]]:
+        """Returns the results of the rows by the part of the table they are in, such as a task; by default one, "".
+
+        Returns:
+            The number of each row's part, int [rows], in the order in which rows were added; and the parts in order,
+            by name. Both are empty where rows have neither label nor answer.
+        """
+        results = self.row_results()
+        return (np.zeros(0, int), {}) if results is None else (np.zeros(len(results), int), {"": results})
+
     def report(self) -> dict[str, Any]:
         """Returns parts of `report.json` beyond the metrics, such as a confusion matrix; see `run/card`."""
         return {}

@@ -205,17 +205,14 @@ def _slices(slices: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         return
     yield ""
     yield "### Parts of the evaluation table"
-    yield ""
-    yield f"`{slices[0]['metric']}` with its 95% interval from the number of rows alone."
-    yield ""
-    rows = sorted(slices, key=lambda part: part["by"]) if len(slices) <= _MOST_CLASSES else slices[:_MOST_CLASSES]
-    yield from table(
-        ("by", "rows that have", "rows", slices[0]["metric"], "from", "to"),
-        [
-            (part["by"], part["name"], f"{part['rows']:,}", *(_number(part[key]) for key in ("value", "low", "high")))
-            for part in rows
-        ],
-    )
+    listed = sorted(slices, key=lambda part: part["by"]) if len(slices) <= _MOST_CLASSES else slices[:_MOST_CLASSES]
+    for metric in dict.fromkeys(part["metric"] for part in listed):
+        yield from ("", f"`{metric}` with its 95% interval from the number of rows alone.", "")
+        rows = []
+        for part in (part for part in listed if part["metric"] == metric):
+            measured = (_number(part[key]) for key in ("value", "low", "high"))
+            rows.append((part["by"], part["name"], f"{part['rows']:,}", *measured))
+        yield from table(("by", "rows that have", "rows", metric, "from", "to"), rows)
 
 
 def _robustness(report: Mapping[str, Any]) -> Iterator[str]:

@@ -348,10 +348,12 @@ def test_rows_of_several_tasks_have_the_answers_of_their_heads(learner):
 def test_signatures_answer_like_the_heads(learner):
     app = learner.app
     found = app.signatures(learner.folder)
-    assert list(found) == ["serving_default", "predict_ids", "mood", "same", "stars"]
+    assert list(found) == ["serving_default", "predict_ids", "mood", "same", "stars", "mood_labels", "same_labels"]
     assert {name: set(each.inputs) for name, each in found.items() if name != "predict_ids"} == {
-        "serving_default": {"text"}, "mood": {"text"}, "same": {"text_a", "text_b"}, "stars": {"text"}
+        "serving_default": {"text"}, "mood": {"text"}, "same": {"text_a", "text_b"}, "stars": {"text"},
+        "mood_labels": {"class_id"}, "same_labels": {"class_id"},
     }  # fmt: skip
+    assert found["mood_labels"].function(class_id=tf.constant([[1, 0]]))["label"].numpy().tolist() == [[b"pos", b"neg"]]
     first, second = tf.constant(["a good film", "bad"]), tf.constant(["the day", "a very bad time"])
     every = found["serving_default"].function(text=first)
     named = {f"mood_{output}" for output in ("probabilities", "label", "score", "top5", "top5_score")}
@@ -399,6 +401,16 @@ def test_a_run_is_evaluated_on_all_tasks_or_on_one(trained, monkeypatch):
     report = json.loads(Path("run/report.json").read_text())
     assert report["metric"] == "mean_score" and report["tasks"].keys() == TASKS.keys()
     assert json.loads(Path("run/tasks.json").read_text()) == {"mood": ["neg", "pos"], "same": ["0", "1"], "stars": None}
+    # Each task has a section of the page of wrong rows, with its own columns, and its own parts of rows.
+    rows = report["slices"]
+    labels = {part["name"]: part["rows"] for part in rows if part["by"] == "mood, label"}
+    assert labels == {"neg": 1, "pos": 1} and {part["metric"] for part in rows if part["by"].startswith("stars")} <= {
+        "mae"
+    }
+    page = Path("run/wrong_rows.html").read_text()
+    stars = page[page.index(">stars</h2>") :]
+    assert "2 of 2 evaluation rows have another number than the true one" in stars and "good time" in stars
+    assert 'scope="col">one</th>' not in stars and "Wrong rows" in Path("run/README.md").read_text()
     # The training tables are not needed.
     for name in ("films.tsv", "pairs.csv", "stars.jsonl"):
         Path(name).rename(f"{name}.away")
