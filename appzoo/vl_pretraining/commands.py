@@ -169,7 +169,7 @@ def _row(chunk: RowChunk, row: int, options: dict[str, Any]) -> _Row:
             f"{origin}: column '{options['score']}' is no score",
             received=str(chunk.columns[options["score"]][row])[:40],
             accepted="numbers from 0 to 1",
-            fix=f"name another column, or --scoreColumn={NO_SCORES}",
+            fix=f"name a column of scores, or {NO_SCORES}",
         )
     return _Row(origin, image, int(number), label, score, true)
 
