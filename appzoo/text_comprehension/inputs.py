@@ -50,20 +50,22 @@ class QuestionWindows(EncoderTokens):
         return self.windows.history_turns is not None
 
     def table_columns(self) -> list[str]:
-        """Returns the columns with context and questions.
+        """Returns the columns with context and questions; none where tables hold token ids.
 
         Raises:
-            ConfigError: One of them is not named.
+            ConfigError: One of them is named alone.
         """
-        if not (self.first and self.second):
+        if bool(self.first) != bool(self.second):
             raise ConfigError(
                 "comprehension needs the columns of context and question",
                 fix="give --firstSequence=<context column> and --secondSequence=<question column>",
             )
-        return [self.first, self.second]
+        return super().table_columns()
 
     def text_columns(self) -> dict[str, ListForm]:
-        """Returns the context, and questions and answers, which may be lists."""
+        """Returns the context, and questions and answers, which may be lists; none where tables hold token ids."""
+        if not self.first:
+            return {}
         context, question = self.table_columns()
         lists: dict[str, ListForm] = {name: "json" for name in (question, self.answers) if name}
         return {context: "none", **lists}
