@@ -52,7 +52,8 @@ def raw_caller(model: LiteRtModel) -> Caller | None:
             texts, file="request", lines=np.arange(1, rows + 1), index=np.arange(rows), texts=[""] * rows,
             count=RowCount(read=rows, accepted=rows), bad_rows=BadRows("fail"),
         )  # fmt: skip
-        return app.target.answer_rows(_outputs(model, app.encode(chunk, with_labels=False)))
+        encoded = app.encode(chunk, with_labels=False)
+        return app.target.answer_rows(_outputs(model, encoded), encoded)
 
     return call
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from appzoo.encoder import Encoder, token_batch
 from appzoo.labeling.inputs import WordWindows
-from appzoo.labeling.model import LabelingModel
 from appzoo.labeling.settings import LabelingConfig
 from appzoo.labeling.target import TagTarget, known_tags
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.deferred import tf
+
+if TYPE_CHECKING:
+    from appzoo.labeling.model import LabelingModel
 
 
 class LabelingApp(App):
@@ -44,6 +48,8 @@ class LabelingApp(App):
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in a run."""
+        from appzoo.labeling.model import LabelingModel
+
         settings, backbone = self.config.model, self.encoder.backbone(assets.folder, self.workers)
         seed = self.config.runtime.seed
         (words,) = self.inputs

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from appzoo.encoder import Encoder, EncoderTokens
 from appzoo.labeling.data import Unit, Windows, encode_words, split_units
-from appzoo.labeling.graph import GraphWindows
 from easytransfer.app.inputs.base import Encoded, Tensors
 from easytransfer.data.encoded import HostColumn
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.run.log import warn
+
+if TYPE_CHECKING:
+    from appzoo.labeling.graph import GraphWindows
 
 
 @dataclass(kw_only=True)
@@ -101,5 +104,7 @@ class WordWindows(EncoderTokens):
 
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the same encoding in a graph."""
+        from appzoo.labeling.graph import GraphWindows
+
         self._windows = GraphWindows(self.encoder.graph(folder), self.tokenizer.unk_id, self.unit)
         return self._windows

@@ -7,31 +7,33 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
-from appzoo.labeling.crf import LinearChainCRF
-from appzoo.labeling.data import split_tags
+from appzoo.labeling.data import encode_words, split_tags
 from appzoo.labeling.entities import EntityEvaluator, unusual_tags
 from appzoo.labeling.found import Entity, entity_page, found_entities
 from appzoo.labeling.inputs import EncodedWords, WordWindows
-from appzoo.labeling.model import at_words
 from appzoo.labeling.settings import LabelingConfig
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
+from easytransfer.app.targets.labels import text_array
 from easytransfer.config.job import NO_CLASSES
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
 from easytransfer.losses.sequence import labelled_tokens, token_cross_entropy_sum
 from easytransfer.run.atomic import write_text
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
+
+if TYPE_CHECKING:
+    from appzoo.labeling.crf import LinearChainCRF
 
 PAGE = "entities.html"
 
@@ -111,6 +113,8 @@ class TagTarget(Target):
 
     def sequence_losses(self, batch: Batch, outputs: Outputs, crf: LinearChainCRF) -> Losses:
         """Returns the negative log likelihood of the tags of each window as one sequence, by labelled tokens."""
+        from appzoo.labeling.model import at_words
+
         labels, weight = _token_labels(batch), batch["example_weight"]
         emissions, lengths = at_words(outputs["logits"], batch["word_starts"], self.words.before)
         tags, _ = at_words(labels, batch["word_starts"], self.words.before)
@@ -170,6 +174,21 @@ class TagTarget(Target):
             "probabilities": best.to_tensor(),
             "truncated": outputs["truncated"],
         }
+
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
+        if not len(encoded):
+            nothing = np.zeros([0, 0], np.float32)
+            return {"tags": text_array([]), "probabilities": nothing, "truncated": np.zeros(0, bool)}
+        tags, counts = _of_words(outputs["tags"], encoded), _words(encoded)
+        best = np.exp(_of_words(outputs["log_probabilities"], encoded)[np.arange(len(tags)), tags])
+        real = np.arange(counts.max()) < counts[:, None]
+        probabilities = np.zeros(real.shape, np.float32)
+        probabilities[real] = best  # words stand in the order of their rows
+        names = np.split(np.array(self.names, object)[tags], np.cumsum(counts)[:-1])
+        words = list(map(self.words.words, _texts(encoded)))
+        cut = encode_words(self.words.tokenizer, words, self.words.max_length).cut > 0
+        return {"tags": text_array([" ".join(row) for row in names]), "probabilities": probabilities, "truncated": cut}
 
     def report(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes a page with true and predicted entities of the first rows; none for a table of token ids."""

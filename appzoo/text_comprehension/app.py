@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING
 
 from appzoo.encoder import Encoder, token_batch
 from appzoo.text_comprehension.config import BertComprehensionConfig, HaeComprehensionConfig
 from appzoo.text_comprehension.inputs import QuestionWindows
-from appzoo.text_comprehension.model import HistorySpanModel, SpanModel
 from appzoo.text_comprehension.target import SpanTarget
 from appzoo.text_comprehension.windows import WindowEncoder
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
 from easytransfer.deferred import tf
+
+if TYPE_CHECKING:
+    from appzoo.text_comprehension.model import HistorySpanModel, SpanModel
 
 
 class BertComprehension(App):
@@ -24,7 +26,6 @@ class BertComprehension(App):
     target: SpanTarget
     model: SpanModel
     splits = ("tensor",)
-    network: ClassVar[type[SpanModel]] = SpanModel
 
     @property
     def history_turns(self) -> int | None:
@@ -49,10 +50,15 @@ class BertComprehension(App):
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds encoder and head; from the ModelZoo, or the shape stored in a run."""
-        network = self.network(self.encoder.backbone(assets.folder, self.workers), self.config.model.dropout_rate)
+        network = self._network()(self.encoder.backbone(assets.folder, self.workers), self.config.model.dropout_rate)
         batch = token_batch()
         network({**batch, "history_answer_marker": tf.zeros_like(batch["input_ids"])})
         return network
+
+    def _network(self) -> type[SpanModel]:
+        from appzoo.text_comprehension.model import SpanModel
+
+        return SpanModel
 
 
 class HaeComprehension(BertComprehension):
@@ -60,12 +66,16 @@ class HaeComprehension(BertComprehension):
 
     config: HaeComprehensionConfig
     model: HistorySpanModel
-    network: ClassVar[type[SpanModel]] = HistorySpanModel
 
     @property
     def history_turns(self) -> int:
         """Earlier answers that are marked, the latest ones."""
         return self.config.model.max_considered_history_turns
+
+    def _network(self) -> type[HistorySpanModel]:
+        from appzoo.text_comprehension.model import HistorySpanModel
+
+        return HistorySpanModel
 
 
 VARIANTS = {"bert": BertComprehension, "bert_hae": HaeComprehension}

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
 from appzoo.encoder import Encoder, EncoderTokens
-from appzoo.text_comprehension.questions import ASKED, spread_questions
-from appzoo.text_comprehension.serving import SAMPLES, GraphQuestions, valid_text
+from appzoo.text_comprehension.questions import ASKED, Asked, spread_questions
 from appzoo.text_comprehension.windows import EncodedQuestions, WindowEncoder
 from easytransfer.app.inputs.base import Tensors
 from easytransfer.data.schema import ListForm
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from appzoo.text_comprehension.serving import GraphQuestions
 
 
 class QuestionWindows(EncoderTokens):
@@ -78,6 +81,9 @@ class QuestionWindows(EncoderTokens):
 
     def encode(self, chunk: RowChunk) -> EncodedQuestions:
         """Cuts contexts into windows; texts without a token and, with `noTruncate`, long questions are bad rows."""
+        if ASKED not in chunk.columns:  # a request: one question a row, and nothing in place of what has no token
+            texts = zip(chunk.columns[self.second], chunk.columns[self.first], strict=True)
+            return self.windows.encode([Asked((row, 0), "", *pair) for row, pair in enumerate(texts)])
         found = self.windows.encode(chunk.columns[ASKED])
         for row, length in enumerate(found.query_lengths):
             if not length:
@@ -101,6 +107,8 @@ class QuestionWindows(EncoderTokens):
 
     def samples(self) -> dict[str, np.ndarray]:
         """Returns contexts, questions and, in a conversation, the spans of two earlier answers, one, or none."""
+        from appzoo.text_comprehension.serving import SAMPLES
+
         context, question = (np.array(column, object) for column in zip(*SAMPLES, strict=True))
         texts = {"context": context, "question": question}
         if not self.conversational:
@@ -110,10 +118,18 @@ class QuestionWindows(EncoderTokens):
 
     def from_request(self, tensors: Tensors) -> Tensors:
         """Cuts raw contexts into windows; beside the arrays, what `best_answers` reads."""
+        from appzoo.text_comprehension.serving import valid_text
+
         context = valid_text(tensors["context"])
         return {"context": context, **self._graph_questions(**{**tensors, "context": context})}
 
+    def request_columns(self) -> dict[str, str]:
+        """Returns the columns of context and question; none in a conversation, whose requests have numbers too."""
+        return {} if self.conversational else super().request_columns()
+
     def serving_module(self, folder: Path) -> tf.Module:
         """Returns the same encoding in a graph."""
+        from appzoo.text_comprehension.serving import GraphQuestions
+
         self._graph_questions = GraphQuestions(self.encoder.graph(folder), self.windows)
         return self._graph_questions

@@ -52,6 +52,11 @@ class Answer:
     window: int
     candidates: list[tuple[str, float, Span]] = field(repr=False)
 
+    @property
+    def score(self) -> float:
+        """Sum of the logits of the chosen span, or of the empty answer."""
+        return next(span.score for text, _, span in self.candidates if text == self.text)
+
     def to_json(self) -> str:
         """Returns the candidates as a JSON list."""
         return json.dumps(

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import tensorflow as tf
 
 from appzoo.text_comprehension.config import BertComprehensionConfig
 from appzoo.text_comprehension.evaluation import ComprehensionEvaluator, write_answers
 from appzoo.text_comprehension.questions import ASKED, Asked
 from appzoo.text_comprehension.search import Answer, Search
-from appzoo.text_comprehension.serving import best_answers
 from appzoo.text_comprehension.windows import EncodedQuestions, Window, token_span
 from easytransfer.app.inputs.base import Encoded
 from easytransfer.app.targets.base import Target
+from easytransfer.app.targets.labels import text_array
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.table import RowChunk
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError, DataError
 from easytransfer.losses.comprehension import span_cross_entropy_sum
 from easytransfer.metrics.evaluator import Evaluator
@@ -147,7 +147,19 @@ class SpanTarget(Target):
 
     def answer(self, outputs: Outputs) -> dict[str, tf.Tensor]:
         """Returns `answer` (text), `start`, `end` (in characters of the context, -1 for no answer) and `score`."""
+        from appzoo.text_comprehension.serving import best_answers
+
         return best_answers(outputs, self.search)
+
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
+        """Returns what `answer` returns, by NumPy."""
+        found = [answer for _, answer, _ in self.answers(outputs, encoded)]
+        return {
+            "answer": text_array([answer.text for answer in found]),
+            "start": np.array([answer.start for answer in found], np.int32),
+            "end": np.array([answer.end for answer in found], np.int32),
+            "score": np.array([answer.score for answer in found], np.float32),
+        }
 
     def report(self, folder: Path, encoded: EncodedTable, outputs: dict[str, np.ndarray]) -> list[str]:
         """Writes `answers.html`: contexts with right and predicted answers marked."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from appzoo.text_match.config import TwoTowerSettings
 from appzoo.text_match.metrics import TwoTowerEvaluator
@@ -14,6 +13,7 @@ from easytransfer.app.targets.labels import Score, SingleLabel, text_array
 from easytransfer.config.json_text import parse_json
 from easytransfer.data.encoded import EncodedTable
 from easytransfer.data.labels import LabelMap
+from easytransfer.deferred import tf
 from easytransfer.errors import ConfigError, ModelError
 from easytransfer.losses import matching
 from easytransfer.losses.classification import squared_error_sum
@@ -21,7 +21,6 @@ from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import THRESHOLD_FILE
 from easytransfer.run.log import say, warn
-from easytransfer.savedmodel.example_signatures import regress_signature
 from easytransfer.savedmodel.signature import Signature
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
@@ -128,7 +127,7 @@ class CosineMatch(SingleLabel):
         label = tf.gather(tf.constant(self.names), tf.cast(cosine > self.threshold, tf.int32))
         return {"score": cosine, "label": label, "probabilities": (cosine + 1) / 2}
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
         columns = self.columns(outputs["logits"])
         probabilities = np.array(columns["probabilities"], np.float32)
@@ -136,6 +135,8 @@ class CosineMatch(SingleLabel):
 
     def signatures(self, raw: Signature) -> dict[str, Signature]:
         """Returns the form of `tf.Example` for TensorFlow Serving's Regress call."""
+        from easytransfer.savedmodel.example_signatures import regress_signature
+
         return {"regress": regress_signature(raw)}
 
 
@@ -173,6 +174,6 @@ class CosineScore(Score):
         """Returns `score` [batch], the cosine."""
         return {"score": outputs["logits"]}
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
         return {"score": outputs["logits"]}

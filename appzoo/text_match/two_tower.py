@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from appzoo.encoder import Encoder
 from appzoo.match_label import match_last
 from appzoo.text_match.config import TwoTowerConfig
 from appzoo.text_match.cosine_target import MATCH, CosineMatch, CosineScore
 from appzoo.text_match.pairs import require_pair
-from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
 from easytransfer import keras
 from easytransfer.app.contract import App, Assets
 from easytransfer.app.inputs.base import Input
@@ -23,6 +23,9 @@ from easytransfer.errors import ConfigError
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.run.log import say
 from easytransfer.savedmodel.signature import Signature
+
+if TYPE_CHECKING:
+    from appzoo.text_match.two_tower_model import TwoTowerModel
 
 
 class TwoTowerMatch(App):
@@ -87,6 +90,8 @@ class TwoTowerMatch(App):
 
     def build_network(self, assets: Assets) -> keras.Model:
         """Builds the towers; from the ModelZoo, or the shape stored in a run."""
+        from appzoo.text_match.two_tower_model import Tower, TwoTowerModel, pair_batch
+
         settings, backbone = self.config.model, self.encoder.backbone(assets.folder, self.workers)
         network = TwoTowerModel(Tower(backbone, settings.projection_dim, settings.dropout_rate))
         network(pair_batch())

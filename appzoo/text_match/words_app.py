@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from appzoo.text_match.metrics import MatchEvaluator
 from appzoo.text_match.pairs import require_pair
 from appzoo.text_match.words_config import HcnnMatchConfig, WordMatchConfig
 from appzoo.words_app import WordsApp
-from appzoo.words_model import Branch
 from easytransfer.app.assets import Assets
 from easytransfer.app.inputs.base import Input
-from easytransfer.layers.bicnn import BiCNNEncoder
-from easytransfer.layers.dam import DAMEncoder
-from easytransfer.layers.hcnn import HybridCNNEncoder
 from easytransfer.metrics.evaluator import Evaluator
 from easytransfer.run.log import warn
 from easytransfer.train.step import Loss, Losses, Step
 from easytransfer.train.task import Batch, Outputs
+
+if TYPE_CHECKING:
+    from appzoo.words_model import Branch
 
 # Before the hidden layer of every network, as in the original.
 DROPOUT = 0.2
@@ -52,6 +53,9 @@ class DamMatch(WordMatch):
 
     def branches(self) -> list[Branch]:
         """Returns the attention network."""
+        from appzoo.words_model import Branch
+        from easytransfer.layers.dam import DAMEncoder
+
         hidden = self.config.model.hidden_size
         return [Branch("dam", DAMEncoder(hidden, name="encoder"), DROPOUT, hidden)]
 
@@ -61,6 +65,9 @@ class BiCnnMatch(WordMatch):
 
     def branches(self) -> list[Branch]:
         """Returns the convolutions."""
+        from appzoo.words_model import Branch
+        from easytransfer.layers.bicnn import BiCNNEncoder
+
         hidden = self.config.model.hidden_size
         return [Branch("bicnn", BiCNNEncoder(hidden, name="encoder"), DROPOUT, hidden)]
 
@@ -70,6 +77,10 @@ class DamPlusMatch(WordMatch):
 
     def branches(self) -> list[Branch]:
         """Returns both networks."""
+        from appzoo.words_model import Branch
+        from easytransfer.layers.bicnn import BiCNNEncoder
+        from easytransfer.layers.dam import DAMEncoder
+
         hidden = self.config.model.hidden_size
         encoders = {
             "dam": DAMEncoder(hidden, name="encoder"),
@@ -85,6 +96,9 @@ class HcnnMatch(WordMatch):
 
     def branches(self) -> list[Branch]:
         """Returns the hybrid network."""
+        from appzoo.words_model import Branch
+        from easytransfer.layers.hcnn import HybridCNNEncoder
+
         model = self.config.model
         lengths = (model.first_sequence_length, model.second_sequence_length)
         encoder = HybridCNNEncoder(model.hidden_size, model.filter_size, lengths, name="encoder")

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from appzoo.sequence_labeling.found import entity_page
 
+from appzoo.labeling.found import entity_page
 from appzoo.multimodal_match.pages import write_retrieval
 from appzoo.text_comprehension.evaluation import write_answers
 from appzoo.text_generation.target import GeneratedText

@@ -137,23 +137,3 @@ def test_a_damaged_export_is_one_line(exports, tmp_path, capfd):
     words = ["predict", f"--checkpointPath={folder}", "--inputTable=a.tsv", "--outputTable=b.tsv"]
     assert main(words) != 0
     assert len(capfd.readouterr().err.strip().splitlines()) == 1
-
-
-PAIR = {"second_sequence": "b"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "data", "model"),
-    [
-        ("text_match_bert", PAIR, {}),
-        ("text_match_bert_two_tower", PAIR, {"projection_dim": 8}),
-        ("sequence_labeling_bert", {"label_enumerate_values": "O,B-X,I-X"}, {}),
-        ("text_comprehension_bert", {**PAIR, "label_enumerate_values": None}, {"max_query_length": 8, "doc_stride": 8}),
-    ],
-)
-def test_other_applications_on_texts_are_exported(tiny_model, tmp_path, name, data, model):
-    """The check on the sample rows of each, which are of several lengths and padded, must pass in float32."""
-    report = export(make_app(tiny_model, name, data, **model), tmp_path, "litert")
-    assert report.path == tmp_path / f"{name}-litert" / "1"
-    assert [check["ok"] for check in report.checks] == [True, True]

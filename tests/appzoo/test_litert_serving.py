@@ -341,10 +341,11 @@ def test_answers_by_numpy_are_those_of_the_graph():
     import tensorflow as tf
 
     from appzoo.jobs.litert_requests import _answers_rows
+    from easytransfer.data.encoded import EncodedTable
 
     for target, logits in targets():
         wanted = {name: np.asarray(value) for name, value in target.answer({"logits": tf.constant(logits)}).items()}
-        found = target.answer_rows({"logits": logits})
+        found = target.answer_rows({"logits": logits}, EncodedTable({}))
         assert found.keys() == wanted.keys() and _answers_rows(target)
         for name, value in wanted.items():
             assert found[name].shape == value.shape and found[name].dtype == value.dtype

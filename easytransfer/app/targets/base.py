@@ -77,7 +77,7 @@ class Target(abc.ABC):
         """
         return dict(outputs)
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy, for a server without TensorFlow; texts are bytes.
 
         Who overrides `answer` overrides this too, or such a server takes arrays alone.

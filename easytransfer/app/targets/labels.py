@@ -220,7 +220,7 @@ class SingleLabel(LabelTarget):
         label, score = tf.gather(tf.constant(self.names), tf.argmax(logits, axis=-1)), tf.reduce_max(probabilities, -1)
         return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
         return _class_rows(self.columns(outputs["logits"]), outputs["logits"], self.labels.names)
 
@@ -306,7 +306,7 @@ class MultiLabel(LabelTarget):
         label, score = tf.strings.reduce_join(chosen, axis=-1, separator=","), tf.reduce_max(probabilities, axis=-1)
         return {"probabilities": probabilities, "label": label, "score": score, **self._best(logits, probabilities)}
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
         return _class_rows(self.columns(outputs["logits"]), outputs["logits"], self.labels.names)
 
@@ -371,7 +371,7 @@ class Score(LabelTarget):
         """Returns `score` [batch]."""
         return {"score": outputs["logits"][:, 0]}
 
-    def answer_rows(self, outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def answer_rows(self, outputs: dict[str, np.ndarray], encoded: EncodedTable) -> dict[str, np.ndarray]:
         """Returns what `answer` returns, by NumPy."""
         return {"score": outputs["logits"][:, 0]}
 
