@@ -444,6 +444,13 @@ def text_pretrain(workers: Workers, folder: Path) -> None:
     hidden_words.run(workers, folder)
 
 
+def text_students(workers: Workers, folder: Path) -> None:
+    """Trains students of texts, labellers and classifiers of several domains."""
+    import text_students as students
+
+    students.run(workers, folder)
+
+
 def vl_pretraining(workers: Workers, folder: Path) -> None:
     """Trains networks on hidden words, regions and labels."""
     import hidden_pairs
