@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from appzoo.discovery import find_application
+from easytransfer import keras
 from easytransfer.app.contract import App
 from easytransfer.data.batches import Batches
 from easytransfer.data.encoded import EncodedTable, Ragged
@@ -73,6 +75,7 @@ def tagged() -> EncodedTable:
 
 def save_teacher(folder: Path, name: str, workers: Workers, **options: Any) -> str:
     """Writes the run folder of a network of two layers with large weights, for each worker its own."""
+    keras.utils.set_random_seed(5)
     app = new_app(name, workers, {}, **options)
     app.load_assets(None)
     app.build_model()
@@ -122,6 +125,10 @@ def meta_distillation(workers: Workers, folder: Path) -> dict[str, np.ndarray]:
     """A meta-teacher of two domains, layers, then answers, all by weights of rows."""
     settings, encoder = {"teacher_epochs": 1, "layer_epochs": 1}, folder / f"encoder-{workers.rank}"
     make_tiny(encoder)
+    # Each worker draws the units it drops.
+    config = json.loads((encoder / "config.json").read_text())
+    dropped = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    write_json(encoder / "config.json", {**config, **dropped})
     model = {**_SMALL, "num_heads": 2, "pretrain_model_name_or_path": str(encoder)}
     app = new_app("meta_distillation", workers, model, distillation=settings)
 
@@ -157,5 +164,6 @@ def run(workers: Workers, folder: Path) -> None:
     ):
         place = folder / name
         place.mkdir(exist_ok=True)
+        keras.utils.set_random_seed(7)
         found |= {f"{name}/{key}": value for key, value in train(workers, place).items()}
     np.savez(folder / f"rank-{workers.rank}.npz", **found)
