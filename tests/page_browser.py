@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -97,8 +98,8 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
 
     def wait(self, condition: Any) -> Any:
-        """Returns the first true value of a function of the driver."""
-        return WebDriverWait(self.driver, SECONDS).until(condition)
+        """Returns the first true value of a function of the driver; a part that was replaced is asked again."""
+        return WebDriverWait(self.driver, SECONDS, ignored_exceptions=[StaleElementReferenceException]).until(condition)
 
     def run(self, script: str) -> Any:
         """Returns what a script returns."""

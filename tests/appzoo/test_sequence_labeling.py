@@ -362,9 +362,11 @@ def test_page_marks_differences_and_escapes_the_text(tiny_model, tmp_path):
     parser = _Marks()
     parser.feed(page)
     # Legend of two types and of two kinds of difference; row 1 predicted (2) and true (1), row 2, row 3 predicted/true.
-    assert Counter(parser.marks) == {None: 2 + 1 + 1 + 1, "wrong": 1 + 1, "missed": 1 + 1}
-    assert "script" not in parser.tags and "<script> saw" in parser.text.replace("PER", "")
-    assert "1 of 3 rows are right" in parser.text and "http" not in page and "src=" not in page
+    same = {"hue-0": 1 + 1 + 1 + 1, "hue-1": 1}
+    assert Counter(parser.marks) == same | {"wrong": 1, "hue-1 wrong": 1, "missed": 1, "hue-0 missed": 1}
+    # One script, of the page itself.
+    assert parser.tags["script"] == 1 and "<script> saw" in parser.text.replace("PER", "")
+    assert "1 of 3 rows are right" in parser.text and "://" not in page and "src=" not in page
 
 
 # Bad input ---------------------------------------------------------------------------------------------------

@@ -140,6 +140,7 @@ def test_a_later_job_is_told_all_of_a_table_that_it_does_not_inherit():
         "append_cols",
         "output_schema",
         "merge",
+        "region_cache",
     }
     left = {path.removeprefix("data.") for path in NOT_INHERITED if path.startswith("data.")} - own
     assert left == {"bad_rows", "max_bad_rows", "encoding"}
