@@ -18,7 +18,7 @@ LEAST_POINTS = 2
 # Existence from which a lane is read off, by the rule of CULane.
 _EXISTS = 0.5
 # Probabilities are compared in steps of 1 / 65,536: on a flat top the first column is taken, and not the one that the
-# last bits favour, which differ from machine to machine.
+# last bits favour, which differ from machine to machine. Rounded to the nearest: the top of a sure lane is 1, a step.
 _STEPS = 2.0**16
 
 
@@ -69,7 +69,7 @@ def read_off(logits: tf.Tensor, exist_logits: tf.Tensor, settings: LaneSettings)
     lines = tf.gather(blurred(tf.nn.softmax(logits)[..., 1:]), map_rows(settings), axis=1)
     lines = tf.transpose(lines, [0, 3, 1, 2])
     score, exist = tf.reduce_max(lines, -1), tf.sigmoid(exist_logits)
-    x = tf.gather(column_places(settings), tf.argmax(tf.floor(lines * _STEPS), -1))
+    x = tf.gather(column_places(settings), tf.argmax(tf.round(lines * _STEPS), -1))
     seen = score > settings.least_probability
     if settings.benchmark == "culane":
         seen &= (exist > _EXISTS)[..., None]
