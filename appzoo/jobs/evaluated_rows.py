@@ -83,10 +83,12 @@ def report_rows(
         for mine, (name, results) in zip(of_parts, parts.items(), strict=True)
         if len(mine)
     }
-    worst = {name: rows[results.worst(MOST_WRONG)] for name, (rows, results) in found.items()}
+    if not found:
+        return {}
+    worst = {name: results.worst(MOST_WRONG) for name, (_, results) in found.items()}
     shown = [name for name in app.input_columns() if name in app.text_columns()]
     columns = check_slice_columns(app, spec)
-    wanted = np.concatenate(list(worst.values()))
+    wanted = np.concatenate([rows[worst[name]] for name, (rows, _) in found.items()])
     numbers, texts, values = _read(app, loaded, spec, wanted, shown, columns)
     lengths, page = encoded.row_lengths if shown else None, ["# Wrong rows", ""]
     report: dict[str, Any] = {"slices": []}
@@ -96,7 +98,7 @@ def report_rows(
         for each in slices(results, None if lengths is None else lengths[rows], cells):
             report["slices"].append({**each, "by": f"{name}, {each['by']}"} if name else each)
         page += [f"## {name}", ""] if name else []
-        page += _wrong_rows(results, results.worst(MOST_WRONG), shown, texts)
+        page += _wrong_rows(results, worst[name], shown, texts)
     if "" in found:
         results.save(folder / ROWS_FILE)
         report |= drawn_interval(results, metric, app.config.runtime.seed)

@@ -56,8 +56,8 @@ class Evaluator(abc.ABC):
         """Returns the results of the rows by the part of the table they are in, such as a task; by default one, "".
 
         Returns:
-            The number of each row's part, int [rows], in the order in which rows were added; and the parts in order,
-            by name. Both are empty where rows have neither label nor answer.
+            The number of each row's part, int [rows], in the order in which rows were added, -1 where it has no
+            results; and the parts in order, by name. Both are empty where rows have neither label nor answer.
         """
         results = self.row_results()
         return (np.zeros(0, int), {}) if results is None else (np.zeros(len(results), int), {"": results})

@@ -225,3 +225,16 @@ def test_lanes_too_thin_to_be_read_off_are_told(size, threshold, found):
         assert (lane_x[0, 2] >= 0).all()
     if not found:
         assert (lane_x < 0).all()
+
+
+def test_a_flat_top_that_rounding_has_bent_is_read_off_at_its_first_column():
+    """A sure lane has probability 1, and one unit in the last place below it: both are the same step."""
+    settings = LaneSettings(**SMALL)
+    logits = np.full([1, 48, 64, 5], -40.0, np.float32)
+    logits[..., 0] = 0
+    logits[0, :, 10:41, 1] = 40
+    logits[0, :, 10:24, 1] = 16.63  # 1 - 2^-24 in float32
+    top = blurred(tf.nn.softmax(logits)[..., 1:])[0, 24, :, 0].numpy()
+    assert top[14] < 1 == top[36] and 1 - top[14] < 1e-6
+    found = read_off(tf.constant(logits), tf.constant([[9.0, -9, -9, -9]]), settings)["lane_x"].numpy()[0, 0]
+    assert set(found[found >= 0]) == {14 / 64 * 128}

@@ -28,6 +28,7 @@ from easytransfer.app.targets.labels import Score, SingleLabel
 from easytransfer.data.labels import LabelMap
 from easytransfer.data.table import open_table
 from easytransfer.errors import ConfigError, DataError, ModelError
+from easytransfer.metrics.classification import ClassificationEvaluator
 from easytransfer.train.step import EVALUATION
 
 FILES = {
@@ -316,6 +317,17 @@ def test_metrics_of_tasks_and_their_mean():
     for share in shares:
         merged.merge(share.state())
     assert merged.result() == pytest.approx(found)
+
+
+def test_rows_of_a_task_without_results_have_no_part():
+    targets = {"kind": SingleLabel(LabelMap(["no", "yes"])), "size": Score()}
+    evaluator = TasksEvaluator({"kind": 0, "size": 1}, targets)
+    evaluator._evaluators["kind"] = ClassificationEvaluator(["no", "yes"], with_auc=False)
+    rows = {"task_id": np.array([0, 1, 1]), "label_id": np.float32([1, 2, 3])}
+    evaluator.update(rows, {"kind_logits": np.zeros([3, 2], np.float32), "size_logits": np.float32([[9], [4], [5]])})
+    parts, results = evaluator.row_parts()
+    assert parts.tolist() == [-1, 0, 0] and list(results) == ["size"]
+    assert results["size"].arrays["predicted"].reshape(-1).tolist() == [4, 5]
 
 
 def test_the_mean_of_macro_f1_is_there_for_classes_and_tasks_without_rows_are_left_out():
