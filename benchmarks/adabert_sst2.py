@@ -22,10 +22,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from distillation_text import METHODS, STUDENTS, TEACHER, measured, train
+from distillation_text import METHODS, STUDENTS, TEACHER, copy_tables, measured, train
 from image_sides import Log, claim
 from safetensors import safe_open
-from sides import MODEL, head, mean_and_spread, print_table
+from sides import MODEL, mean_and_spread, print_table
 
 from appzoo.experiment.cost import SIZES
 
@@ -135,11 +135,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/adabert_sst2"))
     parser.add_argument("--log", type=Path, default=Path(__file__).parent / "results" / "adabert_sst2.jsonl")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train.tsv", "dev.tsv"):
-        copy = options.folder / name
-        if head(options.data / name, copy, options.rows) != copy:
-            copy.write_bytes((options.data / name).read_bytes())
+    copy_tables(options)
     log = Log(options.log, options, NO_SETTINGS)
     if not log.runs(network=TEACHER):
         run = options.folder / TEACHER

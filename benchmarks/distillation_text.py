@@ -105,6 +105,15 @@ def train(
     return run_ours("train", options.cores, recipe | settings, **(job | flags))
 
 
+def copy_tables(options: argparse.Namespace) -> None:
+    """Puts the tables, or their first rows, into the folder of the runs."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in ("train.tsv", "dev.tsv"):
+        copy = options.folder / name
+        if head(options.data / name, copy, options.rows) != copy:
+            copy.write_bytes((options.data / name).read_bytes())
+
+
 def report(log: Log) -> None:
     """Prints the table and what became of the claims."""
     teacher = log.runs(student=TEACHER)
@@ -152,11 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.data is None:
         parser.error("--data is required")
-    options.folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train.tsv", "dev.tsv"):
-        copy = options.folder / name
-        if head(options.data / name, copy, options.rows) != copy:
-            copy.write_bytes((options.data / name).read_bytes())
+    copy_tables(options)
     log = Log(options.log, options, NO_SETTINGS)
     if not log.runs(student=TEACHER):
         run = options.folder / TEACHER

@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from test_frozen import save_export
-from tiny_text_distillation import batch_of, encoded, new_app, save_teacher, softmax
+from tiny_text_distillation import batch_of, encoded, new_app, save_run, save_teacher, softmax
 
 from appzoo.distillation_text.labeling import StudentTagEvaluator
 from easytransfer.data.table import BadRows
 from easytransfer.errors import ConfigError, DataError, ModelError
-from easytransfer.run.atomic import write_json
 from easytransfer.run.folder import CONFIG_FILE
 from easytransfer.train import checkpoint
 from easytransfer.train.step import EVALUATION
-from easytransfer.train.weights import assign_arrays, named_arrays
+from easytransfer.train.weights import assign_arrays
 from modelzoo.commands import make_tiny
 
 TAGS = ["O", "B-X", "I-X"]
@@ -42,15 +41,7 @@ def save_labeler(folder: Path, model: dict[str, Any], name: str = LABELER, **sec
     """Writes the run folder of a labeller with random weights."""
     app = labeler(name, model, **sections)
     app.load_assets(None)
-    app.build_model()
-    random = np.random.default_rng(6)
-    app.model.set_weights([w + random.normal(0, 0.2, w.shape).astype(np.float32) for w in app.model.get_weights()])
-    folder.mkdir(parents=True)
-    app.save_assets(folder)
-    write_json(folder / CONFIG_FILE, app.config.model_dump(mode="json"))
-    checkpoint.save(folder, 5, named_arrays(app.model.weights), {}, {})
-    checkpoint.point(folder, 5, 5)
-    return folder
+    return save_run(folder, app)
 
 
 @pytest.fixture(scope="module")

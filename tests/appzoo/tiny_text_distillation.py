@@ -39,6 +39,11 @@ def save_teacher(folder: Path, name: str, model: dict[str, Any], distillation: A
     sections = {} if distillation is None else {"distillation": distillation}
     app = new_app(name, model, data=data, **sections)
     app.load_assets(None, words)
+    return save_run(folder, app)
+
+
+def save_run(folder: Path, app: App) -> Path:
+    """Writes the run folder of an application whose assets are loaded, with large random weights."""
     app.build_model()
     random = np.random.default_rng(6)
     app.model.set_weights([w + random.normal(0, 0.2, w.shape).astype(np.float32) for w in app.model.get_weights()])
