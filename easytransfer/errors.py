@@ -38,7 +38,7 @@ class EasyTransferError(Exception):
         if accepted is not None:
             text = accepted if isinstance(accepted, str) else ", ".join(accepted)
             parts.append(f"accepted: {text}")
-        if fix is not None:
+        if fix:  # nothing near is an empty one
             parts.append(fix)
         # A name of thousands of characters is not repeated in full either.
         super().__init__(_LONG_WORD.sub(lambda word: word[0][:MOST_SHOWN] + "...", "; ".join(parts)))

@@ -52,7 +52,8 @@ def fetch(
     root = user_path(zoo) if zoo else default_zoo()
     facts = catalogue.find(name)
     if facts is None:
-        raise ModelError(f"unknown model {name}", fix=did_you_mean(name, catalogue.entries()))
+        hint = did_you_mean(name, catalogue.entries()) or "see `easy_transfer_app zoo list`"
+        raise ModelError(f"unknown model {name}", fix=hint)
     target = root / facts["type"] / facts["name"]
     if offline:
         raise ModelError(

@@ -89,7 +89,7 @@ class Config:
         self, mode: str, config_json: Mapping[str, Any], flags: Mapping[str, tuple[Any, str]] | None = None
     ) -> None:
         if mode not in MODES:
-            raise ConfigError("unknown mode", received=mode, accepted=MODES, fix=did_you_mean(str(mode), MODES) or None)
+            raise ConfigError("unknown mode", received=mode, accepted=MODES, fix=did_you_mean(str(mode), MODES))
         self.mode = mode
         self.kind = kind_of(mode)
         values = _copied(config_json)

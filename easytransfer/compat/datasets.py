@@ -114,7 +114,7 @@ class TableReader(Process):
         for name in unused:
             if name not in (*_UNUSED, *_QUEUES):
                 known = ("shuffle_buffer_size", "slice_id", "slice_count", "seed", "data", "bad_rows", *_UNUSED)
-                raise ConfigError(f"unknown reader setting {name!r}", fix=did_you_mean(name, known) or None)
+                raise ConfigError(f"unknown reader setting {name!r}", fix=did_you_mean(name, known))
         if batch_size < 1 or not 0 <= slice_id < slice_count:
             raise ConfigError(
                 "reader settings are out of range",

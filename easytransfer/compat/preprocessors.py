@@ -288,7 +288,7 @@ def get_preprocessor(
     known = ("thread_num", "input_queue", "output_queue")
     for name in stage:
         if name not in known:
-            raise ConfigError(f"get_preprocessor: unknown setting {name!r}", fix=did_you_mean(name, known) or None)
+            raise ConfigError(f"get_preprocessor: unknown setting {name!r}", fix=did_you_mean(name, known))
     if app_model_name not in (*_SINGLE, _PRETRAIN):
         raise ConfigError(
             "there is no preprocessor of its own for this application",

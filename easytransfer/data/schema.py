@@ -115,7 +115,7 @@ class Schema(Sequence[Column]):
                 raise ConfigError(
                     f"column {name!r} is not in {where}",
                     accepted=self.names,
-                    fix=fix or did_you_mean(name, self.names) or None,
+                    fix=fix or did_you_mean(name, self.names),
                 )
 
 

@@ -102,7 +102,7 @@ class TableWriter(abc.ABC):
                 raise ConfigError(
                     f"output column {name!r} is not produced",
                     accepted=sorted(batch),
-                    fix=did_you_mean(name, batch) or None,
+                    fix=did_you_mean(name, batch),
                 )
         sizes = {name: len(batch[name]) for name in self.columns}
         if len(set(sizes.values())) > 1:

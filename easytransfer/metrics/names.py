@@ -73,6 +73,6 @@ def choose_metric(name: str | None, available: Iterable[str], default: str) -> s
             "metric_for_best is not a metric of this task",
             received=name,
             accepted=available,
-            fix=did_you_mean(chosen, available) or None,
+            fix=did_you_mean(chosen, available),
         )
     return chosen

